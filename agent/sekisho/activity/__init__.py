@@ -1,0 +1,1 @@
+"""Audit records to events to detections. Pure."""

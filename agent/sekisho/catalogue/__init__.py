@@ -1,0 +1,1 @@
+"""Items of Article 6, checks, verdicts. Pure."""

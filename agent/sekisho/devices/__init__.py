@@ -1,0 +1,1 @@
+"""Device policy: who may attach what. Pure."""

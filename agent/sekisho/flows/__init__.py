@@ -1,0 +1,1 @@
+"""nftables compiler and one-way rules. Pure."""

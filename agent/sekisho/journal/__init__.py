@@ -1,0 +1,1 @@
+"""Hash chain, seals and their verification. Pure."""

@@ -1,0 +1,1 @@
+"""One module per fact: what to collect and how to read it. Pure."""

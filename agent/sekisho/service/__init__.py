@@ -1,0 +1,1 @@
+"""The daemons: wiring of the pure rooms and the edge."""

@@ -1,0 +1,1 @@
+"""The site model: parse, validate, compile per host. Pure."""

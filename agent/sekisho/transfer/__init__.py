@@ -1,0 +1,1 @@
+"""Manifests and parts of a delivery. Pure, with streams."""
