@@ -1,0 +1,113 @@
+"""What a probe is: what to collect, and how to read what was collected. Pure.
+
+A probe names operations (`Run`, `Read`); `sekisho.edge.collect` carries them out on the host and
+returns raw outcomes as JSON; ``parse`` turns them into a fact. Parsing happens where judging
+happens, so that an evidence bundle holds the raw outcomes and can be judged again years later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+#: Output of one operation above this many bytes is cut, and a cut output is an error.
+MAX_BYTES = 4 * 1024 * 1024
+
+
+class ProbeError(Exception):
+    """The raw outcome does not hold the fact; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Run a command (argv, no shell) and keep its exit status and output."""
+
+    argv: tuple[str, ...]
+    timeout_s: int = 20
+    ok: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Read files: globs of absolute paths. Text, metadata (mode, uid, gid) and link targets.
+
+    ``content`` False keeps metadata only.
+    """
+
+    globs: tuple[str, ...]
+    content: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One fact: its name, the operations it needs by label, and its reader."""
+
+    name: str
+    operations: Mapping[str, Run | Read]
+    parse: Callable[[Mapping[str, Any]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class FileOutcome:
+    """One file of a `Read`: exactly one of text or error where content was asked for."""
+
+    path: str
+    mode: int
+    uid: int
+    gid: int
+    kind: str  # file dir link other
+    text: str | None
+    target: str | None
+    error: str | None
+
+
+def output(raw: Mapping[str, Any], label: str, *, ok: tuple[int, ...] = (0,)) -> str:
+    """Return a command's standard output; raise `ProbeError` if it failed, was cut or is missing."""
+    outcome = raw.get(label)
+    if not isinstance(outcome, dict):
+        raise ProbeError(f"{label}: no outcome")
+    if outcome.get("error"):
+        raise ProbeError(f"{label}: {outcome['error']}")
+    if outcome.get("truncated"):
+        raise ProbeError(f"{label}: output was cut at {MAX_BYTES} bytes")
+    stdout, code = outcome.get("stdout"), outcome.get("rc")
+    if not isinstance(stdout, str) or not isinstance(code, int):
+        raise ProbeError(f"{label}: outcome is garbled")
+    if code not in ok:
+        said = str(outcome.get("stderr", "")).strip().splitlines()
+        raise ProbeError(f"{label}: exit status {code}{': ' + said[-1] if said else ''}")
+    return stdout
+
+
+def files(raw: Mapping[str, Any], label: str) -> dict[str, FileOutcome]:
+    """Return a `Read`'s files by path; raise `ProbeError` when the outcome is missing or garbled."""
+    outcome = raw.get(label)
+    if not isinstance(outcome, dict) or not isinstance(outcome.get("files"), dict):
+        raise ProbeError(f"{label}: no outcome")
+    found: dict[str, FileOutcome] = {}
+    for path, entry in outcome["files"].items():
+        try:
+            found[path] = FileOutcome(
+                path=path,
+                mode=int(entry["mode"]),
+                uid=int(entry["uid"]),
+                gid=int(entry["gid"]),
+                kind=str(entry["kind"]),
+                text=entry.get("text"),
+                target=entry.get("target"),
+                error=entry.get("error"),
+            )
+        except (KeyError, TypeError, ValueError) as bad:
+            raise ProbeError(f"{label}: {path}: garbled entry ({bad})") from None
+    return found
+
+
+def text_of(found: Mapping[str, FileOutcome], path: str) -> str:
+    """Return one file's text; raise `ProbeError` when it is not there or could not be read."""
+    entry = found.get(path)
+    if entry is None:
+        raise ProbeError(f"{path}: no such file")
+    if entry.text is None:
+        raise ProbeError(f"{path}: {entry.error or 'no content'}")
+    return entry.text

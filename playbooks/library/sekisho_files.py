@@ -1,0 +1,170 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Write many files in one module run: atomic, with check mode and diff."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+import tempfile
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: sekisho_files
+short_description: Write, or remove, a list of files in one run
+description:
+  - Every file is compared first; only those that differ are written, each by a temporary file in
+    the same directory, C(fsync) and rename. Directories above are made as C(0755) root.
+  - A symbolic link in the place of a file is replaced, never followed.
+options:
+  files:
+    description: The files.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      path: {type: path, required: true, description: Absolute path.}
+      content: {type: str, description: Text to hold; required when state is present.}
+      mode: {type: str, default: "0644", description: Octal mode.}
+      owner: {type: str, default: root, description: User name.}
+      group: {type: str, default: root, description: Group name.}
+      state: {type: str, choices: [present, absent, directory], default: present,
+              description: What should be there.}
+      secret: {type: bool, default: false, description: Keep the content out of the diff.}
+"""
+
+
+def _current(path):
+    try:
+        info = os.lstat(path)
+    except FileNotFoundError:
+        return None, None
+    except NotADirectoryError:
+        return None, None
+    if not stat.S_ISREG(info.st_mode):
+        return info, None
+    with open(path, "rb") as handle:
+        return info, handle.read()
+
+
+def _metadata(info):
+    if info is None:
+        return "absent"
+    kind = "file" if stat.S_ISREG(info.st_mode) else "dir" if stat.S_ISDIR(info.st_mode) else "other"
+    return "%s %04o %d:%d" % (kind, stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid)
+
+
+def _sync(folder):
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write(path, data, mode, uid, gid):
+    folder = os.path.dirname(path)
+    os.makedirs(folder, mode=0o755, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=".sekisho-", dir=folder)
+    try:
+        with os.fdopen(handle, "wb") as out:
+            os.fchown(out.fileno(), uid, gid)
+            os.fchmod(out.fileno(), mode)
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    _sync(folder)
+
+
+def _ids(module, entry):
+    try:
+        return pwd.getpwnam(entry["owner"]).pw_uid, grp.getgrnam(entry["group"]).gr_gid
+    except KeyError as missing:
+        if module.check_mode:  # the run that makes the account has not happened yet
+            return None, None
+        module.fail_json(msg="%s: %s" % (entry["path"], missing))
+
+
+def main():
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "files": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "path": {"type": "path", "required": True},
+                    "content": {"type": "str"},
+                    "mode": {"type": "str", "default": "0644"},
+                    "owner": {"type": "str", "default": "root"},
+                    "group": {"type": "str", "default": "root"},
+                    "state": {
+                        "type": "str",
+                        "choices": ["present", "absent", "directory"],
+                        "default": "present",
+                    },
+                    "secret": {"type": "bool", "default": False},
+                },
+            }
+        },
+        supports_check_mode=True,
+    )
+    changed, diffs, seen = [], [], set()
+    for entry in module.params["files"]:
+        path = entry["path"]
+        if not os.path.isabs(path) or path in seen:
+            module.fail_json(msg="%s: not absolute, or named twice" % path)
+        seen.add(path)
+        if entry["state"] == "present" and entry["content"] is None:
+            module.fail_json(msg="%s: no content given" % path)
+    for entry in module.params["files"]:
+        path, state = entry["path"], entry["state"]
+        info, before = _current(path)
+        uid, gid = _ids(module, entry)
+        mode = int(entry["mode"], 8)
+        wanted = b"" if state != "present" else entry["content"].encode("utf-8", "surrogateescape")
+        if state == "absent":
+            same = info is None
+        elif state == "directory":
+            same = info is not None and stat.S_ISDIR(info.st_mode)
+        else:
+            same = before == wanted
+        if same and info is not None:
+            same = stat.S_IMODE(info.st_mode) == mode and (info.st_uid, info.st_gid) == (uid, gid)
+        if same:
+            continue
+        changed.append(path)
+        hide = entry["secret"]
+        diffs.append(
+            {
+                "before_header": "%s (%s)" % (path, _metadata(info)),
+                "after_header": "%s (%s %s %s:%s)"
+                % (path, state, entry["mode"], entry["owner"], entry["group"]),
+                "before": "" if hide or before is None else before.decode("utf-8", "replace"),
+                "after": "" if hide else wanted.decode("utf-8", "replace"),
+            }
+        )
+        if module.check_mode:
+            continue
+        if state == "absent":
+            os.unlink(path)
+            _sync(os.path.dirname(path))
+        elif state == "directory":
+            os.makedirs(path, mode=mode, exist_ok=True)
+            os.chown(path, uid, gid)
+            os.chmod(path, mode)
+        else:
+            _write(path, wanted, mode, uid, gid)
+    module.exit_json(changed=bool(changed), paths=changed, diff=diffs)
+
+
+if __name__ == "__main__":
+    main()
