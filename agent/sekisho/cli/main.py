@@ -1,0 +1,88 @@
+"""The `sekisho` command: names of subcommands and where they live; nothing else.
+
+Each subcommand's module is imported only when it is called, so that a host's small services do
+not pay for the control side's libraries.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from sekisho import __version__
+
+#: Subcommand → module in `sekisho.cli` with a typer app named ``app``, and its one-line help.
+COMMANDS = {
+    "site": ("site", "validate the site model, prove its invariants, write a host's files"),
+    "audit": ("audit", "judge hosts against the catalogue, write an evidence bundle"),
+    "verify": ("verify", "check an evidence bundle or a journal offline"),
+    "catalogue": ("catalogue", "compile the control catalogue, render its traceability page"),
+    "send": ("send", "push a directory over the one-way hop"),
+    "receive": ("receive", "receive directories over the one-way hop"),
+    "agent": ("agent", "the host agent: run it, enrol it, ask for its state"),
+}
+
+USAGE = """\
+Usage: sekisho COMMAND [OPTIONS]
+
+Build, guard and prove an enclave for medical data (Article 6).
+
+Commands:
+{commands}
+
+Try `sekisho COMMAND --help`.
+
+Examples:
+  sekisho audit --local                      an Article 6 gap table of this machine
+  sekisho site check inventory/lab           prove the site model
+  sekisho audit -i inventory/lab --out out   judge a whole site from outside
+  sekisho verify out/evidence-lab-…          judge the evidence again, offline
+
+Exit codes: 0 compliant or done, 1 breach found, 2 could not tell, 3 usage or configuration.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one subcommand and return its exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    if not words or words[0] in ("-h", "--help"):
+        rows = [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
+        sys.stdout.write(USAGE.format(commands="\n".join(rows)))
+        return 0 if words else 3
+    if words[0] in ("-V", "--version"):
+        sys.stdout.write(f"sekisho {__version__}\n")
+        return 0
+    if words[0] not in COMMANDS:
+        sys.stderr.write(
+            f"sekisho: unknown command {words[0]!r}; expected one of {', '.join(COMMANDS)}\n"
+        )
+        return 3
+    return _run(words[0], words[1:])
+
+
+def _run(name: str, words: list[str]) -> int:
+    import click  # noqa: PLC0415 - a service that only imports this module does not need it
+    import typer  # noqa: PLC0415
+
+    from sekisho.errors import SekishoError  # noqa: PLC0415
+
+    module = importlib.import_module(f"sekisho.cli.{COMMANDS[name][0]}")
+    command = typer.main.get_command(module.app)
+    try:
+        result = command.main(args=words, prog_name=f"sekisho {name}", standalone_mode=False)
+    except SekishoError as failure:
+        sys.stderr.write(f"sekisho {name}: {failure.diagnostics()}\n")
+        return 3
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except click.ClickException as wrong:
+        wrong.show()
+        return 3
+    except (click.Abort, KeyboardInterrupt):
+        sys.stderr.write("sekisho: interrupted\n")
+        return 130
+    return result if isinstance(result, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
