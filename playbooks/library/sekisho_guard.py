@@ -1,0 +1,69 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Put in force what can cut off the administrator, under the host's dead-man guard."""
+
+from __future__ import annotations
+
+import json
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: sekisho_guard
+short_description: Dry-run, keep, arm the roll-back timer, apply
+description:
+  - Hands the guarded files to C(/usr/lib/sekisho/guard) on the host. In check mode it only
+    compares. Changed means that the returned token must be confirmed through a fresh connection.
+options:
+  files:
+    description: Guarded files (path, content or none, mode, kind nftables|sshd|usb).
+    type: list
+    elements: dict
+  restore_previous:
+    description: Go back to the state before the last confirmed change instead.
+    type: bool
+    default: false
+  timeout_s:
+    description: Seconds until the host frees itself.
+    type: int
+    default: 60
+"""
+
+
+def main():
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "files": {"type": "list", "elements": "dict", "default": []},
+            "restore_previous": {"type": "bool", "default": False},
+            "timeout_s": {"type": "int", "default": 60},
+        },
+        supports_check_mode=True,
+    )
+    verb = "plan" if module.check_mode else "apply"
+    if module.params["restore_previous"]:
+        if module.check_mode:
+            module.exit_json(changed=True, msg="would go back to the state held on the host")
+        verb = "restore-previous"
+    request = {"files": module.params["files"], "timeout_s": module.params["timeout_s"]}
+    code, out, err = module.run_command(["/usr/lib/sekisho/guard", verb], data=json.dumps(request))
+    try:
+        answer = json.loads(out)
+    except ValueError:
+        module.fail_json(msg="the guard gave no answer (status %d): %s" % (code, err or out))
+    if code != 0 or "error" in answer:
+        module.fail_json(msg="the guard refused: %s" % answer.get("error", err))
+    diff = [
+        {
+            "before_header": entry["path"],
+            "after_header": entry["path"],
+            "before": entry["before"],
+            "after": entry["after"],
+        }
+        for entry in answer.get("diff", [])
+    ]
+    module.exit_json(changed=answer["changed"], token=answer.get("token", ""), diff=diff)
+
+
+if __name__ == "__main__":
+    main()
