@@ -6,7 +6,7 @@ timer puts them back unless the controller comes in over a *fresh* connection, t
 rules, and confirms. A marker on disk does the same after a power cut (``boot``).
 
 Standard library only; runs as root on the host: ``/usr/lib/sekisho/guard VERB``, JSON on stdin and
-stdout. Source of the need: pitfalls of others, e.g. SecureDrop's warning in its own rules.
+stdout.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Run = Callable[[Sequence[str], bytes], "Done"]
 
 
 class GuardError(Exception):
-    """What the guard could not do; the message is for the administrator."""
+    """What the guard could not do; the administrator reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +253,7 @@ class Guard:
             if marker is None or (token is not None and marker["token"] != token):
                 return {"rolled_back": None}
             self._undo(live=live)
-            return {"rolled_back": marker["token"], "at": int(self.now())}
+        return {"rolled_back": marker["token"], "at": int(self.now())}
 
     def previous(self) -> list[Wanted]:
         """Return the files as they stood before the last confirmed change (for rollback.yml)."""
@@ -366,9 +366,8 @@ class Guard:
         kinds = {kept["kind"] for kept in marker["files"]}
         if "nftables" in kinds:
             table = folder / "table.json"
-            add = b'{"add": {"table": {"family": "inet", "name": "sekisho"}}}'
-            remove = b'{"delete": {"table": {"family": "inet", "name": "sekisho"}}}'
-            commands = [json.loads(add), json.loads(remove)]
+            own = {"table": {"family": "inet", "name": "sekisho"}}
+            commands = [{"add": own}, {"delete": own}]
             if table.exists():
                 commands += [
                     {"add": _without_handles(entry)}

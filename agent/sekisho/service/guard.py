@@ -1,5 +1,7 @@
-"""Verbs of the dead-man's guard: plan, apply, confirm TOKEN, rollback [TOKEN], boot, status,
-restore-previous. Requests come as JSON on standard input.
+"""Verbs of the dead-man's guard.
+
+plan, apply, confirm TOKEN, rollback [TOKEN], boot, status, restore-previous. Requests are JSON on
+standard input.
 
 `/usr/lib/sekisho/guard` is this module; the playbooks call it through the module `sekisho_guard`.
 """

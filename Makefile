@@ -1,0 +1,71 @@
+# Sekisho. `make help` lists the targets; each may be called on a bare Debian 12 or 13, as root.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= /usr/bin/python3
+BIN := .venv/bin
+export SEKISHO_LAB_STATE ?= /var/lib/sekisho-lab
+
+.PHONY: help dev deps-test deps-lab check lint types test test-lab demo lab-up lab-down lab-clean deb lock docs bench
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
+
+dev: .venv/ready ## make .venv/ with the control side and the developers' tools
+
+.venv/ready: requirements/dev.lock pyproject.toml
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || vagrant/install python3-venv
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "[dev] installing the locked packages"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@ln -sfn "$$($(BIN)/python -c 'import ansible_mitogen, pathlib; print(pathlib.Path(ansible_mitogen.__file__).parent / "plugins/strategy")')" .venv/mitogen
+	@touch $@
+
+deps-test:
+	@vagrant/install $$(grep -v '^#' tests/packages.txt)
+
+deps-lab:
+	@vagrant/install $$(grep -v '^#' vagrant/packages.txt)
+
+lint: dev ## ruff, ansible-lint, shellcheck, yamllint
+	@$(BIN)/ruff check agent tests
+	@$(BIN)/ruff format --check agent tests
+	@git ls-files -z | xargs -0 grep -lIE '^#!(/usr/bin/env (ba)?sh|/bin/(ba)?sh)' | xargs shellcheck
+	@PATH="$$PWD/$(BIN):$$PATH" ANSIBLE_STRATEGY=linear $(BIN)/ansible-lint --offline -q playbooks
+
+types: dev ## mypy, strict
+	@$(BIN)/mypy
+
+check: dev deps-test lint types ## lint, types and every test that needs no lab (under two minutes)
+	@$(BIN)/pytest tests
+
+test: check ## install what is needed and pass the fast tests
+
+test-lab: dev deps-test deps-lab deb ## bring up the lab and pass the tests on its machines
+	@$(BIN)/pytest --lab tests/vm
+
+demo: dev deps-lab deb ## the whole story: build, provision, audit, six attacks
+	@$(BIN)/python tests/vm/demo.py
+
+lab-up: dev deps-lab ## bring up the lab's machines (restored when a saved state is there)
+	@vagrant/lab up
+
+lab-down: ## end the lab: nothing of it stays
+	@vagrant/lab down
+
+lab-clean: lab-down ## forget the lab's box, disks and saved states as well
+	@rm -rf "$$SEKISHO_LAB_STATE"
+
+deb: dev ## build the host agent's Debian package into dist/
+	@agent/build-deb
+
+docs: dev ## write the generated pages again
+	@$(BIN)/sekisho catalogue render --out docs/reference/traceability.md
+
+bench: dev deps-lab ## the figures, as ratios in one run
+	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+lock: ## make the hash locks again (needs uv)
+	@cd requirements && for set in control dev; do \
+	  UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --python-version 3.11 $$set.in -o $$set.lock; done
