@@ -157,9 +157,7 @@ def _judge_assertion(
     label = f"{assertion.probe}:{'.'.join(assertion.key)}"
     try:
         expected = _expected(assertion, facts.policy)
-        wanted = f"{label} {assertion.op}" + (
-            "" if expected is None else f" {_show(expected)}"
-        )
+        wanted = f"{label} {assertion.op}" + ("" if expected is None else f" {_show(expected)}")
     except Unknown as reason:
         return Verdict.ERROR, f"{label} {assertion.op}", f"could not tell: {reason}"
     fact = facts.facts.get(assertion.probe)
@@ -187,8 +185,10 @@ def _judge_assertion(
     except Unknown as reason:
         return Verdict.ERROR, wanted, f"could not tell: {reason}"
     seen = _show(observed) if there else f"{_show(observed)} (not set)"
-    return (Verdict.PASS if good else Verdict.FAIL), wanted, (
-        seen if good or not account else account
+    return (
+        (Verdict.PASS if good else Verdict.FAIL),
+        wanted,
+        (seen if good or not account else account),
     )
 
 

@@ -132,9 +132,7 @@ def parse_check(name: str, raw: Any, probes: frozenset[str]) -> tuple[Check | No
     return (None if reader.problems else check), reader.problems
 
 
-def _assertion(
-    reader: _Reader, key: str, raw: Any, probes: frozenset[str]
-) -> Assertion | None:
+def _assertion(reader: _Reader, key: str, raw: Any, probes: frozenset[str]) -> Assertion | None:
     if not isinstance(raw, dict) or not set(raw) <= _ASSERT_KEYS:
         reader.wrong(key, raw, f"a mapping with {', '.join(sorted(_ASSERT_KEYS))}")
         return None

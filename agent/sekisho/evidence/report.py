@@ -1,0 +1,143 @@
+"""What an audit found, as one JSON value: the content of `findings.json` and of ``--json``. Pure.
+
+The report is a function of the catalogue, the hosts' facts and policies, and the times: judging
+an evidence bundle again gives the same value, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sekisho.catalogue.facts import facts_from_raw
+from sekisho.catalogue.judge import HostFacts, exit_code, judge_all
+from sekisho.catalogue.model import Catalogue, Finding, Verdict
+from sekisho.evidence.summary import KINDS, Row, rows
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class HostRecord:
+    """One host as it was seen.
+
+    Attributes:
+        name: the host's name in the site (or the machine's own name for ``--local``).
+        raw: the raw facts as the host sent them; None when it gave none.
+        policy: the expectations to judge by; None when there are none.
+        reason: why there are no raw facts; None when there are.
+        fingerprint: SHA-256 fingerprint of the host key it was reached with; None for local.
+        seconds: how long it took, in milliseconds.
+
+    """
+
+    name: str
+    raw: Mapping[str, Any] | None
+    policy: Mapping[str, Any] | None = None
+    reason: str | None = None
+    fingerprint: str | None = None
+    milliseconds: int = 0
+
+    def as_facts(self, probes: Sequence[str]) -> HostFacts:
+        """Return the parsed facts for judging; a host without raw facts is unreachable."""
+        role = self.policy.get("role") if self.policy is not None else None
+        if self.raw is None or self.reason is not None:
+            why = self.reason if self.reason is not None else "the host sent no facts"
+            return HostFacts(
+                host=self.name, role=_text(role), facts={}, policy=self.policy, unreachable=why
+            )
+        return HostFacts(
+            host=self.name,
+            role=_text(role),
+            facts=facts_from_raw(self.raw, probes),
+            policy=self.policy,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the host's line of the report."""
+        return {
+            "name": self.name,
+            "role": _text(self.policy.get("role")) if self.policy is not None else None,
+            "has_policy": self.policy is not None,
+            "policy_serial": self.policy.get("serial") if self.policy is not None else None,
+            "answered": self.raw is not None and self.reason is None,
+            "reason": self.reason,
+            "fingerprint": self.fingerprint,
+            "milliseconds": self.milliseconds,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRun:
+    """Everything an audit's report is made of, besides the catalogue."""
+
+    mode: str  # local | ssh
+    site: str
+    profile: str | None
+    started: str  # RFC 3339, UTC
+    finished: str
+    tool: str
+    hosts: tuple[HostRecord, ...]
+    kinds: tuple[str, ...] = KINDS
+    flow_modes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An audit judged: its rows, its findings and the exit code."""
+
+    rows: tuple[Row, ...]
+    findings: tuple[Finding, ...]
+    exit_code: int
+
+
+def needed_probes(catalogue: Catalogue) -> tuple[str, ...]:
+    """Return the names of the probes the catalogue's checks need, sorted."""
+    return tuple(sorted({a.probe for check in catalogue.checks for a in check.asserts}))
+
+
+def judge_run(catalogue: Catalogue, run: AuditRun) -> Judged:
+    """Judge every check on every host of the run."""
+    probes = needed_probes(catalogue)
+    findings = judge_all(catalogue, [host.as_facts(probes) for host in run.hosts])
+    if "machine" not in run.kinds:
+        findings = []
+    table = rows(catalogue, findings, profile=run.profile, kinds=run.kinds)
+    return Judged(
+        rows=tuple(table),
+        findings=tuple(findings),
+        exit_code=exit_code(row.verdict for row in table),
+    )
+
+
+def as_json(catalogue: Catalogue, run: AuditRun, judged: Judged) -> dict[str, Any]:
+    """Return the report as plain JSON values."""
+    by_check = Counter(finding.verdict for finding in judged.findings)
+    by_item = Counter(row.verdict for row in judged.rows)
+    return {
+        "schema": SCHEMA,
+        "kind": "sekisho-audit",
+        "tool": run.tool,
+        "mode": run.mode,
+        "site": run.site,
+        "profile": run.profile,
+        "flow_modes": list(run.flow_modes),
+        "kinds": list(run.kinds),
+        "started": run.started,
+        "finished": run.finished,
+        "catalogue": catalogue.digest,
+        "hosts": [host.as_json() for host in run.hosts],
+        "items": [row.as_json() for row in judged.rows],
+        "counts": {
+            "items": {verdict.value: by_item.get(verdict, 0) for verdict in Verdict},
+            "findings": {verdict.value: by_check.get(verdict, 0) for verdict in Verdict},
+        },
+        "findings": [finding.as_json() for finding in judged.findings],
+        "exit_code": judged.exit_code,
+    }
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
