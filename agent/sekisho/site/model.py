@@ -1,0 +1,264 @@
+"""Values of the site model: frozen, parsed once by `sekisho.site.parse`, never checked again.
+
+Source: the Ansible inventory (`hosts.yml`, `group_vars/all`, `host_vars/`), the only description
+of a site. ``at`` is always ``file:line`` of the value's definition.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from ipaddress import IPv4Address, IPv4Network
+
+#: The link every machine has one interface on; it is described under ``management``.
+MANAGEMENT = "management"
+
+
+class Role(enum.StrEnum):
+    """What a machine is for; one Ansible group each (see `GROUPS`)."""
+
+    INBOUND = "inbound"
+    CORE = "core"
+    OUTBOUND = "outbound"
+    GATEWAY = "gateway"
+    MONITOR = "monitor"
+    TERMINAL = "terminal"
+
+
+#: Ansible group → role.
+GROUPS: Mapping[str, Role] = {
+    "inbound": Role.INBOUND,
+    "core": Role.CORE,
+    "outbound": Role.OUTBOUND,
+    "gateways": Role.GATEWAY,
+    "monitors": Role.MONITOR,
+    "terminals": Role.TERMINAL,
+}
+
+
+class PersonRole(enum.StrEnum):
+    """What a person may do; exactly one each."""
+
+    ADMINISTRATOR = "administrator"
+    OPERATOR = "operator"
+    OFFICER = "officer"
+    AUDITOR = "auditor"
+
+
+class Side(enum.StrEnum):
+    """Which end of the data path a peer stands at."""
+
+    PROVIDER = "provider"
+    RECIPIENT = "recipient"
+
+
+class Kind(enum.StrEnum):
+    """What carries a link: the carrier's closed service, or a line of our own."""
+
+    IP_VPN = "ip-vpn"
+    DEDICATED = "dedicated"
+
+
+class Purpose(enum.StrEnum):
+    """What a link or an interface is for."""
+
+    DATA = "data"
+    TERMINAL = "terminal"
+    MANAGEMENT = "management"
+
+
+class Mode(enum.StrEnum):
+    """How a hop is kept one-way: replies without payload, or no reverse packet at all."""
+
+    ONE_WAY_TCP = "one-way-tcp"
+    DIODE = "diode"
+
+
+class Console(enum.StrEnum):
+    """How the owner gets in when the network is shut."""
+
+    LISTED_KEYBOARD = "listed-keyboard"
+    SERIAL = "serial"
+
+
+@dataclass(frozen=True, slots=True)
+class RawFile:
+    """One text of the inventory: ``path`` relative to it, and its content."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RawInventory:
+    """Every text the parser reads; nothing in it has been looked at.
+
+    Attributes:
+        where: the inventory as its reader named it; the front of every ``file:line``.
+        hosts: ``hosts.yml``.
+        group_vars: every file of ``group_vars/``.
+        host_vars: every file of ``host_vars/``.
+        keys: public key files (``keys/**/*.pub``) by relative path.
+
+    """
+
+    where: str
+    hosts: RawFile
+    group_vars: tuple[RawFile, ...]
+    host_vars: tuple[RawFile, ...]
+    keys: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Title:
+    """A name in both languages."""
+
+    en: str
+    ja: str
+
+    def as_json(self) -> dict[str, str]:
+        """Return the title as plain JSON."""
+        return {"en": self.en, "ja": self.ja}
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """One network interface of a machine; ``link`` is a link's name or `MANAGEMENT`."""
+
+    name: str
+    link: str
+    mac: str
+    address: IPv4Address
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One USB device admitted: exactly this product, serial, port and set of interfaces."""
+
+    name: str
+    vendor: str
+    product: str
+    serial: str
+    port: str
+    interfaces: tuple[str, ...]
+    at: str
+
+    def as_json(self) -> dict[str, object]:
+        """Return the device as the host's policy writes it."""
+        return {
+            "name": self.name,
+            "vendor": self.vendor,
+            "product": self.product,
+            "serial": self.serial,
+            "port": self.port,
+            "interfaces": list(self.interfaces),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One machine we manage: its role, what proves its identity, how it is wired."""
+
+    name: str
+    role: Role
+    title: Title
+    dmi_uuid: str
+    serial: str
+    console: Console
+    devices: tuple[Device, ...]
+    interfaces: Mapping[str, Interface]
+    ansible_host: str
+    at: str
+
+    def on(self, link: str) -> Interface | None:
+        """Return the interface on ``link``, or None; invariants allow one per link."""
+        for interface in self.interfaces.values():
+            if interface.link == link:
+                return interface
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Management:
+    """The network of administration, monitoring and time; never patients' data."""
+
+    network: IPv4Network
+    controllers: tuple[IPv4Address, ...]
+    auditors: tuple[IPv4Address, ...]
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network between named neighbours, and nobody else."""
+
+    name: str
+    kind: Kind
+    purpose: Purpose
+    network: IPv4Network
+    between: tuple[str, ...]
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """An outside party. ``router`` is the carrier's router on our link when it is not direct."""
+
+    name: str
+    side: Side
+    title: Title
+    address: IPv4Address
+    router: IPv4Address | None
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A one-way hop: ``sender`` opens the connection and pushes to ``receiver``."""
+
+    name: str
+    sender: str
+    receiver: str
+    via: str | None
+    port: int
+    mode: Mode
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """One person, one account, one role. ``keys`` are ``type base64`` without the comment."""
+
+    id: str
+    name: Title
+    role: PersonRole
+    uid: int
+    keys: tuple[str, ...]
+    authority_until: date
+    trained: date
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A whole site. Mappings are by name, in the order of the inventory."""
+
+    name: str
+    title: Title
+    profile: str
+    management: Management
+    links: Mapping[str, Link]
+    peers: Mapping[str, Peer]
+    flows: Mapping[str, Flow]
+    people: Mapping[str, Person]
+    machines: Mapping[str, Machine]
+    at: str
+    #: network name → its links' member interfaces, filled by the parser: link → machine → interface
+    wires: Mapping[str, Mapping[str, Interface]] = field(default_factory=dict)
+
+    def of(self, role: Role) -> tuple[Machine, ...]:
+        """Return the machines of one role, in the order of the inventory."""
+        return tuple(machine for machine in self.machines.values() if machine.role is role)

@@ -1,0 +1,388 @@
+"""The inventory's texts into a `Site`. Pure: raises one `SekishoError` with every problem."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from sekisho.errors import Problem, SekishoError
+from sekisho.site.fields import (
+    HOST_NAME,
+    IFNAME,
+    NAME,
+    address,
+    addresses,
+    day,
+    mac,
+    network,
+    public_keys,
+    title,
+)
+from sekisho.site.model import (
+    GROUPS,
+    MANAGEMENT,
+    Console,
+    Device,
+    Flow,
+    Interface,
+    Kind,
+    Link,
+    Machine,
+    Management,
+    Mode,
+    Peer,
+    Person,
+    PersonRole,
+    Purpose,
+    RawFile,
+    RawInventory,
+    Role,
+    Side,
+    Site,
+)
+from sekisho.site.nodes import Node, Reader
+
+_SITE = {
+    "name": True,
+    "title": True,
+    "profile": True,
+    "management": True,
+    "links": True,
+    "peers": True,
+    "flows": True,
+    "people": True,
+}
+_MANAGEMENT = {"network": True, "controllers": True, "auditors": True}
+_LINK = {"kind": True, "purpose": False, "network": True, "between": True}
+_PEER = {"side": True, "title": True, "address": True, "router": False}
+_FLOW = {"from": True, "to": True, "via": False, "port": True, "mode": True}
+_PERSON = {
+    "name": True,
+    "role": True,
+    "uid": True,
+    "keys": True,
+    "authority_until": True,
+    "trained": True,
+}
+_MACHINE = {"title": True, "identity": True, "console": True, "devices": True, "interfaces": True}
+_IDENTITY = {"dmi_uuid": True, "serial": True}
+_INTERFACE = {"link": True, "mac": True, "address": True}
+_DEVICE = {
+    "name": True,
+    "vendor": True,
+    "product": True,
+    "serial": True,
+    "port": True,
+    "interfaces": True,
+}
+_PERSON_ID = re.compile(r"[a-z][a-z0-9-]{0,30}")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/:+-]{0,62}")
+_HEX4 = re.compile(r"[0-9a-f]{4}")
+_PORT = re.compile(r"[1-9][0-9]?(\.[1-9][0-9]?){0,5}")
+_CLASS = re.compile(r"[0-9a-f]{2}:[0-9a-f]{2}:[0-9a-f]{2}")
+
+
+class _Parser:
+    def __init__(self, raw: RawInventory) -> None:
+        self.raw = raw
+        self.problems: list[Problem] = []
+
+    def reader(self, path: str) -> Reader:
+        return Reader(f"{self.raw.where}/{path}", self.problems)
+
+    # -- hosts.yml ----------------------------------------------------------------------------
+
+    def roles(self) -> dict[str, tuple[Role, str]]:
+        """Return host → (role, where), every host in exactly one group."""
+        read = self.reader(self.raw.hosts.path)
+        root = read.compose(self.raw.hosts.text)
+        roles: dict[str, tuple[Role, str]] = {}
+        groups = read.mapping(root, "", dict.fromkeys(GROUPS, False)) or {}
+        for group, node in groups.items():
+            body = read.mapping(node, group, {"hosts": True})
+            hosts = read.named((body or {}).get("hosts"), f"{group}.hosts", HOST_NAME, "hosts")
+            for host, line, value in hosts:
+                if value.text != "" or not value.plain:
+                    read.wrong(
+                        value.line,
+                        f"{group}.hosts.{host}",
+                        value.describe(),
+                        f"nothing; a machine is described in host_vars/{host}.yml",
+                    )
+                if host in roles:
+                    read.wrong(
+                        line,
+                        f"{group}.hosts.{host}",
+                        f"a second role for {host}",
+                        f"one role: it is {roles[host][0]} at {roles[host][1]}",
+                        "6-iii-a",
+                    )
+                    continue
+                roles[host] = (GROUPS[group], read.at(line))
+        return roles
+
+    # -- host_vars ----------------------------------------------------------------------------
+
+    def machines(self, roles: Mapping[str, tuple[Role, str]]) -> dict[str, Machine]:
+        files: dict[str, RawFile] = {}
+        for file in self.raw.host_vars:
+            name = file.path.removeprefix("host_vars/").rsplit(".", 1)[0]
+            if name not in roles:
+                self.reader(file.path).wrong(
+                    1, "", f"a description of {name}", "a host of hosts.yml"
+                )
+            elif name in files:
+                self.reader(file.path).wrong(1, "", f"{name} again", files[name].path)
+            else:
+                files[name] = file
+        found: dict[str, Machine] = {}
+        for name, (role, where) in roles.items():
+            if name not in files:
+                self.problems.append(
+                    Problem(where, name, "no description", f"a file host_vars/{name}.yml")
+                )
+                continue
+            machine = self.machine(name, role, files[name])
+            if machine is not None:
+                found[name] = machine
+        return found
+
+    def machine(self, name: str, role: Role, file: RawFile) -> Machine | None:
+        read = self.reader(file.path)
+        root = read.compose(file.text)
+        if root is None:
+            return None
+        _only_ours(read, root, {"sekisho_machine"})
+        reach = (root.pairs or {}).get("ansible_host", (0, None))[1]
+        node = (root.pairs or {}).get("sekisho_machine", (0, None))[1]
+        if node is None:
+            read.wrong(root.line, "sekisho_machine", "nothing", "the machine's description")
+            return None
+        top = read.mapping(node, "sekisho_machine", _MACHINE)
+        if top is None:
+            return None
+        identity = read.mapping(top.get("identity"), "identity", _IDENTITY) or {}
+        interfaces: dict[str, Interface] = {}
+        for ifname, line, value in read.named(
+            top.get("interfaces"), "interfaces", IFNAME, "interface names"
+        ):
+            key = f"interfaces.{ifname}"
+            body = read.mapping(value, key, _INTERFACE) or {}
+            interfaces[ifname] = Interface(
+                name=ifname,
+                link=read.text(body.get("link"), f"{key}.link", NAME, "a link's name"),
+                mac=mac(read, body.get("mac"), f"{key}.mac"),
+                address=address(read, body.get("address"), f"{key}.address"),
+                at=read.at(line),
+            )
+        return Machine(
+            name=name,
+            role=role,
+            title=title(read, top.get("title"), "title"),
+            dmi_uuid=read.text(
+                identity.get("dmi_uuid"), "identity.dmi_uuid", _UUID, "a UUID in lower case"
+            ),
+            serial=read.text(
+                identity.get("serial"), "identity.serial", _SERIAL, "a serial number as text"
+            ),
+            console=Console(read.one_of(top.get("console"), "console", tuple(Console))),
+            devices=self.devices(read, top.get("devices")),
+            interfaces=MappingProxyType(interfaces),
+            ansible_host=(reach.text or "") if reach is not None else "",
+            at=read.at(node.line),
+        )
+
+    def devices(self, read: Reader, node: Node | None) -> tuple[Device, ...]:
+        found = []
+        for index, entry in enumerate(read.entries(node, "devices", least=0)):
+            key = f"devices[{index}]"
+            body = read.mapping(entry, key, _DEVICE) or {}
+            found.append(
+                Device(
+                    name=read.text(body.get("name"), f"{key}.name", NAME, "a name"),
+                    vendor=read.text(
+                        body.get("vendor"), f"{key}.vendor", _HEX4, "four lower-case hex digits"
+                    ),
+                    product=read.text(
+                        body.get("product"), f"{key}.product", _HEX4, "four lower-case hex digits"
+                    ),
+                    serial=read.text(
+                        body.get("serial"), f"{key}.serial", _SERIAL, "the device's serial number"
+                    ),
+                    port=read.text(
+                        body.get("port"), f"{key}.port", _PORT, "a USB port path such as 1 or 1.4"
+                    ),
+                    interfaces=tuple(
+                        read.text(one, f"{key}.interfaces", _CLASS, "class:subclass:protocol")
+                        for one in read.entries(
+                            body.get("interfaces"), f"{key}.interfaces", least=1
+                        )
+                    ),
+                    at=read.at(entry.line),
+                )
+            )
+        return tuple(found)
+
+    # -- group_vars ---------------------------------------------------------------------------
+
+    def site(self) -> Site | None:
+        found: list[tuple[Reader, Node]] = []
+        for file in self.raw.group_vars:
+            read = self.reader(file.path)
+            root = read.compose(file.text) if file.text.strip() else None
+            if root is None:
+                continue
+            everywhere = file.path.startswith(("group_vars/all/", "group_vars/all."))
+            _only_ours(read, root, {"sekisho_site"} if everywhere else set())
+            line, node = (root.pairs or {}).get("sekisho_site", (0, None))
+            if node is None or not everywhere:
+                continue
+            if found:
+                read.wrong(line, "sekisho_site", "a second site", f"one ({found[0][0].path})")
+                continue
+            found.append((read, node))
+        roles = self.roles()
+        machines = self.machines(roles)
+        if not found:
+            if not self.problems:
+                self.problems.append(
+                    Problem(f"{self.raw.where}/group_vars/all", "sekisho_site", "nothing", "a site")
+                )
+            return None
+        read, node = found[0]
+        top = read.mapping(node, "sekisho_site", _SITE)
+        if top is None:
+            return None
+        return Site(
+            name=read.text(top.get("name"), "name", NAME, "a name in lower case"),
+            title=title(read, top.get("title"), "title"),
+            profile=read.one_of(top.get("profile"), "profile", ("producer", "entrusted")),
+            management=self.management(read, top.get("management")),
+            links=MappingProxyType(self.links(read, top.get("links"))),
+            peers=MappingProxyType(self.peers(read, top.get("peers"))),
+            flows=MappingProxyType(self.flows(read, top.get("flows"))),
+            people=MappingProxyType(self.people(read, top.get("people"))),
+            machines=MappingProxyType(machines),
+            at=read.at(node.line),
+            wires=MappingProxyType(_wires(machines)),
+        )
+
+    def management(self, read: Reader, node: Node | None) -> Management:
+        body = read.mapping(node, "management", _MANAGEMENT) or {}
+        return Management(
+            network=network(read, body.get("network"), "management.network"),
+            controllers=addresses(read, body.get("controllers"), "management.controllers"),
+            auditors=addresses(read, body.get("auditors"), "management.auditors"),
+            at=read.at(node.line if node else 1),
+        )
+
+    def links(self, read: Reader, node: Node | None) -> dict[str, Link]:
+        found: dict[str, Link] = {}
+        for name, line, value in read.named(node, "links", NAME, "links"):
+            key = f"links.{name}"
+            if name == MANAGEMENT:
+                read.wrong(line, key, "the management network", "it under management:", "6-iv-e")
+                continue
+            body = read.mapping(value, key, _LINK) or {}
+            members = read.entries(body.get("between"), f"{key}.between", least=2)
+            found[name] = Link(
+                name=name,
+                kind=Kind(read.one_of(body.get("kind"), f"{key}.kind", tuple(Kind))),
+                purpose=Purpose(
+                    read.one_of(body.get("purpose"), f"{key}.purpose", ("data", "terminal"))
+                ),
+                network=network(read, body.get("network"), f"{key}.network"),
+                between=tuple(
+                    read.text(one, f"{key}.between", HOST_NAME, "a machine or a peer")
+                    for one in members
+                ),
+                at=read.at(line),
+            )
+        return found
+
+    def peers(self, read: Reader, node: Node | None) -> dict[str, Peer]:
+        found: dict[str, Peer] = {}
+        for name, line, value in read.named(node, "peers", HOST_NAME, "peers"):
+            key = f"peers.{name}"
+            body = read.mapping(value, key, _PEER) or {}
+            router = body.get("router")
+            found[name] = Peer(
+                name=name,
+                side=Side(read.one_of(body.get("side"), f"{key}.side", tuple(Side))),
+                title=title(read, body.get("title"), f"{key}.title"),
+                address=address(read, body.get("address"), f"{key}.address"),
+                router=address(read, router, f"{key}.router") if router else None,
+                at=read.at(line),
+            )
+        return found
+
+    def flows(self, read: Reader, node: Node | None) -> dict[str, Flow]:
+        found: dict[str, Flow] = {}
+        for name, line, value in read.named(node, "flows", NAME, "flows"):
+            key = f"flows.{name}"
+            body = read.mapping(value, key, _FLOW) or {}
+            via = body.get("via")
+            found[name] = Flow(
+                name=name,
+                sender=read.text(body.get("from"), f"{key}.from", HOST_NAME, "who pushes"),
+                receiver=read.text(body.get("to"), f"{key}.to", HOST_NAME, "who receives"),
+                via=read.text(via, f"{key}.via", HOST_NAME, "a gateway") if via else None,
+                port=read.number(body.get("port"), f"{key}.port", 1024, 65535),
+                mode=Mode(read.one_of(body.get("mode"), f"{key}.mode", tuple(Mode))),
+                at=read.at(line),
+            )
+        return found
+
+    def people(self, read: Reader, node: Node | None) -> dict[str, Person]:
+        found: dict[str, Person] = {}
+        for name, line, value in read.named(node, "people", _PERSON_ID, "account names"):
+            key = f"people.{name}"
+            body = read.mapping(value, key, _PERSON) or {}
+            found[name] = Person(
+                id=name,
+                name=title(read, body.get("name"), f"{key}.name"),
+                role=PersonRole(read.one_of(body.get("role"), f"{key}.role", tuple(PersonRole))),
+                uid=read.number(body.get("uid"), f"{key}.uid", 1000, 59999),
+                keys=public_keys(read, body.get("keys"), f"{key}.keys", self.raw.keys),
+                authority_until=day(read, body.get("authority_until"), f"{key}.authority_until"),
+                trained=day(read, body.get("trained"), f"{key}.trained"),
+                at=read.at(line),
+            )
+        return found
+
+
+def _only_ours(read: Reader, root: Node, ours: set[str]) -> None:
+    """Ansible's own variables are its business; a misspelt one of ours is not."""
+    if root.pairs is None:
+        read.wrong(root.line, "", root.describe(), "a mapping of variables")
+        return
+    for name, (line, _) in root.pairs.items():
+        if name.startswith("sekisho") and name not in ours:
+            read.wrong(line, name, "an unknown key", ", ".join(sorted(ours)) or "no key of ours")
+
+
+def _wires(machines: Mapping[str, Machine]) -> dict[str, dict[str, Interface]]:
+    wires: dict[str, dict[str, Interface]] = {}
+    for machine in machines.values():
+        for interface in machine.interfaces.values():
+            wires.setdefault(interface.link, {}).setdefault(machine.name, interface)
+    return wires
+
+
+def parse_site(raw: RawInventory) -> Site:
+    """Return the site of ``raw``; raise `SekishoError` with every problem of every file.
+
+    What the values mean together is `sekisho.site.invariants.check`'s business.
+    """
+    parser = _Parser(raw)
+    site = parser.site()
+    if parser.problems or site is None:
+        raise SekishoError(f"{raw.where} is not a site", tuple(sorted(parser.problems, key=_place)))
+    return site
+
+
+def _place(problem: Problem) -> tuple[str, int]:
+    path, _, line = problem.where.rpartition(":")
+    return path, int(line) if line.isdecimal() else 0
