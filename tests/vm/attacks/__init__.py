@@ -1,0 +1,1 @@
+"""The six attacks. Each module has TITLE and ``run(lab, trial)``."""
