@@ -158,6 +158,26 @@ class Lab:
         records = [json.loads(line) for line in seen.out.splitlines() if line.startswith("{")]
         return [record for record in records if record["kind"].startswith(kind)]
 
+    def console_login(self, host: str, person: str, secret: str, command: str) -> str:
+        """Log in on the serial console, run one command, log out; return what the screen said."""
+        sys.path.insert(0, str(REPOSITORY / "vagrant"))
+        from labkit.ssh import Console  # noqa: PLC0415
+
+        console = Console(host)
+        try:
+            console.send("\n")
+            console.expect("login: ", timeout=60)
+            console.send(person + "\n")
+            console.expect("assword: ", timeout=60)
+            console.send(secret + "\n")
+            console.expect("$ ", timeout=60)
+            console.send(command + "\n")
+            said = console.read(8)
+            console.send("exit\n")
+            return said
+        finally:
+            console.close()
+
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Ask the monitor's Prometheus; return its samples (labels under ``metric``)."""
         program = (

@@ -1,0 +1,99 @@
+"""Attack 4: five controls are loosened; the audit, the alert and the repair. Items 6(ii)(d)-6(iv)(e)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tests.vm.trial import BIN, INVENTORY, Lab, Trial, failed_checks, until
+
+TITLE = "Five controls are loosened: the audit turns red, the alert fires, the repair holds"
+
+
+class Loosening(NamedTuple):
+    """One loosened control and the item whose check must find it."""
+
+    what: str
+    host: str
+    command: str
+    check: str
+
+
+CASES = (
+    Loosening("the rules flushed (agent stopped)", "outbound-1",
+              "systemctl stop sekisho-agent; nft flush ruleset", "6-iv-a.rules-loaded"),
+    Loosening("the udev rule deleted", "core-1",
+              "rm -f /etc/udev/rules.d/*sekisho*", "6-iii-c.udev-rules-as-policy"),
+    Loosening("sshd loosened", "gate-out",
+              "sed -i 's/^PasswordAuthentication no/PasswordAuthentication yes/' "
+              "/etc/ssh/sshd_config.d/10-sekisho.conf; systemctl reload ssh",
+              "6-iv-a.ssh-no-passwords"),
+    Loosening("auditd stopped", "gate-in", "systemctl kill -s KILL auditd; systemctl mask --runtime auditd",
+              "6-iv-b.audit-daemon-running"),
+    Loosening("an account with a key added", "inbound-1",
+              "useradd -m -s /bin/bash mallory; mkdir -p /home/mallory/.ssh; "
+              "echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEvilEvilEvilEvilEvilEvilEvilEvilEvilEvilEv1l evil' "
+              "> /home/mallory/.ssh/authorized_keys", "6-ii-d.accounts-as-policy"),
+)  # fmt: skip
+
+
+def run(lab: Lab, trial: Trial) -> None:
+    """Loosen, audit, look for the alert, repair, audit again."""
+    trial.step("the audit before")
+    before = lab.audit()
+    red = {(finding["host"], finding["check"])
+           for finding in before["findings"] if finding["verdict"] == "fail"}  # fmt: skip
+    trial.expect("no machine check fails before", not red, sorted(red)[:8])
+    for case in CASES:
+        trial.step(f"{case.host}: {case.what}")
+        done = lab.root(case.host, case.command)
+        trial.expect(f"{case.host}: done", done.code == 0, done.err[-200:])
+    trial.step("the audit after")
+    after = lab.audit()
+    trial.expect("the audit's exit code says breach", after["exit"] == 1, after["exit"])
+    for case in CASES:
+        found = failed_checks(after, case.host)
+        trial.expect(f"{case.what}: {case.check} is red on {case.host}", case.check in found, sorted(found))
+        named = [finding for finding in after["findings"]
+                 if finding["check"] == case.check and finding["host"] == case.host]  # fmt: skip
+        trial.expect("  and names its remedy", named and named[0]["remedy"], named and named[0]["remedy"])
+    trial.step("the monitor's alerts")
+    for host in ("inbound-1", "gate-in", "outbound-1"):
+        fired, took = until(
+            lambda host=host: lab.query(f'ALERTS{{alertstate="firing",host="{host}"}}'),
+            timeout=150, every=5,
+        )  # fmt: skip
+        trial.expect(f"an alert fires for {host}", fired,
+                     f"{[a['metric'].get('alertname') for a in fired or []]} after {took:.0f} s")  # fmt: skip
+    trial.step("the agent on outbound comes back and repairs the rules by itself")
+    lab.root("outbound-1", "systemctl start sekisho-agent")
+    fixed, took = until(
+        lambda: lab.root("outbound-1", "nft list table inet sekisho").code == 0, timeout=60, every=2
+    )
+    trial.expect("the rules are loaded again", fixed, f"after {took:.0f} s")
+    trial.step("verify.yml repairs the rest by the role each check names")
+    lab.root("gate-in", "systemctl unmask --runtime auditd")
+    repaired = lab.playbook("verify", "-e", "sekisho_repair=true")
+    trial.expect("verify.yml ends without error", repaired.code == 0, repaired.out[-600:])
+    final = lab.audit()
+    for case in CASES:
+        trial.expect(f"{case.what}: green again on {case.host}",
+                     case.check not in failed_checks(final, case.host))  # fmt: skip
+    lab.root("inbound-1", "userdel -r mallory")
+
+
+def lockout(lab: Lab, trial: Trial) -> None:
+    """Apply a rule set that blocks SSH: the host must free itself within 60 s and the play fail."""
+    host = "gate-out"
+    trial.step(f"apply rules to {host} that shut SSH out")
+    blocked = lab.inside(
+        BIN / "ansible-playbook", "-i", INVENTORY, "tests/vm/lockout.yml", "--limit", host,
+        timeout=300,
+    )  # fmt: skip
+    trial.expect("the play fails", blocked.code != 0, blocked.code)
+    trial.expect("with a clear message", "did not let the controller back in" in blocked.out,
+                 blocked.out[-400:])  # fmt: skip
+    free, took = until(lambda: lab.user(host, "true", timeout=20).code == 0, timeout=60, every=2)
+    trial.expect("the host answers again", free, f"{took:.0f} s after the play ended")
+    state = lab.root(host, "/usr/lib/sekisho/guard status; journalctl -q -o short-iso --no-pager "
+                     "-g 'rolled back an unconfirmed change' -n 1")  # fmt: skip
+    trial.expect("by its own roll-back", "rolled back" in state.out and "false" in state.out, state.out)
