@@ -1,0 +1,28 @@
+"""The six attacks of the demo and the lock-out, asserted: nothing may be broken at the end."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from tests.vm.attacks import attack_4_loosening
+from tests.vm.demo import ATTACKS
+from tests.vm.trial import Lab, Trial
+
+pytestmark = pytest.mark.vm
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_breaks_nothing(provisioned: Lab, name: str) -> None:
+    trial = Trial(name)
+    importlib.import_module(f"tests.vm.attacks.{name}").run(provisioned, trial)
+    assert trial.expectations, "nothing was tried"
+    assert [f"{entry.what}: {entry.seen}" for entry in trial.broken] == []
+
+
+def test_rules_that_lock_the_owner_out_free_themselves(provisioned: Lab) -> None:
+    trial = Trial("lockout")
+    attack_4_loosening.lockout(provisioned, trial)
+    assert trial.expectations, "nothing was tried"
+    assert [f"{entry.what}: {entry.seen}" for entry in trial.broken] == []
