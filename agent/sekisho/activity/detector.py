@@ -1,0 +1,266 @@
+"""Who did it, and how heavy it is: the rules' findings into detections. Pure, bounded memory.
+
+What a package's installation or the playbooks change is still recorded, as a notice. The playbooks
+are known by how they come (an administrator's Ansible or Mitogen); an administrator could dress up
+as them, which is why such changes are recorded all the same and named with the person.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sekisho.activity.detect import (
+    BY_KEY,
+    BY_TYPE,
+    Found,
+    Seen,
+    odd_program,
+    root_by_stranger,
+)
+from sekisho.activity.events import Command, Syscall, cwd_of, name_of, paths_of
+from sekisho.activity.join import Event
+from sekisho.activity.records import UNSET, decode
+from sekisho.activity.watched import INSTALLERS, KINDS, NOTICE
+
+MAX_PROCESSES = 8192
+MAX_SOURCES = 1024
+#: So many failed log-ins of one source or account within so long are a burst.
+BURST = 5
+BURST_MS = 60_000
+_PLAYBOOK_MARKS = ("(mitogen:", "mitogen:", "/.ansible/tmp/", "AnsiballZ_")
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """Something that is not expected. ``when`` in milliseconds since the epoch."""
+
+    event: str
+    when: int
+    id: str
+    severity: str
+    who: str
+    auid: int
+    what: str
+    subject: str
+    source: str  # person, playbook, package or system
+    exe: str
+    terminal: str
+    session: int
+    pid: int
+
+    def data(self) -> dict[str, Any]:
+        """Return the journal's form of it."""
+        kind = KINDS[self.id.partition(".")[2]]
+        return {
+            "event": self.event,
+            "when": self.when,
+            "id": self.id,
+            "title": {"en": kind.en, "ja": kind.ja},
+            "severity": self.severity,
+            "who": self.who,
+            "auid": self.auid,
+            "what": self.what,
+            "subject": self.subject,
+            "source": self.source,
+            "exe": self.exe,
+            "terminal": self.terminal,
+            "session": self.session,
+            "pid": self.pid,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    ppid: int
+    exe: str
+    mark: str  # "", package or playbook
+
+
+class Detector:
+    """Applies the rules to events; knows the processes that people started, and recent log-ins."""
+
+    def __init__(self, *, people: Mapping[int, str], administrators: Collection[str]) -> None:
+        self.people = people
+        self.administrators = frozenset(administrators)
+        self._processes: OrderedDict[int, _Process] = OrderedDict()
+        self._failures: OrderedDict[str, deque[int]] = OrderedDict()
+        self._strangers: OrderedDict[tuple[int, int], None] = OrderedDict()
+
+    def command(self, command: Command) -> list[Detection]:
+        """Return the detections of a command, and remember its process."""
+        if not command.success:
+            return []
+        source = self._remember(command)
+        found = [odd_program(command)]
+        stranger = root_by_stranger(command, self.administrators)
+        if stranger is not None and (command.auid, command.session) not in self._strangers:
+            self._strangers[command.auid, command.session] = None
+            _bound(self._strangers, MAX_SOURCES)
+            found.append(stranger)
+        return [
+            self._detection(
+                one,
+                event=command.event,
+                when=command.when,
+                source=source,
+                who=command.who,
+                call=command,
+            )
+            for one in found
+            if one is not None
+        ]
+
+    def event(self, event: Event, call: Syscall | None) -> list[Detection]:
+        """Return the detections of an event that is no command."""
+        rules = []
+        for type_ in event.types:
+            rule = BY_TYPE.get(type_)
+            if rule is not None and rule not in rules:
+                rules.append(rule)
+        if call is not None:
+            rules += [BY_KEY[key] for key in call.keys if key in BY_KEY]
+        if not rules:
+            return []
+        seen = Seen(event, call, tuple(paths_of(event)), cwd_of(event))
+        found: dict[str, Found] = {}
+        for rule in rules:
+            one = rule(seen)
+            if one is not None:
+                found.setdefault(one.slug, one)
+        if not found:
+            return []
+        actor = call if call is not None else _actor(event)
+        source = self._source(actor)
+        who = name_of(None if actor is None else actor.auid, self.people)
+        return [
+            self._detection(
+                one, event=decode(event.id), when=event.ms, source=source, who=who, call=actor
+            )
+            for one in found.values()
+        ]
+
+    def failed_login(self, event: Event, account: str, address: str) -> list[Detection]:
+        """Take note of a failed log-in; return a detection when they come in a row."""
+        detections = []
+        for source in {f"account {account}" if account else "", f"address {address}"}:
+            if source in ("", "address "):
+                continue
+            times = self._failures.setdefault(source, deque(maxlen=BURST))
+            self._failures.move_to_end(source)
+            _bound(self._failures, MAX_SOURCES)
+            times.append(event.ms)
+            if len(times) == BURST and times[-1] - times[0] <= BURST_MS:
+                times.clear()
+                found = Found(
+                    "login-failures",
+                    source,
+                    f"{BURST} log-ins failed within {BURST_MS // 1000} s: {source}",
+                )
+                detections.append(
+                    self._detection(
+                        found,
+                        event=decode(event.id),
+                        when=event.ms,
+                        source="system",
+                        who=account or "?",
+                        call=None,
+                    )
+                )
+        return detections
+
+    def _detection(  # noqa: PLR0913 - one value per field of the entry, all by name
+        self,
+        found: Found,
+        *,
+        event: str,
+        when: int,
+        source: str,
+        who: str,
+        call: Syscall | Command | None,
+    ) -> Detection:
+        kind = KINDS[found.slug]
+        severity = found.severity or kind.severity
+        if kind.excusable and source in ("package", "playbook"):
+            severity = NOTICE
+        return Detection(
+            event=event,
+            when=when,
+            id=f"6-iv-b.{found.slug}",
+            severity=severity,
+            who=who,
+            auid=UNSET if call is None else call.auid,
+            what=found.what[:1024],
+            subject=found.subject[:1024],
+            source=source,
+            exe="" if call is None else call.exe,
+            terminal="" if call is None else call.terminal,
+            session=UNSET if call is None else call.session,
+            pid=0 if call is None else call.pid,
+        )
+
+    def _remember(self, command: Command) -> str:
+        mark = ""
+        if command.exe in INSTALLERS or command.script in INSTALLERS:
+            mark = "package"
+        elif command.who in self.administrators and any(
+            sign in argument for argument in command.argv[:4] for sign in _PLAYBOOK_MARKS
+        ):
+            mark = "playbook"
+        self._processes.pop(command.pid, None)
+        self._processes[command.pid] = _Process(command.ppid, command.exe, mark)
+        _bound(self._processes, MAX_PROCESSES)
+        return self._source(command)
+
+    def _source(self, actor: Syscall | Command | None) -> str:
+        """Return on whose behalf a process acts, as far as its known ancestors tell."""
+        if actor is None:
+            return "system"
+        if actor.exe in INSTALLERS:
+            return "package"
+        pid, fallback = actor.pid, actor.ppid
+        for _ in range(32):
+            process = self._processes.get(pid)
+            if process is None:
+                # A child that started no program is not known; its parent may be.
+                if fallback == pid or fallback not in self._processes:
+                    break
+                pid = fallback
+                continue
+            if process.mark:
+                return process.mark
+            pid = fallback = process.ppid
+        return "system" if actor.auid == UNSET else "person"
+
+
+def _actor(event: Event) -> Syscall | None:
+    """Return who a program's own record speaks of: the kernel's fields at its start."""
+    record = event.records()[0]
+    pid, auid, uid = record.number("pid"), record.number("auid"), record.number("uid")
+    if pid is None or auid is None:
+        return None
+    session = record.number("ses")
+    return Syscall(
+        arch=0,
+        number=-1,
+        success=None,
+        exit=None,
+        arguments=(0, 0, 0),
+        ppid=0,
+        pid=pid,
+        auid=auid,
+        uid=-1 if uid is None else uid,
+        euid=-1 if uid is None else uid,
+        terminal=record.text("terminal") or "",
+        session=UNSET if session is None else session,
+        comm=record.text("comm") or "",
+        exe=record.text("exe") or "",
+        keys=(),
+    )
+
+
+def _bound(table: OrderedDict[Any, Any], limit: int) -> None:
+    while len(table) > limit:
+        table.popitem(last=False)

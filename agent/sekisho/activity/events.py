@@ -1,0 +1,350 @@
+"""What an event says: who made which call, and the command a person ran. Pure.
+
+The person is the audit uid (auid): set once at log-in, kept over su and sudo, never the uid of the
+moment. 4294967295 means that nobody logged in to start the process.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sekisho.activity.join import Event
+from sekisho.activity.records import SEPARATOR, UNSET, Record, decode, unquote
+
+#: Text of one command kept in its entry; the rest is cut, and the entry says so.
+MAX_ARGV_CHARACTERS = 16 * 1024
+MAX_ARGUMENTS = 4096
+
+_VALUE = rb'("[^"]*"|[^ ]*)'
+_SYSCALL = re.compile(
+    rb'arch=([0-9a-f]{8}) syscall=([0-9]+)(?: per=[^ ]*)?(?: success="?([a-z]+)"? exit=(-?[0-9]+))?'
+    rb" a0=([0-9a-f]+) a1=([0-9a-f]+) a2=([0-9a-f]+)[^\"]*?"
+    rb" ppid=([0-9]+) pid=([0-9]+) auid=([0-9]+) uid=([0-9]+) (?:gid=[0-9]+ )?euid=([0-9]+) [^\"]*?"
+    rb"tty=" + _VALUE + rb" ses=([0-9]+) comm=" + _VALUE + rb" exe=" + _VALUE
+)
+_KEY = re.compile(rb" key=" + _VALUE + rb"(?: |$)")
+_ARGUMENT = re.compile(rb"(?:^| )a([0-9]+)(?:\[([0-9]+)\])?=" + _VALUE)
+_PATH_FIELD = re.compile(rb" ?(item|name|inode|dev|mode|nametype)=" + _VALUE)
+
+_64_BIT = 0x80000000
+#: execve and execveat by audit architecture (AUDIT_ARCH_X86_64, I386, AARCH64, ARM).
+_EXEC_CALLS = {
+    0xC000003E: frozenset((59, 322)),
+    0x40000003: frozenset((11, 358)),
+    0xC00000B7: frozenset((221, 281)),
+    0x40000028: frozenset((11, 387)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Syscall:
+    """The SYSCALL record of an event. Ids are numbers; ``auid`` and ``session`` may be UNSET."""
+
+    arch: int
+    number: int
+    success: bool | None
+    exit: int | None
+    arguments: tuple[int, int, int]
+    ppid: int
+    pid: int
+    auid: int
+    uid: int
+    euid: int
+    terminal: str
+    session: int
+    comm: str
+    exe: str
+    keys: tuple[str, ...]
+
+    @property
+    def bits(self) -> int:
+        """Return 64 or 32: the architecture of the call, not of the machine."""
+        return 64 if self.arch & _64_BIT else 32
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """One PATH record: a name as the program gave it, and what became of it."""
+
+    item: int
+    name: str
+    inode: str
+    mode: int
+    nametype: str  # NORMAL PARENT CREATE DELETE UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A program that somebody started.
+
+    Attributes:
+        who: account of the person, ``uid:N`` for one the site does not know, ``system``.
+        argv: the arguments; empty when the start failed before they were read.
+        script: the file that was named, when another program (an interpreter) runs it.
+        success: whether it was started.
+        complete: False when records were missing or the text was cut.
+
+    """
+
+    event: str
+    when: int
+    who: str
+    auid: int
+    uid: int
+    euid: int
+    session: int
+    terminal: str
+    exe: str
+    argv: tuple[str, ...]
+    cwd: str
+    success: bool
+    arch: int
+    script: str | None
+    setuid: bool
+    pid: int
+    ppid: int
+    complete: bool
+
+    def data(self) -> dict[str, Any]:
+        """Return the journal's form of it."""
+        return {
+            "event": self.event,
+            "when": self.when,
+            "who": self.who,
+            "auid": self.auid,
+            "uid": self.uid,
+            "euid": self.euid,
+            "session": self.session,
+            "terminal": self.terminal,
+            "exe": self.exe,
+            "argv": list(self.argv),
+            "cwd": self.cwd,
+            "success": self.success,
+            "arch": self.arch,
+            "script": self.script,
+            "pid": self.pid,
+            "ppid": self.ppid,
+            "complete": self.complete,
+        }
+
+
+def name_of(auid: int | None, people: Mapping[int, str]) -> str:
+    """Return the account behind an audit uid."""
+    if auid is None or auid == UNSET:
+        return "system"
+    return people.get(auid) or ("root" if auid == 0 else f"uid:{auid}")
+
+
+def _text(raw: bytes) -> str:
+    value = unquote(raw)
+    return "" if value is None else decode(value)
+
+
+def keys_of(body: bytes) -> tuple[str, ...]:
+    """Return the keys of the rules that made the kernel record this (several: split at 0x01)."""
+    found = None
+    for found in _KEY.finditer(body):  # noqa: B007 - the last one is the kernel's own
+        pass
+    if found is None:
+        return ()
+    value = unquote(found[1])
+    return () if value is None else tuple(decode(part) for part in value.split(b"\x01"))
+
+
+def parse_syscall(body: bytes) -> Syscall | None:
+    """Return the values of a SYSCALL record's body; None when it is none."""
+    body = body.partition(SEPARATOR)[0]
+    found = _SYSCALL.match(body)
+    if found is None:
+        return _slow_syscall(body)
+    success, exit_ = found[3], found[4]
+    tty = found[13]
+    return Syscall(
+        arch=int(found[1], 16),
+        number=int(found[2]),
+        success=None if success is None else success == b"yes",
+        exit=None if exit_ is None else int(exit_),
+        arguments=(int(found[5], 16), int(found[6], 16), int(found[7], 16)),
+        ppid=int(found[8]),
+        pid=int(found[9]),
+        auid=int(found[10]),
+        uid=int(found[11]),
+        euid=int(found[12]),
+        terminal="" if tty == b"(none)" else decode(tty.strip(b'"')),
+        session=int(found[14]),
+        comm=_text(found[15]),
+        exe=_text(found[16]),
+        keys=keys_of(body[found.end() :]),
+    )
+
+
+def _slow_syscall(body: bytes) -> Syscall | None:
+    """Read a SYSCALL record of an unusual form field by field."""
+    record = Record("SYSCALL", 0, 0, body)
+    numbers = {name: record.number(name) for name in ("syscall", "pid", "auid", "uid")}
+    arch = record.number("arch", 16)
+    number, pid, auid, uid = numbers.values()
+    if arch is None or number is None or pid is None or auid is None or uid is None:
+        return None
+    success = record.text("success")
+    euid, session, ppid = record.number("euid"), record.number("ses"), record.number("ppid")
+    tty = record.text("tty")
+    return Syscall(
+        arch=arch,
+        number=number,
+        success=None if success is None else success == "yes",
+        exit=record.number("exit"),
+        arguments=(
+            record.number("a0", 16) or 0,
+            record.number("a1", 16) or 0,
+            record.number("a2", 16) or 0,
+        ),
+        ppid=0 if ppid is None else ppid,
+        pid=pid,
+        auid=auid,
+        uid=uid,
+        euid=uid if euid is None else euid,
+        terminal="" if tty in (None, "(none)") else str(tty),
+        session=UNSET if session is None else session,
+        comm=record.text("comm") or "",
+        exe=record.text("exe") or "",
+        keys=keys_of(body),
+    )
+
+
+def parse_argv(bodies: Iterable[bytes]) -> tuple[tuple[str, ...], bool]:
+    """Return the arguments of an event's EXECVE records, and whether they are all there.
+
+    A long argument comes in pieces (``a1_len=… a1[0]=… a1[1]=…``) over several records.
+    """
+    whole: dict[int, bytes] = {}
+    pieces: dict[int, dict[int, bytes]] = {}
+    declared: int | None = None
+    for body in bodies:
+        if declared is None and body.startswith(b"argc="):
+            count = body[5:].split(b" ", 1)[0]
+            declared = int(count) if count.isdigit() and len(count) < 10 else None
+        for index, piece, raw in _ARGUMENT.findall(body.partition(SEPARATOR)[0]):
+            if len(index) > 7 or len(piece) > 7:
+                continue
+            value = unquote(raw)
+            if value is None:
+                value = b"" if raw == b"" else raw
+            if piece:
+                pieces.setdefault(int(index), {})[int(piece)] = value
+            else:
+                whole.setdefault(int(index), value)
+    complete = declared is not None
+    for index, parts in pieces.items():
+        complete = complete and sorted(parts) == list(range(len(parts)))
+        whole.setdefault(index, b"".join(parts[piece] for piece in sorted(parts)))
+    if sorted(whole) != list(range(declared or 0)):
+        complete = False
+    argv, cut = _cut(whole[index] for index in sorted(whole))
+    return argv, complete and not cut
+
+
+def _cut(values: Iterable[bytes]) -> tuple[tuple[str, ...], bool]:
+    """Return arguments as text of a bounded size, and whether anything was left out."""
+    argv: list[str] = []
+    room = MAX_ARGV_CHARACTERS
+    for value in values:
+        text = decode(value[: MAX_ARGV_CHARACTERS + 1])
+        if room < len(text) or len(argv) >= MAX_ARGUMENTS:
+            argv.append(text[:room])
+            return tuple(argv), True
+        room -= len(text)
+        argv.append(text)
+    return tuple(argv), False
+
+
+def parse_path(body: bytes) -> Path:
+    """Return the values of a PATH record's body; absent ones are empty."""
+    found: dict[bytes, bytes] = {}
+    for name, value in _PATH_FIELD.findall(body.partition(SEPARATOR)[0]):
+        found.setdefault(name, value)
+    mode = found.get(b"mode", b"0")
+    item = found.get(b"item", b"0")
+    return Path(
+        item=int(item) if item.isdigit() and len(item) < 10 else 0,
+        name=_text(found.get(b"name", b"")),
+        inode=decode(found.get(b"dev", b"") + b":" + found.get(b"inode", b"")),
+        mode=int(mode, 8) if re.fullmatch(rb"[0-7]{1,12}", mode) else 0,
+        nametype=decode(found.get(b"nametype", b"").strip(b'"')),
+    )
+
+
+def paths_of(event: Event) -> list[Path]:
+    """Return the PATH records of an event by their item number."""
+    paths = [
+        parse_path(body)
+        for type_, body in zip(event.types, event.bodies, strict=True)
+        if type_ == b"PATH"
+    ]
+    paths.sort(key=lambda path: path.item)
+    return paths
+
+
+def cwd_of(event: Event) -> str:
+    """Return the working directory of an event, or ""."""
+    body = event.body(b"CWD")
+    if body is None:
+        return ""
+    return _text(body.partition(SEPARATOR)[0].strip().removeprefix(b"cwd="))
+
+
+def resolve(name: str, cwd: str) -> str:
+    """Return a name as an absolute path, its dots taken out (links are not followed)."""
+    if not name:
+        return ""
+    path = posixpath.normpath(posixpath.join(cwd or "/", name))
+    return path[1:] if path.startswith("//") else path
+
+
+def is_exec(call: Syscall) -> bool:
+    """Return whether the call starts a program."""
+    return call.number in _EXEC_CALLS.get(call.arch, ())
+
+
+def _script(paths: list[Path], exe: str) -> str | None:
+    """Return the file that was named, when the kernel ran an interpreter for it."""
+    if len(paths) < 2 or paths[0].inode == paths[1].inode:
+        return None
+    interpreter = posixpath.basename(paths[1].name)
+    if interpreter.startswith(("ld-", "ld.", "ld64.")):
+        return None
+    return None if paths[0].name == exe else paths[0].name
+
+
+def command_of(event: Event, call: Syscall, people: Mapping[int, str]) -> Command:
+    """Return the command of an event whose call starts a program."""
+    bodies = [
+        body for type_, body in zip(event.types, event.bodies, strict=True) if type_ == b"EXECVE"
+    ]
+    argv, whole = parse_argv(bodies)
+    started = call.success is not False
+    paths = paths_of(event)
+    return Command(
+        event=decode(event.id),
+        when=event.ms,
+        who=name_of(call.auid, people),
+        auid=call.auid,
+        uid=call.uid,
+        euid=call.euid,
+        session=call.session,
+        terminal=call.terminal,
+        exe=call.exe,
+        argv=argv,
+        cwd=cwd_of(event),
+        success=started,
+        arch=call.bits,
+        script=_script(paths, call.exe) if started else (paths[0].name if paths else None),
+        setuid=any(path.mode & 0o4000 for path in paths[:1]),
+        pid=call.pid,
+        ppid=call.ppid,
+        complete=event.complete and (whole or not started),
+    )
