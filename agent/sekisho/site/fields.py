@@ -14,7 +14,7 @@ from sekisho.errors import printable
 from sekisho.site.model import Title
 from sekisho.site.nodes import Node, Reader
 
-NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+){0,8}")
+NAME = re.compile(r"(?=.{1,63}\Z)[a-z][a-z0-9]*(-[a-z0-9]+){0,8}")
 HOST_NAME = re.compile(r"(?=.{1,63}\Z)[a-z][a-z0-9]*(-[a-z0-9]+){0,8}")
 IFNAME = re.compile(r"(?!lo\Z|all\Z|default\Z)[a-z][a-z0-9_.-]{0,14}")
 # No control, zero-width or direction-changing characters: titles are shown to officers.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sekisho.errors import Problem
-from sekisho.site.model import Flow, Kind, Purpose, Role, Side, Site
+from sekisho.site.model import Flow, Purpose, Role, Side, Site
 
 #: From left to right; a flow goes exactly one step.
 _PLACE = {"provider": 0, "inbound": 1, "core": 2, "outbound": 3, "recipient": 4}
@@ -17,7 +17,6 @@ def flow_problems(site: Site) -> Iterator[Problem]:
     ends: dict[tuple[str, str, int], str] = {}
     used: set[str] = set()
     served: set[str] = set()
-    joins = _joins(site)
     for flow in site.flows.values():
         mark = (flow.sender, flow.receiver, flow.port)
         if mark in ends:
@@ -35,8 +34,8 @@ def flow_problems(site: Site) -> Iterator[Problem]:
         served |= {flow.sender, flow.receiver}
         yield from _one_step(site, flow)
         for left, right in _hops(flow):
-            joined = joins.get((left, right))
-            if joined is None:
+            joined = site.joins.get((left, right))
+            if joined is None or site.links[joined].purpose is not Purpose.DATA:
                 yield Problem(
                     flow.at,
                     f"flows.{flow.name}",
@@ -59,27 +58,6 @@ def flow_problems(site: Site) -> Iterator[Problem]:
                 "6-iv-a",
             )  # fmt: skip
     yield from _rings(site)
-
-
-def _joins(site: Site) -> dict[tuple[str, str], str]:
-    """Return (machine, neighbour) → data link, in both directions.
-
-    On an outside link of many peers only gateway-peer pairs are joined: peers do not meet.
-    """
-    found: dict[tuple[str, str], str] = {}
-    for link in site.links.values():
-        if link.purpose is not Purpose.DATA:
-            continue
-        if link.kind is Kind.IP_VPN:
-            hubs = [name for name in link.between if name in site.machines]
-        else:
-            hubs = list(link.between[:2])
-        for hub in hubs[:2]:
-            for other in link.between:
-                if other != hub:
-                    found[(hub, other)] = link.name
-                    found[(other, hub)] = link.name
-    return found
 
 
 def _hops(flow: Flow) -> list[tuple[str, str]]:

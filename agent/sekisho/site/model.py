@@ -256,8 +256,9 @@ class Site:
     people: Mapping[str, Person]
     machines: Mapping[str, Machine]
     at: str
-    #: network name → its links' member interfaces, filled by the parser: link → machine → interface
-    wires: Mapping[str, Mapping[str, Interface]] = field(default_factory=dict)
+    #: link → machine → interface, and (one, other) → link: see `sekisho.site.wires`.
+    wires: Mapping[str, Mapping[str, Interface]] = field(repr=False)
+    joins: Mapping[tuple[str, str], str] = field(repr=False)
 
     def of(self, role: Role) -> tuple[Machine, ...]:
         """Return the machines of one role, in the order of the inventory."""

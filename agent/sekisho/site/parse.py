@@ -42,6 +42,7 @@ from sekisho.site.model import (
     Site,
 )
 from sekisho.site.nodes import Node, Reader
+from sekisho.site.wires import joins, wires
 
 _SITE = {
     "name": True,
@@ -255,18 +256,20 @@ class _Parser:
         top = read.mapping(node, "sekisho_site", _SITE)
         if top is None:
             return None
+        links = self.links(read, top.get("links"))
         return Site(
             name=read.text(top.get("name"), "name", NAME, "a name in lower case"),
             title=title(read, top.get("title"), "title"),
             profile=read.one_of(top.get("profile"), "profile", ("producer", "entrusted")),
             management=self.management(read, top.get("management")),
-            links=MappingProxyType(self.links(read, top.get("links"))),
+            links=MappingProxyType(links),
             peers=MappingProxyType(self.peers(read, top.get("peers"))),
             flows=MappingProxyType(self.flows(read, top.get("flows"))),
             people=MappingProxyType(self.people(read, top.get("people"))),
             machines=MappingProxyType(machines),
             at=read.at(node.line),
-            wires=MappingProxyType(_wires(machines)),
+            wires=MappingProxyType(wires(machines)),
+            joins=MappingProxyType(joins(links, machines)),
         )
 
     def management(self, read: Reader, node: Node | None) -> Management:
@@ -361,14 +364,6 @@ def _only_ours(read: Reader, root: Node, ours: set[str]) -> None:
     for name, (line, _) in root.pairs.items():
         if name.startswith("sekisho") and name not in ours:
             read.wrong(line, name, "an unknown key", ", ".join(sorted(ours)) or "no key of ours")
-
-
-def _wires(machines: Mapping[str, Machine]) -> dict[str, dict[str, Interface]]:
-    wires: dict[str, dict[str, Interface]] = {}
-    for machine in machines.values():
-        for interface in machine.interfaces.values():
-            wires.setdefault(interface.link, {}).setdefault(machine.name, interface)
-    return wires
 
 
 def parse_site(raw: RawInventory) -> Site:

@@ -1,0 +1,417 @@
+"""A host's policy into its nftables rules: libnftables JSON of table ``inet sekisho``. Pure.
+
+Default drop both ways. What passes is one lookup in a map keyed by interface, addresses and port,
+so that the cost does not grow with the number of peers. A reply on a one-way hop goes to chain
+``bare``, which lets out nothing but segments whose length is exactly their headers' length.
+
+The document is one transaction: the table is added (so that the deletion succeeds), deleted
+(so that no element of an older policy stays) and added anew. Rule comments carry check ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sekisho.flows.words import (
+    Json,
+    addresses,
+    counter,
+    ct_reply,
+    ct_state,
+    equals,
+    iif,
+    jump_if_in,
+    key,
+    log_drop,
+    meta,
+    oif,
+    payload,
+    table_object,
+)
+
+FAMILY, TABLE = "inet", "sekisho"
+#: TCP data offset (32-bit words) → IPv4 total length of a segment without payload (bytes).
+BARE_LENGTHS = tuple((words, 20 + 4 * words) for words in range(5, 16))
+SSH, TIME, METRICS = 22, 123, 9723
+
+_HOP_TYPE = ["ifname", "ipv4_addr", "ipv4_addr", "inet_service"]
+_PASS_TYPE = ["ifname", *_HOP_TYPE]
+
+
+class Ruleset:
+    """Objects of the table in the order the kernel must see them: counters, sets, chains, rules."""
+
+    def __init__(self) -> None:
+        self.counters: dict[str, None] = {}
+        self.sets: list[Json] = []
+        self.rules: list[Json] = []
+
+    def count(self, name: str) -> Json:
+        """Return the statement that counts in the named counter ``name``."""
+        self.counters[name] = None
+        return {"counter": name}
+
+    def rule(self, chain: str, check: str, *statements: Json) -> None:
+        """Add a rule; ``check`` is the id of the check that looks at it."""
+        body = {"chain": chain, "comment": check, "expr": list(statements)}
+        self.rules.append(table_object("rule", body))
+
+    def set(self, name: str, kind: str | list[str], elements: Iterable[Any]) -> str:
+        """Add a named set and return how a rule refers to it."""
+        body: Json = {"name": name, "type": kind}
+        if listed := list(elements):
+            body["elem"] = listed
+        self.sets.append(table_object("set", body))
+        return f"@{name}"
+
+    def counter_map(self, name: str, kind: list[str], elements: Mapping[str, list[Any]]) -> Json:
+        """Add a map from a hop's key to its flow's counter; return the statement's map name."""
+        pairs = []
+        for flow, hop in elements.items():
+            self.counters[flow] = None
+            pairs.append([{"concat": hop}, flow])
+        self.sets.append(
+            table_object("map", {"name": name, "type": kind, "map": "counter", "elem": pairs})
+        )
+        return {"data": f"@{name}"}
+
+    def document(self) -> Json:
+        """Return the whole transaction."""
+        table = {"table": {"family": FAMILY, "name": TABLE}}
+        chains = [
+            table_object(
+                "chain",
+                {"name": hook, "type": "filter", "hook": hook, "prio": 0, "policy": "drop"},
+            )
+            for hook in ("input", "forward", "output")
+        ]
+        return {
+            "nftables": [
+                {"add": table},
+                {"delete": table},
+                {"add": table},
+                *(table_object("counter", {"name": name}) for name in self.counters),
+                *self.sets,
+                *chains,
+                table_object("chain", {"name": "bare"}),
+                *self.rules,
+            ]
+        }
+
+
+def compile_ruleset(policy: Mapping[str, Any]) -> Json:
+    """Return the rules of a host from its policy (see `sekisho.site.compile`), as libnftables JSON.
+
+    Only declared flows, sessions and the management services of the policy pass; an empty policy
+    part passes nothing.
+    """
+    rules = Ruleset()
+    management = policy["management"]["interface"]
+    for chain, interface in (("input", iif), ("output", oif)):
+        rules.rule(chain, "6-iv-a.loopback-only-local", interface("lo"), {"accept": None})
+    for chain, direction in (("input", "iifname"), ("forward", "iifname"), ("output", "oifname")):
+        rules.rule(
+            chain,
+            "6-iv-a.ipv6-dropped",
+            equals(meta("nfproto"), "ipv6"),
+            rules.count(f"drop-{chain}-ipv6"),
+            {"drop": None},
+        )
+        # Connection tracking would take a stream up in the middle; a hop must begin at its start.
+        # Not on management: a session that is open when the rules are first loaded must live on.
+        rules.rule(
+            chain,
+            "6-iv-d-2.hops-begin-with-syn",
+            ct_state("new"),
+            equals(meta(direction), management, "!="),
+            equals({"&": [payload("tcp", "flags"), ["fin", "syn", "rst", "ack"]]}, "syn", "!="),
+            rules.count(f"drop-{chain}-not-syn"),
+            {"drop": None},
+        )
+    _hops(rules, policy["flows"])
+    _sessions(rules, policy["sessions"])
+    _management(rules, policy)
+    _bare(rules)
+    _ends(rules, management)
+    return rules.document()
+
+
+def _hop(entry: Mapping[str, Any]) -> list[Any]:
+    return [entry["interface"], entry["peer_address"], entry["local_address"], entry["port"]]
+
+
+def _passage(entry: Mapping[str, Any]) -> list[Any]:
+    return [
+        entry["in_interface"],
+        entry["out_interface"],
+        entry["from_address"],
+        entry["to_address"],
+        entry["port"],
+    ]
+
+
+def _hops(rules: Ruleset, flows: Iterable[Mapping[str, Any]]) -> None:
+    """Pass each declared flow: pushes in full, replies only without payload."""
+    # direction → chain of pushes, chain of replies, fields of the pushed packet in a hop's order
+    shapes: dict[str, tuple[str, str, list[Json], list[Json]]] = {
+        "in": (
+            "input",
+            "output",
+            [meta("iifname"), payload("ip", "saddr"), payload("ip", "daddr")],
+            [meta("oifname"), payload("ip", "daddr"), payload("ip", "saddr")],
+        ),
+        "out": (
+            "output",
+            "input",
+            [meta("oifname"), payload("ip", "daddr"), payload("ip", "saddr")],
+            [meta("iifname"), payload("ip", "saddr"), payload("ip", "daddr")],
+        ),
+        "forward": (
+            "forward",
+            "forward",
+            [
+                meta("iifname"),
+                meta("oifname"),
+                payload("ip", "saddr"),
+                payload("ip", "daddr"),
+            ],
+            [
+                meta("oifname"),
+                meta("iifname"),
+                payload("ip", "daddr"),
+                payload("ip", "saddr"),
+            ],
+        ),
+    }
+    chosen = list(flows)
+    for direction, (push, reply, there, back) in shapes.items():
+        kind = _PASS_TYPE if direction == "forward" else _HOP_TYPE
+        shape = _passage if direction == "forward" else _hop
+        for mode, protocol, name in (
+            ("one-way-tcp", "tcp", f"flow_{direction}"),
+            ("diode", "udp", f"diode_{direction}"),
+        ):
+            hops = {
+                f"flow-{flow['name']}": shape(flow)
+                for flow in chosen
+                if flow["direction"] == direction and flow["mode"] == mode
+            }
+            if not hops:
+                continue
+            target = rules.counter_map(name, kind, hops)
+            counting = counter({**target, "key": key(*there, payload(protocol, "dport"))})
+            if mode == "diode":
+                # No reverse packet at all: no reply rule, and nothing to track.
+                rules.rule(push, "6-iv-d-2.declared-flows-only", counting, {"accept": None})
+                continue
+            rules.rule(
+                push,
+                "6-iv-d-2.declared-flows-only",
+                ct_state("established", "new"),
+                counting,
+                {"accept": None},
+            )
+            replies = rules.set(
+                f"reply_{direction}", kind, ({"concat": hop} for hop in hops.values())
+            )
+            rules.rule(
+                reply,
+                "6-iv-d-2.reply-without-payload",
+                ct_state("established"),
+                ct_reply(),
+                jump_if_in(key(*back, payload(protocol, "sport")), replies),
+                {"goto": {"target": "bare"}},
+            )
+
+
+def _bare(rules: Ruleset) -> None:
+    """Let out a TCP segment of an established hop only when it holds nothing but headers.
+
+    `ip length <= 80` would not do: a segment with a short header could carry 40 bytes.
+    """
+    check = "6-iv-d-2.reply-without-payload"
+    off = rules.count("drop-reply-payload")
+    rules.rule("bare", check, equals(payload("ip", "hdrlength"), 5, "!="), off, {"drop": None})
+    rules.rule(
+        "bare",
+        check,
+        equals({"&": [payload("ip", "frag-off"), 0x3FFF]}, 0, "!="),  # DF may be set
+        off,
+        {"drop": None},
+    )
+    rules.rule(
+        "bare",
+        check,
+        equals({"&": [payload("tcp", "flags"), ["syn", "ack"]]}, "syn"),
+        off,
+        {"drop": None},
+    )
+    # A usual ACK has a timestamp option (8 words) or none (5): try these first.
+    for words, length in sorted(BARE_LENGTHS, key=lambda pair: (pair[0] not in (5, 8), pair)):
+        rules.rule(
+            "bare",
+            check,
+            equals(payload("tcp", "doff"), words),
+            equals(payload("ip", "length"), length),
+            rules.count("pass-reply-bare"),
+            {"accept": None},
+        )
+    rules.rule("bare", check, *log_drop("reply"))
+    rules.rule("bare", check, off, {"drop": None})
+
+
+def _sessions(rules: Ruleset, sessions: Iterable[Mapping[str, Any]]) -> None:
+    """Pass the terminals' SSH to core, over the desk link and nothing else."""
+    chosen = list(sessions)
+    for direction, there, back in (("in", "input", "output"), ("out", "output", "input")):
+        hops = [_hop(entry) for entry in chosen if entry["direction"] == direction]
+        if not hops:
+            continue
+        where = rules.set(f"session_{direction}", _HOP_TYPE, ({"concat": hop} for hop in hops))
+        incoming = [meta("iifname"), payload("ip", "saddr"), payload("ip", "daddr")]
+        outgoing = [meta("oifname"), payload("ip", "daddr"), payload("ip", "saddr")]
+        first, second = (incoming, outgoing) if direction == "in" else (outgoing, incoming)
+        rules.rule(
+            there,
+            "6-iv-e.terminals-reach-core-only",
+            ct_state("established", "new"),
+            jump_if_in(key(*first, payload("tcp", "dport")), where),
+            rules.count("pass-session"),
+            {"accept": None},
+        )
+        rules.rule(
+            back,
+            "6-iv-e.terminals-reach-core-only",
+            ct_state("established"),
+            ct_reply(),
+            jump_if_in(key(*second, payload("tcp", "sport")), where),
+            rules.count("pass-session"),
+            {"accept": None},
+        )
+
+
+def _management(rules: Ruleset, policy: Mapping[str, Any]) -> None:
+    """Pass administration, metrics and time on the management interface only."""
+    ours = policy["management"]
+    own, network, where = ours["address"], ours["network"], ours["interface"]
+    prefix, length = network.split("/")
+    everyone = {"prefix": {"addr": prefix, "len": int(length)}}
+    admins = rules.set(
+        "ssh_from", "ipv4_addr", addresses({*ours["controllers"], *ours["auditors"]})
+    )
+    monitors = rules.set("monitors", "ipv4_addr", addresses(ours["monitors"]))
+    servers = rules.set("time_servers", "ipv4_addr", addresses(policy["time"]["servers"]))
+    ssh = "6-iv-a.ssh-from-controllers-only"
+    serve = _Served(rules, where, own)
+    serve.incoming(ssh, "management-ssh", "tcp", SSH, admins)
+    serve.incoming(
+        "6-iv-b.metrics-to-monitors-only", "management-metrics", "tcp", METRICS, monitors
+    )
+    serve.echo("6-iv-a.echo-from-controllers-only", admins)
+    if policy["role"] == "monitor":
+        serve.outgoing(metrics, "management-scrape", "tcp", METRICS, everyone)
+        serve.incoming("6-iv-b.time-from-monitors-only", "management-time", "udp", TIME, everyone)
+    if policy["time"]["servers"]:
+        serve.outgoing("6-iv-b.time-from-monitors-only", "management-time", "udp", TIME, servers)
+
+
+class _Served:
+    """Pairs of rules for one service: the asking direction, and its replies."""
+
+    def __init__(self, rules: Ruleset, interface: str, own: str) -> None:
+        self.rules = rules
+        self.interface = interface
+        self.own = own
+
+    def incoming(self, check: str, name: str, protocol: str, port: int, who: Any) -> None:
+        count = self.rules.count(name)
+        self.rules.rule(
+            "input",
+            check,
+            ct_state("established", "new"),
+            iif(self.interface),
+            equals(payload("ip", "saddr"), who),
+            equals(payload("ip", "daddr"), self.own),
+            equals(payload(protocol, "dport"), port),
+            count,
+            {"accept": None},
+        )
+        self.rules.rule(
+            "output",
+            check,
+            ct_state("established"),
+            ct_reply(),
+            oif(self.interface),
+            equals(payload("ip", "daddr"), who),
+            equals(payload("ip", "saddr"), self.own),
+            equals(payload(protocol, "sport"), port),
+            count,
+            {"accept": None},
+        )
+
+    def outgoing(self, check: str, name: str, protocol: str, port: int, who: Any) -> None:
+        count = self.rules.count(name)
+        self.rules.rule(
+            "output",
+            check,
+            ct_state("established", "new"),
+            oif(self.interface),
+            equals(payload("ip", "daddr"), who),
+            equals(payload("ip", "saddr"), self.own),
+            equals(payload(protocol, "dport"), port),
+            count,
+            {"accept": None},
+        )
+        self.rules.rule(
+            "input",
+            check,
+            ct_state("established"),
+            ct_reply(),
+            iif(self.interface),
+            equals(payload("ip", "saddr"), who),
+            equals(payload("ip", "daddr"), self.own),
+            equals(payload(protocol, "sport"), port),
+            count,
+            {"accept": None},
+        )
+
+    def echo(self, check: str, who: Any) -> None:
+        count = self.rules.count("management-echo")
+        self.rules.rule(
+            "input",
+            check,
+            ct_state("established", "new"),
+            iif(self.interface),
+            equals(payload("ip", "saddr"), who),
+            equals(payload("icmp", "type"), "echo-request"),
+            count,
+            {"accept": None},
+        )
+        self.rules.rule(
+            "output",
+            check,
+            ct_state("established"),
+            oif(self.interface),
+            equals(payload("ip", "daddr"), who),
+            equals(payload("icmp", "type"), "echo-reply"),
+            count,
+            {"accept": None},
+        )
+
+
+def _ends(rules: Ruleset, management: str) -> None:
+    """Log a little, count everything, drop."""
+    check = "6-iv-a.default-drop"
+    for chain, interface in (("input", iif), ("output", oif)):
+        rules.rule(chain, check, *log_drop(chain))
+        rules.rule(
+            chain,
+            check,
+            interface(management),
+            rules.count(f"drop-{chain}-management"),
+            {"drop": None},
+        )
+        rules.rule(chain, check, rules.count(f"drop-{chain}-data"), {"drop": None})
+    rules.rule("forward", check, *log_drop("forward"))
+    rules.rule("forward", check, rules.count("drop-forward"), {"drop": None})

@@ -1,0 +1,221 @@
+"""A site into the policy of one host: the one signed document the host's agent reads. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+from sekisho.canonical import digest
+from sekisho.errors import Problem, SekishoError
+from sekisho.flows.nftables import METRICS, SSH, TIME, compile_ruleset
+from sekisho.flows.readback import normalise
+from sekisho.site.model import (
+    MANAGEMENT,
+    Flow,
+    Interface,
+    Machine,
+    PersonRole,
+    Purpose,
+    Role,
+    Site,
+)
+
+SCHEMA = 1
+#: Roles of people → roles of machines they have an account on.
+_ACCOUNTS: dict[PersonRole, frozenset[Role]] = {
+    PersonRole.ADMINISTRATOR: frozenset(Role),
+    PersonRole.AUDITOR: frozenset(Role),
+    PersonRole.OPERATOR: frozenset({Role.INBOUND, Role.CORE, Role.OUTBOUND, Role.TERMINAL}),
+    PersonRole.OFFICER: frozenset({Role.MONITOR}),
+}
+
+
+def _wire(site: Site, name: str, neighbour: str) -> Interface:
+    """Return the interface of machine ``name`` on its link to ``neighbour``."""
+    return site.wires[site.joins[name, neighbour]][name]
+
+
+def _address(site: Site, name: str, neighbour: str) -> IPv4Address:
+    """Return the address ``name``, machine or peer, has towards ``neighbour``."""
+    peer = site.peers.get(name)
+    return peer.address if peer else _wire(site, name, neighbour).address
+
+
+def compile_host(site: Site, host: str, *, serial: int, issued: datetime) -> dict[str, Any]:
+    """Return the policy of ``host``, ready for `sekisho.canonical.canonical`.
+
+    ``site`` must have passed `sekisho.site.invariants.check`. ``issued`` is written in UTC.
+    Raises `SekishoError` when the site has no such host.
+    """
+    machine = site.machines.get(host)
+    if machine is None:
+        raise SekishoError(
+            "cannot compile the host",
+            (Problem(site.at, host, "no such machine", "a machine of hosts.yml"),),
+        )
+    ours = machine.on(MANAGEMENT)
+    assert ours is not None  # noqa: S101 - an invariant of the site
+    monitors = [one.on(MANAGEMENT) for one in site.of(Role.MONITOR)]
+    monitoring = sorted(one.address for one in monitors if one is not None)
+    flows = [_flow(site, machine, flow) for flow in site.flows.values()]
+    sessions = list(_sessions(site, machine))
+    policy: dict[str, Any] = {
+        "schema": SCHEMA,
+        "site": site.name,
+        "profile": site.profile,
+        "serial": serial,
+        "issued": issued.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "host": host,
+        "role": machine.role.value,
+        "identity": {"dmi_uuid": machine.dmi_uuid, "serial": machine.serial},
+        "management": {
+            "network": str(site.management.network),
+            "address": str(ours.address),
+            "interface": ours.name,
+            "controllers": [str(one) for one in site.management.controllers],
+            "auditors": [str(one) for one in site.management.auditors],
+            "monitors": [str(one) for one in monitoring],
+        },
+        "interfaces": {one.name: _interface(site, one) for one in machine.interfaces.values()},
+        "routes": _routes(site, machine),
+        "flows": [flow for flow in flows if flow is not None],
+        "sessions": sessions,
+        "accounts": _accounts(site, machine),
+        "devices": [device.as_json() for device in machine.devices],
+        "console": machine.console.value,
+        "time": {
+            "servers": []
+            if machine.role is Role.MONITOR
+            else [str(one) for one in monitoring if one != ours.address]
+        },
+        "metrics": {"address": str(ours.address), "port": METRICS},
+    }
+    policy["listeners"] = _listeners(policy)
+    rules = compile_ruleset(policy)
+    policy["nftables"] = rules
+    policy["nftables_digest"] = digest(normalise(rules))
+    return policy
+
+
+def _interface(site: Site, one: Interface) -> dict[str, str]:
+    if one.link == MANAGEMENT:
+        network, purpose = site.management.network, Purpose.MANAGEMENT
+    else:
+        link = site.links[one.link]
+        network, purpose = link.network, link.purpose
+    return {
+        "mac": one.mac,
+        "link": one.link,
+        "purpose": purpose.value,
+        "address": f"{one.address}/{network.prefixlen}",
+    }
+
+
+def _flow(site: Site, machine: Machine, flow: Flow) -> dict[str, Any] | None:
+    """Return what ``flow`` is to ``machine``, or None when it does not touch it."""
+    name = machine.name
+    base: dict[str, Any] = {"name": flow.name, "mode": flow.mode.value, "port": flow.port}
+    if name == flow.via:
+        return base | {
+            "direction": "forward",
+            "from_address": str(_address(site, flow.sender, name)),
+            "to_address": str(_address(site, flow.receiver, name)),
+            "in_interface": _wire(site, name, flow.sender).name,
+            "out_interface": _wire(site, name, flow.receiver).name,
+        }
+    if name not in (flow.sender, flow.receiver):
+        return None
+    peer = flow.receiver if name == flow.sender else flow.sender
+    next_hop = flow.via or peer
+    local = _wire(site, name, next_hop)
+    return base | {
+        "direction": "out" if name == flow.sender else "in",
+        "peer": peer,
+        "peer_address": str(_address(site, peer, flow.via or name)),
+        "local_address": str(local.address),
+        "interface": local.name,
+    }
+
+
+def _routes(site: Site, machine: Machine) -> list[dict[str, str]]:
+    """Return the routes the flows of ``machine`` need beyond its own links; never a default one."""
+    found: dict[IPv4Network, dict[str, str]] = {}
+    for flow in site.flows.values():
+        outside = site.peers.get(flow.sender) or site.peers.get(flow.receiver)
+        if outside is None or flow.via is None:
+            continue
+        direct = outside.router is None
+        target = (
+            site.links[site.joins[flow.via, outside.name]].network
+            if direct
+            else IPv4Network(outside.address)
+        )
+        if machine.name == flow.via and not direct:
+            via, interface = outside.router, _wire(site, machine.name, outside.name)
+        elif machine.name in (flow.sender, flow.receiver):
+            via = _wire(site, flow.via, machine.name).address
+            interface = _wire(site, machine.name, flow.via)
+        else:
+            continue
+        found[target] = {"to": str(target), "via": str(via), "interface": interface.name}
+    return [found[target] for target in sorted(found)]
+
+
+def _sessions(site: Site, machine: Machine) -> Iterator[dict[str, Any]]:
+    """Yield the SSH sessions over the desk: terminal to core."""
+    for own in machine.interfaces.values():
+        link = site.links.get(own.link)
+        if link is None or link.purpose is not Purpose.TERMINAL:
+            continue
+        wires = site.wires[link.name]
+        incoming = machine.role is Role.CORE
+        for other in site.of(Role.TERMINAL if incoming else Role.CORE):
+            if other.name in wires:
+                yield {
+                    "direction": "in" if incoming else "out",
+                    "peer": other.name,
+                    "peer_address": str(wires[other.name].address),
+                    "local_address": str(own.address),
+                    "interface": own.name,
+                    "port": SSH,
+                }
+
+
+def _accounts(site: Site, machine: Machine) -> dict[str, Any]:
+    return {
+        person.id: {
+            "role": person.role.value,
+            "uid": person.uid,
+            "keys": list(person.keys),
+            "authority_until": person.authority_until.isoformat(),
+            "trained": person.trained.isoformat(),
+        }
+        for person in site.people.values()
+        if machine.role in _ACCOUNTS[person.role]
+    }
+
+
+def _listeners(policy: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return every socket that may wait on an address other than the loopback's."""
+    own = policy["management"]["address"]
+    found: set[tuple[str, str, int, str]] = {
+        ("tcp", own, SSH, "sshd"),
+        ("tcp", own, METRICS, "sekisho"),
+    }
+    for entry in policy["sessions"]:
+        if entry["direction"] == "in":
+            found.add(("tcp", entry["local_address"], SSH, "sshd"))
+    for flow in policy["flows"]:
+        if flow["direction"] == "in":
+            protocol = "udp" if flow["mode"] == "diode" else "tcp"
+            found.add((protocol, flow["local_address"], flow["port"], "sekisho"))
+    if policy["role"] == Role.MONITOR:
+        found.add(("udp", own, TIME, "chronyd"))
+    return [
+        {"proto": proto, "address": address, "port": port, "program": program}
+        for proto, address, port, program in sorted(
+            found, key=lambda one: (one[0], int(IPv4Address(one[1])), one[2])
+        )
+    ]
