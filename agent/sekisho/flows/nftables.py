@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sekisho.flows.management import management_rules
+from sekisho.flows.ruleset import Ruleset
 from sekisho.flows.words import (
     Json,
-    addresses,
     counter,
     ct_reply,
     ct_state,
@@ -27,77 +28,13 @@ from sekisho.flows.words import (
     meta,
     oif,
     payload,
-    table_object,
 )
 
-FAMILY, TABLE = "inet", "sekisho"
 #: TCP data offset (32-bit words) → IPv4 total length of a segment without payload (bytes).
 BARE_LENGTHS = tuple((words, 20 + 4 * words) for words in range(5, 16))
-SSH, TIME, METRICS = 22, 123, 9723
 
 _HOP_TYPE = ["ifname", "ipv4_addr", "ipv4_addr", "inet_service"]
 _PASS_TYPE = ["ifname", *_HOP_TYPE]
-
-
-class Ruleset:
-    """Objects of the table in the order the kernel must see them: counters, sets, chains, rules."""
-
-    def __init__(self) -> None:
-        self.counters: dict[str, None] = {}
-        self.sets: list[Json] = []
-        self.rules: list[Json] = []
-
-    def count(self, name: str) -> Json:
-        """Return the statement that counts in the named counter ``name``."""
-        self.counters[name] = None
-        return {"counter": name}
-
-    def rule(self, chain: str, check: str, *statements: Json) -> None:
-        """Add a rule; ``check`` is the id of the check that looks at it."""
-        body = {"chain": chain, "comment": check, "expr": list(statements)}
-        self.rules.append(table_object("rule", body))
-
-    def set(self, name: str, kind: str | list[str], elements: Iterable[Any]) -> str:
-        """Add a named set and return how a rule refers to it."""
-        body: Json = {"name": name, "type": kind}
-        if listed := list(elements):
-            body["elem"] = listed
-        self.sets.append(table_object("set", body))
-        return f"@{name}"
-
-    def counter_map(self, name: str, kind: list[str], elements: Mapping[str, list[Any]]) -> Json:
-        """Add a map from a hop's key to its flow's counter; return the statement's map name."""
-        pairs = []
-        for flow, hop in elements.items():
-            self.counters[flow] = None
-            pairs.append([{"concat": hop}, flow])
-        self.sets.append(
-            table_object("map", {"name": name, "type": kind, "map": "counter", "elem": pairs})
-        )
-        return {"data": f"@{name}"}
-
-    def document(self) -> Json:
-        """Return the whole transaction."""
-        table = {"table": {"family": FAMILY, "name": TABLE}}
-        chains = [
-            table_object(
-                "chain",
-                {"name": hook, "type": "filter", "hook": hook, "prio": 0, "policy": "drop"},
-            )
-            for hook in ("input", "forward", "output")
-        ]
-        return {
-            "nftables": [
-                {"add": table},
-                {"delete": table},
-                {"add": table},
-                *(table_object("counter", {"name": name}) for name in self.counters),
-                *self.sets,
-                *chains,
-                table_object("chain", {"name": "bare"}),
-                *self.rules,
-            ]
-        }
 
 
 def compile_ruleset(policy: Mapping[str, Any]) -> Json:
@@ -131,7 +68,7 @@ def compile_ruleset(policy: Mapping[str, Any]) -> Json:
         )
     _hops(rules, policy["flows"])
     _sessions(rules, policy["sessions"])
-    _management(rules, policy)
+    management_rules(rules, policy)
     _bare(rules)
     _ends(rules, management)
     return rules.document()
@@ -287,115 +224,6 @@ def _sessions(rules: Ruleset, sessions: Iterable[Mapping[str, Any]]) -> None:
             ct_reply(),
             jump_if_in(key(*second, payload("tcp", "sport")), where),
             rules.count("pass-session"),
-            {"accept": None},
-        )
-
-
-def _management(rules: Ruleset, policy: Mapping[str, Any]) -> None:
-    """Pass administration, metrics and time on the management interface only."""
-    ours = policy["management"]
-    own, network, where = ours["address"], ours["network"], ours["interface"]
-    prefix, length = network.split("/")
-    everyone = {"prefix": {"addr": prefix, "len": int(length)}}
-    admins = rules.set(
-        "ssh_from", "ipv4_addr", addresses({*ours["controllers"], *ours["auditors"]})
-    )
-    monitors = rules.set("monitors", "ipv4_addr", addresses(ours["monitors"]))
-    servers = rules.set("time_servers", "ipv4_addr", addresses(policy["time"]["servers"]))
-    ssh = "6-iv-a.ssh-from-controllers-only"
-    serve = _Served(rules, where, own)
-    serve.incoming(ssh, "management-ssh", "tcp", SSH, admins)
-    serve.incoming(
-        "6-iv-b.metrics-to-monitors-only", "management-metrics", "tcp", METRICS, monitors
-    )
-    serve.echo("6-iv-a.echo-from-controllers-only", admins)
-    if policy["role"] == "monitor":
-        serve.outgoing(metrics, "management-scrape", "tcp", METRICS, everyone)
-        serve.incoming("6-iv-b.time-from-monitors-only", "management-time", "udp", TIME, everyone)
-    if policy["time"]["servers"]:
-        serve.outgoing("6-iv-b.time-from-monitors-only", "management-time", "udp", TIME, servers)
-
-
-class _Served:
-    """Pairs of rules for one service: the asking direction, and its replies."""
-
-    def __init__(self, rules: Ruleset, interface: str, own: str) -> None:
-        self.rules = rules
-        self.interface = interface
-        self.own = own
-
-    def incoming(self, check: str, name: str, protocol: str, port: int, who: Any) -> None:
-        count = self.rules.count(name)
-        self.rules.rule(
-            "input",
-            check,
-            ct_state("established", "new"),
-            iif(self.interface),
-            equals(payload("ip", "saddr"), who),
-            equals(payload("ip", "daddr"), self.own),
-            equals(payload(protocol, "dport"), port),
-            count,
-            {"accept": None},
-        )
-        self.rules.rule(
-            "output",
-            check,
-            ct_state("established"),
-            ct_reply(),
-            oif(self.interface),
-            equals(payload("ip", "daddr"), who),
-            equals(payload("ip", "saddr"), self.own),
-            equals(payload(protocol, "sport"), port),
-            count,
-            {"accept": None},
-        )
-
-    def outgoing(self, check: str, name: str, protocol: str, port: int, who: Any) -> None:
-        count = self.rules.count(name)
-        self.rules.rule(
-            "output",
-            check,
-            ct_state("established", "new"),
-            oif(self.interface),
-            equals(payload("ip", "daddr"), who),
-            equals(payload("ip", "saddr"), self.own),
-            equals(payload(protocol, "dport"), port),
-            count,
-            {"accept": None},
-        )
-        self.rules.rule(
-            "input",
-            check,
-            ct_state("established"),
-            ct_reply(),
-            iif(self.interface),
-            equals(payload("ip", "saddr"), who),
-            equals(payload("ip", "daddr"), self.own),
-            equals(payload(protocol, "sport"), port),
-            count,
-            {"accept": None},
-        )
-
-    def echo(self, check: str, who: Any) -> None:
-        count = self.rules.count("management-echo")
-        self.rules.rule(
-            "input",
-            check,
-            ct_state("established", "new"),
-            iif(self.interface),
-            equals(payload("ip", "saddr"), who),
-            equals(payload("icmp", "type"), "echo-request"),
-            count,
-            {"accept": None},
-        )
-        self.rules.rule(
-            "output",
-            check,
-            ct_state("established"),
-            oif(self.interface),
-            equals(payload("ip", "daddr"), who),
-            equals(payload("icmp", "type"), "echo-reply"),
-            count,
             {"accept": None},
         )
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from sekisho.canonical import digest
 from sekisho.errors import Problem, SekishoError
-from sekisho.flows.nftables import METRICS, SSH, TIME, compile_ruleset
+from sekisho.flows.management import METRICS, SSH, TIME
+from sekisho.flows.nftables import compile_ruleset
 from sekisho.flows.readback import normalise
 from sekisho.site.model import (
     MANAGEMENT,
