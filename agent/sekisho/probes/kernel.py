@@ -1,36 +1,143 @@
-"""Kernel facts: sysctl values now and on disk, command line, modules loaded and configured."""
+"""Kernel facts: sysctl values now and after a boot, taint, lockdown, command line."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from sekisho.probes.model import Probe, Read, files
+from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, files, text_of
 
 #: sysctl.d precedence: the last directory wins for equal file names (sysctl.d(5)).
 SYSCTL_DIRS = ("/usr/lib/sysctl.d", "/usr/local/lib/sysctl.d", "/run/sysctl.d", "/etc/sysctl.d")
+_INTERFACE = re.compile(r"net\.(ipv[46])\.conf\.(.+)\.([^.]+)")
+
+#: Bits of /proc/sys/kernel/tainted (Linux Documentation/admin-guide/tainted-kernels.rst).
+TAINT = {
+    0: "proprietary-module",
+    1: "module-forced",
+    2: "out-of-specification",
+    3: "module-removed-by-force",
+    4: "machine-check",
+    5: "bad-page",
+    6: "user-asked",
+    7: "oops",
+    8: "acpi-table-replaced",
+    9: "warning",
+    10: "staging-module",
+    11: "firmware-bug",
+    12: "out-of-tree-module",
+    13: "unsigned-module",
+    14: "soft-lockup",
+    15: "live-patched",
+    16: "auxiliary",
+    17: "struct-randomised",
+    18: "test-module",
+}
 
 
-def _sysctl(raw: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    live = {
-        path.removeprefix("/proc/sys/").replace("/", "."): (entry.text or "").strip()
-        for path, entry in files(raw, "live").items()
-        if entry.kind == "file" and entry.error is None
-    }
-    by_name: dict[str, tuple[int, str]] = {}
-    for path, entry in files(raw, "disk").items():
+def sysctl_name(written: str) -> str:
+    """Return a setting's name with dots; the first separator says how sysctl.d wrote it."""
+    name = written.strip().lstrip("-")
+    first = next((char for char in name if char in "./"), ".")
+    if first == "/":
+        name = name.translate(str.maketrans("./", "/."))
+    return name
+
+
+def effective_files(found: Mapping[str, FileOutcome], dirs: tuple[str, ...]) -> list[FileOutcome]:
+    """Return drop-in files in the order they are read; a name in a later directory hides earlier.
+
+    A link to /dev/null hides and holds nothing; an unreadable file raises `ProbeError`.
+    """
+    by_name: dict[str, FileOutcome] = {}
+    rank = {folder: index for index, folder in enumerate(dirs)}
+    for path, entry in found.items():
         folder, _, name = path.rpartition("/")
-        rank = SYSCTL_DIRS.index(folder) if folder in SYSCTL_DIRS else len(SYSCTL_DIRS)
-        if entry.text is not None and (name not in by_name or by_name[name][0] <= rank):
-            by_name[name] = (rank, entry.text)
+        held = by_name.get(name)
+        if held is None or rank[held.path.rpartition("/")[0]] <= rank.get(folder, len(dirs)):
+            by_name[name] = entry
+    for entry in by_name.values():
+        if entry.error is not None:
+            raise ProbeError(f"{entry.path}: {entry.error}")
+    return [by_name[name] for name in sorted(by_name)]
+
+
+def _sysctl(raw: Mapping[str, Any]) -> dict[str, Any]:
+    live = {
+        path.removeprefix("/proc/sys/").replace("/", "."): entry.text.strip()
+        for path, entry in files(raw, "live").items()
+        if entry.kind == "file" and entry.error is None and entry.text is not None
+    }
     disk: dict[str, str] = {}
     # /etc/sysctl.conf is not read by systemd-sysctl on Debian 13; on 12 it is 99-sysctl.conf.
-    for name in sorted(by_name):
-        for line in by_name[name][1].splitlines():
+    for entry in effective_files(files(raw, "disk"), SYSCTL_DIRS):
+        for line in (entry.text or "").splitlines():
             key, sep, value = line.strip().partition("=")
             if sep and not key.startswith(("#", ";")):
-                disk[key.strip().lstrip("-").replace("/", ".")] = value.strip()
-    return {"runtime": live, "disk": disk}
+                disk[sysctl_name(key)] = value.strip()
+    return {
+        "runtime": live,
+        "disk": disk,
+        "interfaces": {"runtime": _by_setting(live), "disk": _by_setting(disk)},
+    }
+
+
+def _by_setting(values: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
+    """Return family → setting → every value some interface (or all, default, ``*``) has."""
+    seen: dict[str, dict[str, set[str]]] = {"ipv4": {}, "ipv6": {}}
+    for name, value in values.items():
+        found = _INTERFACE.fullmatch(name)
+        if found:
+            seen[found[1]].setdefault(found[3], set()).add(value)
+    return {
+        family: {setting: sorted(held) for setting, held in settings.items()}
+        for family, settings in seen.items()
+    }
+
+
+def _taint(raw: Mapping[str, Any]) -> dict[str, Any]:
+    text = text_of(files(raw, "tainted"), "/proc/sys/kernel/tainted").strip()
+    if not text.isdecimal():
+        raise ProbeError(f"/proc/sys/kernel/tainted is no number: {text[:40]!r}")
+    bits = int(text)
+    flags = [TAINT.get(bit, f"bit-{bit}") for bit in range(bits.bit_length()) if bits >> bit & 1]
+    modules = {
+        path.split("/")[3]: (entry.text or "").strip()
+        for path, entry in files(raw, "modules").items()
+        if entry.error is None and (entry.text or "").strip()
+    }
+    return {"flags": flags, "modules": modules}
+
+
+def _lockdown(raw: Mapping[str, Any]) -> dict[str, Any]:
+    found = files(raw, "state")
+    fact: dict[str, Any] = {}
+    lockdown = found.get("/sys/kernel/security/lockdown")
+    if lockdown is not None:
+        chosen = re.search(r"\[(\w+)\]", lockdown.text or "")
+        if chosen is None:
+            raise ProbeError(f"/sys/kernel/security/lockdown: {lockdown.error or 'no state'}")
+        fact["lockdown"] = chosen[1]
+    for key, path in (
+        ("lsm", "/sys/kernel/security/lsm"),
+        ("signatures_required", "/sys/module/module/parameters/sig_enforce"),
+        ("apparmor", "/sys/module/apparmor/parameters/enabled"),
+    ):
+        entry = found.get(path)
+        if entry is not None and entry.text is not None:
+            fact[key] = entry.text.strip()
+    if "lsm" in fact:
+        fact["lsm"] = fact["lsm"].split(",")
+    return fact
+
+
+def _cmdline(raw: Mapping[str, Any]) -> dict[str, Any]:
+    found = files(raw, "cmdline")
+    running = text_of(found, "/proc/cmdline").split()
+    grub = found.get("/etc/default/grub.d/sekisho.cfg")
+    configured = re.findall(r'="\$GRUB_CMDLINE_LINUX ([^"]*)"', (grub.text or "") if grub else "")
+    return {"runtime": running, "disk": configured[-1].split() if configured else []}
 
 
 PROBES = (
@@ -53,5 +160,32 @@ PROBES = (
             "disk": Read(tuple(f"{folder}/*.conf" for folder in SYSCTL_DIRS)),
         },
         parse=_sysctl,
+    ),
+    Probe(
+        name="taint",
+        operations={
+            "tainted": Read(("/proc/sys/kernel/tainted",)),
+            "modules": Read(("/sys/module/*/taint",)),
+        },
+        parse=_taint,
+    ),
+    Probe(
+        name="lockdown",
+        operations={
+            "state": Read(
+                (
+                    "/sys/kernel/security/lockdown",
+                    "/sys/kernel/security/lsm",
+                    "/sys/module/module/parameters/sig_enforce",
+                    "/sys/module/apparmor/parameters/enabled",
+                )
+            )
+        },
+        parse=_lockdown,
+    ),
+    Probe(
+        name="kernel-command-line",
+        operations={"cmdline": Read(("/proc/cmdline", "/etc/default/grub.d/sekisho.cfg"))},
+        parse=_cmdline,
     ),
 )

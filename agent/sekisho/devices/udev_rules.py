@@ -1,0 +1,92 @@
+"""The udev rules of a site's list of devices, and back. Pure.
+
+The kernel denies (``usbcore authorized_default=0``); these rules only admit, and only by way of
+``/usr/lib/sekisho/usb-admit``, which reads all descriptors and decides by the same policy. They
+need no agent. udev(7) matches ATTR before it assigns, so one line can do both.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from sekisho.devices.policy import Rule, parse_devices
+from sekisho.errors import Problem, SekishoError
+
+PATH = "/etc/udev/rules.d/60-sekisho-usb.rules"
+_HEAD = """\
+# Compiled from the site's policy; the next run of the playbooks overwrites a change made here.
+# The kernel denies every USB device (usbcore authorized_default=0). These lines admit what the
+# site lists, and shut what somebody else let in.
+ACTION=="remove", GOTO="sekisho_end"
+SUBSYSTEM!="usb", GOTO="sekisho_end"
+ENV{DEVTYPE}!="usb_device", GOTO="sekisho_end"
+KERNEL=="usb[0-9]*", GOTO="sekisho_end"
+ENV{SEKISHO_DEVICE}=""
+"""
+_TAIL = """\
+ENV{SEKISHO_DEVICE}=="", ATTR{authorized}!="0", ATTR{authorized}="0"
+ENV{SEKISHO_DEVICE}!="", RUN+="/usr/lib/sekisho/usb-admit $sys$devpath"
+LABEL="sekisho_end"
+"""
+_LINE = re.compile(
+    r'ATTR\{idVendor\}=="(?P<vendor>[^"]*)", ATTR\{idProduct\}=="(?P<product>[^"]*)", '
+    r'ATTR\{serial\}=="(?P<serial>[^"]*)", (?P<kind>ATTR\{devpath\}|KERNEL)=="(?P<port>[^"]*)", '
+    r'ENV\{SEKISHO_DEVICE\}="(?P<name>[^"]*)"  # (?P<interfaces>[0-9a-f: ]+)',
+    re.ASCII,
+)
+
+
+def _line(rule: Rule) -> str:
+    where = "KERNEL" if "-" in rule.port else "ATTR{devpath}"
+    return (
+        f'ATTR{{idVendor}}=="{rule.vendor}", ATTR{{idProduct}}=="{rule.product}", '
+        f'ATTR{{serial}}=="{rule.serial}", {where}=="{rule.port}", '
+        f'ENV{{SEKISHO_DEVICE}}="{rule.name}"'
+    )
+
+
+def render(devices: Any) -> str:
+    """Return the rules file of a policy's ``devices``; `SekishoError` when one is refused.
+
+    No character is escaped because none that needs it is accepted: see `SERIAL` and `NAME`.
+    """
+    lines = []
+    for rule in parse_devices(devices):
+        lines += [f"# {rule.name}: {' '.join(sorted(rule.interfaces))}\n", _line(rule) + "\n"]
+    return _HEAD + "".join(lines) + _TAIL
+
+
+def parse(text: str) -> list[dict[str, Any]]:
+    """Return the devices that a rules file made by `render` admits; `SekishoError` for any other.
+
+    A line that `render` would not write could admit anything, so it is never skipped.
+    """
+
+    def refuse(line: int, got: str) -> SekishoError:
+        return SekishoError(
+            "the udev rules are not as the site compiles them",
+            (Problem(f"{PATH}:{line}", "", got[:80], "a line made by sekisho", "6-iii-c"),),
+        )
+
+    if not text.startswith(_HEAD) or not text.endswith(_TAIL):
+        raise refuse(1, "another head or tail")
+    body = text[len(_HEAD) : len(text) - len(_TAIL)].splitlines()
+    first = _HEAD.count("\n") + 1
+    devices: list[dict[str, Any]] = []
+    if len(body) % 2:
+        raise refuse(first, "a line too many")
+    for index in range(0, len(body), 2):
+        name, _, interfaces = body[index].removeprefix("# ").partition(": ")
+        found = _LINE.fullmatch(f"{body[index + 1]}  # {interfaces}")
+        if found is None or found["name"] != name:
+            raise refuse(first + index, body[index])
+        devices.append(
+            {
+                **{key: found[key] for key in ("name", "vendor", "product", "serial", "port")},
+                "interfaces": interfaces.split(),
+            }
+        )
+    if render(devices) != text:
+        raise refuse(first, "lines in another form")
+    return devices

@@ -1,0 +1,215 @@
+"""Admit or shut USB devices in sysfs by the host's policy. Standard library only; no agent needed.
+
+Two entries: ``/usr/lib/sekisho/usb-admit SYSFS-PATH``, run by udev for a device that looks listed,
+and ``/usr/lib/sekisho/usb-enforce``, run by the guard and the playbooks for all that is attached.
+Any doubt (no policy, a garbled list, a device that vanishes) leaves or makes it shut.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import stat
+import sys
+import syslog
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sekisho.devices.descriptors import MAX_BYTES
+from sekisho.devices.policy import Decision, Device, Rule, decide, device_from_sysfs, parse_devices
+from sekisho.devices.udev_rules import PATH as RULES
+from sekisho.devices.udev_rules import render
+from sekisho.errors import SekishoError, printable
+
+POLICY = Path("/etc/sekisho/policy.json")
+BUS = Path("/sys/bus/usb/devices")
+PARAMETER = Path("/sys/module/usbcore/parameters/authorized_default")
+MAX_POLICY = 8 * 1024 * 1024
+
+
+def read_device(folder: int, sysname: str) -> Device:
+    """Return the device behind an open sysfs folder; what cannot be read is unknown.
+
+    An open folder stays with its device: another one plugged into the same port is not it.
+    """
+    attributes = {}
+    for name in ("serial", "devpath"):
+        data = _read(folder, name, 4096)
+        if data is not None:
+            attributes[name] = data.decode("utf-8", "backslashreplace").removesuffix("\n")
+    return device_from_sysfs(sysname, attributes, _read(folder, "descriptors", MAX_BYTES))
+
+
+def _read(folder: int, name: str, limit: int) -> bytes | None:
+    try:
+        handle = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
+        with os.fdopen(handle, "rb") as stream:
+            data = stream.read(limit + 1)
+    except OSError:
+        return None
+    return data if len(data) <= limit else None
+
+
+def _write(folder: int, name: str, value: str) -> None:
+    handle = os.open(name, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
+    with os.fdopen(handle, "w") as stream:
+        stream.write(value)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def read_policy(path: Path = POLICY) -> tuple[tuple[Rule, ...], str, str]:
+    """Return the rules, the console's kind and the udev rules that fit the host's policy.
+
+    Raises:
+        SekishoError: no policy, not root's alone to write, or not one this module understands.
+
+    """
+    try:
+        with path.open("rb") as stream:
+            info = os.fstat(stream.fileno())
+            if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid() or info.st_mode & 0o22:
+                raise SekishoError(f"{path} is not a file that only root can write")
+            data = stream.read(MAX_POLICY + 1)
+        policy = json.loads(data) if len(data) <= MAX_POLICY else None
+    except OSError as bad:
+        raise SekishoError(f"{path}: {bad.strerror}") from None
+    except (ValueError, RecursionError) as bad:
+        raise SekishoError(f"{path} is no JSON: {printable(str(bad))}") from None
+    if not isinstance(policy, dict) or "devices" not in policy:
+        raise SekishoError(f"{path} holds no list of devices")
+    return parse_devices(policy["devices"]), str(policy.get("console")), render(policy["devices"])
+
+
+def settle(path: Path, rules: Sequence[Rule], *, dry: bool = False) -> tuple[Decision, str]:
+    """Decide on one attached device and make the kernel follow. Returns decision and change ("").
+
+    OSError when the kernel refuses or the device is gone.
+    """
+    with _opened(path) as folder:
+        device = read_device(folder, path.name)
+        decision = decide(device, rules)
+        held = _read(folder, "authorized", 16)
+        wanted = "1" if decision.admit else "0"
+        if held is not None and held.strip() == wanted.encode():
+            return decision, ""
+        if not dry:
+            _write(folder, "authorized", wanted)
+    verb = "admitted" if decision.admit else "shut"
+    who = f"{device.vendor}:{device.product} {printable(device.serial or '-', 64)}"
+    return decision, f"{verb} {path.name} {who}: {decision.reason}"
+
+
+def admit(argv: Sequence[str]) -> int:
+    """Run by udev: decide on one device. Exit status 0 admitted, 1 shut, 2 could not tell."""
+    parser = argparse.ArgumentParser(prog="usb-admit", description=admit.__doc__)
+    parser.add_argument("path", type=Path, help="the device's folder below /sys")
+    path = parser.parse_args(argv).path
+    syslog.openlog("sekisho-usb", 0, syslog.LOG_AUTHPRIV)
+    try:
+        rules, _, _ = read_policy()
+    except SekishoError as bad:
+        syslog.syslog(syslog.LOG_ERR, f"{path.name}: nothing is admitted: {bad.diagnostics()}")
+        rules = ()
+    try:
+        decision, change = settle(path, rules)
+    except OSError as bad:
+        syslog.syslog(syslog.LOG_ERR, f"{path.name}: {bad.strerror}")
+        return 2
+    if change:
+        syslog.syslog(syslog.LOG_NOTICE, change)
+    return 0 if decision.admit else 1
+
+
+def enforce(argv: Sequence[str]) -> int:
+    """Deny by default on every bus, then settle every attached device.
+
+    Prints one line per change. Exit status 0, or 2 when something could not be put in force.
+    """
+    parser = argparse.ArgumentParser(prog="usb-enforce", description=enforce.__doc__)
+    parser.add_argument(
+        "--check", action="store_true", help="say what would change, change nothing"
+    )
+    parser.add_argument(
+        "--if-in-force",
+        action="store_true",
+        help="do nothing unless the udev rules on disk are those of the policy",
+    )
+    options = parser.parse_args(argv)
+    try:
+        rules, console, text = read_policy()
+        console_or_refuse(rules, console)
+    except SekishoError as bad:
+        sys.stderr.write(f"usb-enforce: nothing changed: {bad.diagnostics()}\n")
+        return 2
+    if options.if_in_force and not _in_force(Path(RULES), text):
+        return 0
+    _deny_by_default(dry=options.check)
+    wrong = _settle_all(rules, dry=options.check)
+    for line in wrong:
+        sys.stderr.write(f"usb-enforce: {line}\n")
+    return 2 if wrong else 0
+
+
+def _deny_by_default(*, dry: bool) -> None:
+    for path in [PARAMETER, *sorted(BUS.glob("usb*/authorized_default"))]:
+        if not path.exists() or path.read_text().strip() == "0":
+            continue
+        sys.stdout.write(f"deny by default: {path}\n")
+        if not dry:
+            path.write_text("0")
+
+
+def _settle_all(rules: Sequence[Rule], *, dry: bool) -> list[str]:
+    """Settle everything attached, hubs before what hangs on them; return what went wrong."""
+    wrong = []
+    for path in sorted(BUS.glob("[0-9]*-*")):
+        if ":" in path.name:
+            continue
+        try:
+            _, change = settle(path, rules, dry=dry)
+        except FileNotFoundError:
+            continue  # went away with its hub, or was unplugged
+        except OSError as bad:
+            wrong.append(f"{path.name}: {bad.strerror}")
+            continue
+        if change:
+            sys.stdout.write(change + "\n")
+    return wrong
+
+
+def console_or_refuse(rules: Sequence[Rule], console: str) -> None:
+    """Raise `SekishoError` unless the owner keeps a way in when the network is shut."""
+    keyboard = any("03:01:01" in rule.interfaces for rule in rules)
+    if console == "serial" or (console == "listed-keyboard" and keyboard):
+        return
+    raise SekishoError(
+        f"no proven way in at the console (console is {printable(console, 40)!r}, "
+        f"{'a' if keyboard else 'no'} keyboard is listed)"
+    )
+
+
+def _in_force(path: Path, text: str) -> bool:
+    try:
+        return path.read_text() == text
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def main_admit() -> None:
+    """Entry of ``/usr/lib/sekisho/usb-admit``."""
+    sys.exit(admit(sys.argv[1:]))
+
+
+def main_enforce() -> None:
+    """Entry of ``/usr/lib/sekisho/usb-enforce``."""
+    sys.exit(enforce(sys.argv[1:]))

@@ -1,0 +1,94 @@
+"""Units: what runs now, and what is masked or enabled on disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output
+
+_UNIT = re.compile(
+    r"[A-Za-z0-9:_.\\@-]+\.(service|socket|target|device|mount|automount|swap|timer|path|slice|scope)",
+    re.ASCII,
+)
+
+
+def _units(raw: Mapping[str, Any]) -> dict[str, Any]:
+    active, failed = [], []
+    for line in output(raw, "units").splitlines():
+        words = line.split()
+        if len(words) < 4 or not _UNIT.fullmatch(words[0]):
+            raise ProbeError(f"systemctl: garbled line {line[:60]!r}")
+        if words[2] in ("active", "activating", "reloading"):
+            active.append(words[0])
+        elif words[2] == "failed":
+            failed.append(words[0])
+    if not active:
+        raise ProbeError("systemctl: not one active unit")
+    return {"active": sorted(active), "failed": sorted(failed)}
+
+
+def _unit_files(raw: Mapping[str, Any]) -> dict[str, Any]:
+    masked, enabled, present, changed = [], set(), set(), []
+    for path, entry in files(raw, "etc").items():
+        name = path.removeprefix("/etc/systemd/system/")
+        if entry.kind == "link" and entry.target == "/dev/null":
+            masked.append(name)
+        elif "/" in name:
+            folder, _, unit = name.partition("/")
+            if folder.endswith((".wants", ".requires")):
+                enabled.add(unit)
+            elif folder.endswith(".d"):
+                changed.append(name)
+        elif entry.kind != "dir":
+            present.add(name)
+    for path in files(raw, "lib"):
+        present.add(path.rpartition("/")[2])
+    return {
+        "masked": sorted(masked),
+        "enabled": sorted(enabled),
+        "present": sorted(present - set(masked)),
+        "drop_ins": sorted(changed),
+    }
+
+
+PROBES = (
+    Probe(
+        name="units",
+        operations={
+            "units": Run(
+                (
+                    "systemctl",
+                    "list-units",
+                    "--type=service,socket,target,mount,automount,swap,timer,path",
+                    "--state=active,activating,reloading,failed",
+                    "--plain",
+                    "--no-legend",
+                    "--no-pager",
+                    "--full",
+                )
+            )
+        },
+        parse=_units,
+    ),
+    Probe(
+        name="unit-files",
+        operations={
+            "etc": Read(
+                (
+                    "/etc/systemd/system/*",
+                    "/etc/systemd/system/*.wants/*",
+                    "/etc/systemd/system/*.requires/*",
+                    "/etc/systemd/system/*.d/*.conf",
+                ),
+                content=False,
+            ),
+            "lib": Read(
+                ("/usr/lib/systemd/system/*.service", "/usr/lib/systemd/system/*.socket"),
+                content=False,
+            ),
+        },
+        parse=_unit_files,
+    ),
+)

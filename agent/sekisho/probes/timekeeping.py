@@ -1,0 +1,81 @@
+"""Time: chrony's configuration, its sources as it sees them, and how far off the clock is."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output, text_of
+
+_CONF = "/etc/chrony/chrony.conf"
+#: Directives that name a source, and those that read further files (chrony.conf(5)).
+_SOURCES = ("server", "pool", "peer", "refclock")
+_FURTHER = ("include", "confdir", "sourcedir")
+
+
+def _configured(raw: Mapping[str, Any]) -> dict[str, Any]:
+    sources, further = [], []
+    directives: dict[str, list[str]] = {}
+    for line in text_of(files(raw, "conf"), _CONF).splitlines():
+        text = line.strip()
+        if not text or text[0] in "!;#%":
+            continue
+        words = text.split()
+        name = words[0].lower()
+        directives.setdefault(name, []).append(" ".join(words[1:]))
+        if name in _SOURCES and len(words) > 1:
+            sources.append(words[1])
+        elif name in _FURTHER:
+            further += words[1:]
+    return {
+        "sources": sources,
+        "further_files": further,
+        "directives": directives,
+        "serves": "allow" in directives,
+        "command_port": directives.get("cmdport", ["323"])[-1],
+        "port": directives.get("port", ["123"])[-1],
+    }
+
+
+def _microseconds(seconds: str) -> int:
+    try:
+        return abs(int(Decimal(seconds) * 1_000_000))
+    except (InvalidOperation, OverflowError, ValueError):
+        raise ProbeError(f"chronyc: {seconds[:40]!r} is no number of seconds") from None
+
+
+def _tracking(raw: Mapping[str, Any]) -> dict[str, Any]:
+    rows = list(csv.reader(output(raw, "tracking").splitlines()))
+    if len(rows) != 1 or len(rows[0]) < 14:
+        raise ProbeError("chronyc tracking: not one line of 14 fields")
+    row = rows[0]
+    if not re.fullmatch(r"[0-9]{1,2}", row[2]):
+        raise ProbeError(f"chronyc tracking: stratum {row[2][:20]!r}")
+    sources = []
+    for line in csv.reader(output(raw, "sources").splitlines()):
+        if len(line) < 8:
+            raise ProbeError("chronyc sources: a line of fewer than 8 fields")
+        sources.append({"mode": line[0], "state": line[1], "address": line[2]})
+    return {
+        "stratum": int(row[2]),
+        "offset_us": _microseconds(row[4]),
+        "state": row[13].strip().lower().replace(" ", "-"),  # normal | not-synchronised | …
+        "sources": [source["address"] for source in sources],
+        "selected": [source["address"] for source in sources if source["state"] == "*"],
+    }
+
+
+PROBES = (
+    Probe(name="time-configuration", operations={"conf": Read((_CONF,))}, parse=_configured),
+    Probe(
+        name="time",
+        operations={
+            "tracking": Run(("chronyc", "-c", "-n", "tracking")),
+            "sources": Run(("chronyc", "-c", "-n", "sources")),
+        },
+        parse=_tracking,
+    ),
+)
