@@ -1,0 +1,392 @@
+"""Account facts: who exists, who can log in until when, with which keys and which rights.
+
+No password hash ever leaves the host: `/etc/shadow` is reduced there by ``passwd -S`` (status) and
+``cut`` (dates). Sources: passwd(5), shadow(5), group(5), passwd(1), sshd(8) AUTHORIZED_KEYS.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output, text_of
+
+#: Debian's ranges (login.defs(5), systemd's DynamicUser= 61184-65519).
+FIRST_PERSON, LAST_PERSON = 1000, 59999
+DYNAMIC = range(61184, 65520)
+NO_LOGIN = frozenset({"nologin", "false", "sync", "shutdown", "halt"})
+KEY_FOLDER = "/etc/ssh/authorized_keys.d/"
+#: Membership gives root, or data past the file permissions.
+PRIVILEGED = (
+    *("root", "adm", "disk", "docker", "incus-admin", "kmem", "kvm", "libvirt", "lxd"),
+    *("sekisho-admin", "shadow", "staff", "sudo", "systemd-journal", "tty", "wheel"),
+)
+#: Names that say a function, not a person.
+NOBODY_IN_PARTICULAR = frozenset(
+    (
+        *("admin", "administrator", "ansible", "debian", "deploy", "guest", "maintenance", "oper"),
+        *("service", "shared", "support", "sysadmin", "temp", "test", "ubuntu", "user", "vagrant"),
+    )
+)
+KEY_TYPES = (
+    *("ssh-ed25519", "ssh-rsa", "ssh-dss"),
+    *("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"),
+    *("sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"),
+)
+MIN_RSA_BITS = 3072
+_PASSWD_FIELDS, _GROUP_FIELDS, _SHADOW_FIELDS = 7, 4, 7
+_DAY_ZERO = date(1970, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One line of passwd(5)."""
+
+    name: str
+    uid: int
+    gid: int
+    home: str
+    shell: str
+
+    @property
+    def may_log_in(self) -> bool:
+        """Return whether the shell is one (an empty field means /bin/sh)."""
+        return self.shell.rpartition("/")[2] not in NO_LOGIN
+
+    @property
+    def person(self) -> bool:
+        """Return whether this is a person's account: the uid range and a login shell."""
+        return FIRST_PERSON <= self.uid <= LAST_PERSON and self.may_log_in
+
+
+def read_passwd(text: str) -> tuple[Account, ...]:
+    """Return every account of passwd(5); `ProbeError` for a line that is not one."""
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        parts = line.split(":")
+        if len(parts) != _PASSWD_FIELDS or not (parts[2].isdecimal() and parts[3].isdecimal()):
+            raise ProbeError(f"/etc/passwd:{number}: not an account: {line[:80]!r}")
+        found.append(Account(parts[0], int(parts[2]), int(parts[3]), parts[5], parts[6]))
+    if not found:
+        raise ProbeError("/etc/passwd: empty")
+    return tuple(found)
+
+
+def read_groups(text: str, accounts: Iterable[Account]) -> dict[str, list[str]]:
+    """Return members by group, primary groups included."""
+    found: dict[str, set[str]] = {}
+    names: dict[int, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        parts = line.split(":")
+        if len(parts) != _GROUP_FIELDS or not parts[2].isdecimal():
+            raise ProbeError(f"/etc/group:{number}: not a group: {line[:80]!r}")
+        names[int(parts[2])] = parts[0]
+        found.setdefault(parts[0], set()).update(name for name in parts[3].split(",") if name)
+    for account in accounts:
+        if account.gid in names and names[account.gid] != account.name:
+            found[names[account.gid]].add(account.name)
+    return {group: sorted(members) for group, members in sorted(found.items())}
+
+
+def read_expiry(text: str) -> dict[str, str]:
+    """Return the day each account stops working (YYYY-MM-DD, or ``never``), from reduced shadow.
+
+    The lines are ``name:changed:min:max:warn:inactive:expire`` (field 2, the hash, is cut off).
+    """
+    found = {}
+    for line in text.splitlines():
+        parts = line.split(":")
+        if len(parts) != _SHADOW_FIELDS:
+            raise ProbeError(f"shadow: {len(parts)} fields where {_SHADOW_FIELDS} were expected")
+        found[parts[0]] = _day(parts[6]) if parts[6] else "never"
+    return found
+
+
+def _day(days: str) -> str:
+    if not days.lstrip("-").isdecimal():
+        raise ProbeError(f"shadow: {days!r} is not a day")
+    if int(days) < 0:
+        return "never"
+    try:
+        return (_DAY_ZERO + timedelta(days=int(days))).isoformat()
+    except OverflowError:
+        return "never"
+
+
+def read_status(text: str) -> dict[str, str]:
+    """Return each account's password status: ``L`` locked, ``P`` usable, ``NP`` none needed."""
+    found = {}
+    for line in text.splitlines():
+        parts = line.split()
+        if len(parts) < 2 or parts[1] not in ("L", "LK", "P", "PS", "NP"):
+            raise ProbeError(f"passwd -S: not a status: {line[:80]!r}")
+        found[parts[0]] = {"LK": "L", "PS": "P"}.get(parts[1], parts[1])
+    if not found:
+        raise ProbeError("passwd -S: no account")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One authorised public key: where it stands, whose it is, and whether it is weak."""
+
+    account: str
+    path: str
+    fingerprint: str
+    options: str
+    weak: bool
+
+
+def fingerprint(blob: bytes) -> str:
+    """Return the fingerprint as ``ssh-keygen -l`` prints it: ``SHA256:`` and unpadded base64."""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+
+
+def rsa_bits(blob: bytes) -> int:
+    """Return the length of an RSA key's modulus in bits; 0 when the blob is cut short."""
+    fields, rest = [], blob
+    while len(rest) >= 4:
+        length = int.from_bytes(rest[:4], "big")
+        fields.append(rest[4 : 4 + length])
+        rest = rest[4 + length :]
+    return int.from_bytes(fields[2], "big").bit_length() if len(fields) > 2 else 0
+
+
+def read_keys(path: str, account: str, text: str) -> list[Key]:
+    """Return every key of one authorized_keys file.
+
+    A line that sshd would not take as a key is kept with its digest as ``unreadable:…``: it must
+    not disappear from the comparison with the policy.
+    """
+    found = []
+    for line in text.splitlines():
+        entry = line.strip()
+        if not entry or entry.startswith("#"):
+            continue
+        words = entry.split()
+        start = next((i for i, word in enumerate(words) if word in KEY_TYPES), len(words))
+        try:
+            blob = base64.b64decode(words[start + 1], validate=True)
+        except (ValueError, IndexError, binascii.Error):
+            mark = hashlib.sha256(entry.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+            found.append(Key(account, path, f"unreadable:{mark}", "", weak=True))
+            continue
+        kind = words[start]
+        weak = kind == "ssh-dss" or (kind == "ssh-rsa" and rsa_bits(blob) < MIN_RSA_BITS)
+        found.append(Key(account, path, fingerprint(blob), " ".join(words[:start]), weak))
+    return found
+
+
+def _owner(path: str, accounts: Iterable[Account]) -> str:
+    if path.startswith(KEY_FOLDER):
+        return path.removeprefix(KEY_FOLDER)
+    home = path.partition("/.ssh/")[0]
+    names = sorted(account.name for account in accounts if account.home.rstrip("/") == home)
+    return "+".join(names) or f"nobody:{home}"
+
+
+def _all_keys(found: Mapping[str, FileOutcome], accounts: Iterable[Account]) -> list[Key]:
+    keys: list[Key] = []
+    for path, entry in sorted(found.items()):
+        if entry.kind == "dir":
+            continue
+        if entry.text is None:
+            raise ProbeError(f"{path}: {entry.error or 'not a regular file'}")
+        keys += read_keys(path, _owner(path, accounts), entry.text)
+    return keys
+
+
+def _several(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Return ``key: a b`` for every key that more than one name holds."""
+    held: dict[str, set[str]] = {}
+    for key, name in pairs:
+        held.setdefault(key, set()).add(name)
+    return sorted(f"{key}: {' '.join(sorted(n))}" for key, n in held.items() if len(n) > 1)
+
+
+def _login_defs(text: str) -> dict[str, str]:
+    pairs = (line.split(None, 1) for line in text.splitlines() if line.strip()[:1] not in ("", "#"))
+    return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
+
+
+def _loose_homes(found: Mapping[str, FileOutcome], accounts: Iterable[Account]) -> list[str]:
+    people = {account.home: account for account in accounts if account.person}
+    loose = []
+    for path, entry in sorted(found.items()):
+        account = people.get(path)
+        if entry.kind != "dir" or (account is None and path != "/root"):
+            continue
+        uid = 0 if account is None else account.uid
+        if entry.uid != uid or entry.mode & 0o027:
+            loose.append(f"{path} {entry.mode:04o} owner {entry.uid}")
+    return loose
+
+
+def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
+    found = files(raw, "files")
+    accounts = read_passwd(text_of(found, "/etc/passwd"))
+    groups = read_groups(text_of(found, "/etc/group"), accounts)
+    expiry = read_expiry(output(raw, "shadow"))
+    status = read_status(output(raw, "status"))
+    today = output(raw, "today").strip()
+    if len(today) != 10 or not today.replace("-", "").isdecimal():
+        raise ProbeError(f"date: {today!r} is not a day")
+    keys = _all_keys(files(raw, "keys"), accounts)
+    people = [account for account in accounts if account.person]
+    folder = {p: e for p, e in files(raw, "keys").items() if p.startswith(KEY_FOLDER)}
+    uids = {account.uid for account in accounts}
+    running = {int(word) for word in output(raw, "processes").split() if word.isdecimal()}
+    if not running:
+        raise ProbeError("ps: no process")
+    return {
+        "today": int(today.replace("-", "")),
+        "people": sorted(account.name for account in people),
+        "people_uids": sorted(f"{account.name} {account.uid}" for account in people),
+        "can_log_in": sorted(
+            account.name
+            for account in people
+            if expiry.get(account.name, "never") == "never" or expiry[account.name] > today
+        ),
+        "expiry": sorted(f"{a.name} {expiry.get(a.name, 'never')}" for a in people),
+        "superusers": sorted(account.name for account in accounts if account.uid == 0),
+        "system_with_shell": sorted(
+            a.name for a in accounts if a.may_log_in and not a.person and a.uid != 0
+        ),
+        "shared_uids": _several((str(account.uid), account.name) for account in accounts),
+        "repeated_names": sorted(
+            {a.name for a in accounts if sum(b.name == a.name for b in accounts) > 1}
+        ),
+        "shared_homes": _several((a.home, a.name) for a in people),
+        "impersonal": sorted(a.name for a in people if a.name in NOBODY_IN_PARTICULAR),
+        "not_in_shadow": sorted(a.name for a in accounts if a.name not in expiry),
+        "with_password": sorted(name for name, state in status.items() if state == "P"),
+        "needs_no_password": sorted(name for name, state in status.items() if state == "NP"),
+        "root_password": status.get("root", "unknown"),
+        "keys": sorted({f"{key.account} {key.fingerprint}" for key in keys}),
+        "weak_keys": sorted({f"{k.account} {k.fingerprint}" for k in keys if k.weak}),
+        "shared_keys": _several((key.fingerprint, key.account) for key in keys),
+        "unrestricted": sorted(
+            {key.account for key in keys if "restrict" not in key.options.split(",")}
+        ),
+        "loose_key_files": sorted(
+            path for path, entry in folder.items() if entry.uid != 0 or entry.mode & 0o022
+        ),
+        "groups": groups,
+        "privileged": sorted(
+            f"{group} {name}"
+            for group in PRIVILEGED
+            for name in groups.get(group, ())
+            if name != "root"
+        ),
+        "unknown_users_running": sorted(
+            str(uid) for uid in running if uid not in uids and uid not in DYNAMIC
+        ),
+        "loose_homes": _loose_homes(files(raw, "homes"), accounts),
+        "login_defs": _login_defs(text_of(found, "/etc/login.defs")),
+    }
+
+
+def _flat(entries: Any) -> str:
+    """Return one list of cvtsudoers' members as words: a name, a group, a command."""
+    words = []
+    for entry in entries if isinstance(entries, list) else []:
+        if isinstance(entry, dict):
+            prefix = {"usergroup": "%", "netgroup": "+"}
+            negated = "!" if entry.get("negated") else ""
+            words += [
+                f"{negated}{prefix.get(key, '')}{value}"
+                for key, value in entry.items()
+                if key != "negated"
+            ]
+    return ",".join(words)
+
+
+def _sudo_rule(spec: Mapping[str, Any]) -> list[str]:
+    rules = []
+    for command in spec.get("Cmnd_Specs") or [{}]:
+        options = [
+            f"{key}={value}"
+            for entry in command.get("Options") or []
+            for key, value in sorted(entry.items())
+        ]
+        runas = _flat(command.get("runasusers")) or "root"
+        rules.append(
+            f"{_flat(spec.get('User_List'))} {_flat(spec.get('Host_List'))}=({runas})"
+            f" {' '.join(options)}{' ' if options else ''}{_flat(command.get('Commands'))}"
+        )
+    return rules
+
+
+def _sudo(raw: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        policy = json.loads(output(raw, "effective"))
+    except ValueError as bad:
+        raise ProbeError(f"cvtsudoers: {bad}") from None
+    if not isinstance(policy, dict):
+        raise ProbeError(f"cvtsudoers: {type(policy).__name__}, not an object")
+    defaults: dict[str, Any] = {}
+    for entry in policy.get("Defaults") or []:
+        if not entry.get("Binding"):
+            for option in entry.get("Options") or []:
+                defaults |= {
+                    k: v if isinstance(v, (bool, str)) else str(v) for k, v in option.items()
+                }
+    found = files(raw, "files")
+    return {
+        "rules": sorted(
+            rule for spec in policy.get("User_Specs") or [] for rule in _sudo_rule(spec)
+        ),
+        "defaults": defaults,
+        "bound_defaults": sum(1 for e in policy.get("Defaults") or [] if e.get("Binding")),
+        "files": sorted(path for path, entry in found.items() if entry.kind != "dir"),
+        "loose": sorted(
+            f"{path} {entry.mode:04o}"
+            for path, entry in found.items()
+            if entry.uid != 0 or entry.mode & (0o022 if entry.kind == "dir" else 0o337)
+        ),
+    }
+
+
+PROBES = (
+    Probe(
+        name="accounts",
+        operations={
+            "files": Read(("/etc/passwd", "/etc/group", "/etc/login.defs")),
+            "shadow": Run(("cut", "-s", "-d:", "-f1,3-8", "/etc/shadow")),
+            "status": Run(("passwd", "-S", "-a")),
+            "today": Run(("date", "-u", "+%Y-%m-%d")),
+            "processes": Run(("ps", "-eo", "uid=")),
+            "keys": Read(
+                (
+                    "/etc/ssh/authorized_keys.d/*",
+                    "/root/.ssh/authorized_keys",
+                    "/root/.ssh/authorized_keys2",
+                    "/home/*/.ssh/authorized_keys",
+                    "/home/*/.ssh/authorized_keys2",
+                    "/var/lib/*/.ssh/authorized_keys",
+                    "/var/lib/*/.ssh/authorized_keys2",
+                )
+            ),
+            "homes": Read(("/root", "/home/*"), content=False),
+        },
+        parse=_accounts,
+    ),
+    Probe(
+        name="sudo",
+        operations={
+            "effective": Run(("cvtsudoers", "-f", "json", "/etc/sudoers")),
+            "files": Read(("/etc/sudoers", "/etc/sudoers.d", "/etc/sudoers.d/*"), content=False),
+        },
+        parse=_sudo,
+    ),
+)

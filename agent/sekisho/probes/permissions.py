@@ -1,0 +1,194 @@
+"""Permission facts: one walk over the local file systems, and the modes of the files that matter.
+
+The walk does not enter a directory that root owns and nobody else may enter: a privileged or
+writable file in there is out of everybody's reach but root's, and root needs neither. Everything
+else on every local file system is looked at. Sources: find(1), getcap(8), inode(7).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output
+from sekisho.probes.software import OWNERS, read_owners
+
+#: File systems of the kernel's own, or of another machine: nothing to find, or not ours to judge.
+NOT_LOCAL = (
+    *("autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts"),
+    *("efivarfs", "fusectl", "hugetlbfs", "mqueue", "nfs", "nfs4", "nsfs", "proc", "pstore"),
+    *("securityfs", "selinuxfs", "smb3", "cifs", "sysfs", "tracefs"),
+)
+_RECORD = "\\0%m %U %G %y %p\\0"
+#: Where device nodes belong.
+_DEVICES = "/dev/"
+
+
+def walk_argv() -> tuple[str, ...]:
+    """Return the one walk: privileged, writable, unowned files, devices; owners; capabilities.
+
+    Records stand between NULs, which no path can hold; what ``dpkg-query`` and ``getcap`` print of
+    the same files stands outside them, so that no file name can pass for their word.
+    """
+    foreign = [word for kind in NOT_LOCAL for word in ("-o", "-fstype", kind)][1:]
+    return (
+        *("find", "/", "(", *foreign, ")", "-prune", "-o"),
+        *("-type", "d", "-uid", "0", "!", "-perm", "/0011", "-prune", "-o", "("),
+        *("-type", "f", "-perm", "/6000", "-printf", _RECORD),
+        *("-exec", "dpkg-query", "-S", "{}", "+", ","),
+        *("-type", "f", "-perm", "/0111", "-exec", "getcap", "{}", "+", ","),
+        *("(", "-nouser", "-o", "-nogroup", "-o"),
+        *("-perm", "-0002", "!", "-type", "l", "!", "-type", "s"),
+        *("-o", "-type", "b", "-o", "-type", "c", ")", "-printf", _RECORD, ")"),
+    )
+
+
+_ENTRY = re.compile(
+    r"(?P<mode>[0-7]+) (?P<uid>\d+) (?P<gid>\d+) (?P<kind>\S) (?P<path>/.*)", re.DOTALL
+)
+_CAPABLE = re.compile(r"(?P<path>/[^\n]*?) (?P<caps>(?:=|cap_)[a-z0-9_,=+ ]*)")
+
+
+def split_walk(text: str) -> tuple[list[re.Match[str]], list[str]]:
+    """Return the records between the NULs and the lines outside; `ProbeError` when garbled."""
+    parts = text.split("\0")
+    if len(parts) % 2 == 0:
+        raise ProbeError("find: the last record is cut")
+    records = []
+    for part in parts[1::2]:
+        match = _ENTRY.fullmatch(part)
+        if match is None:
+            raise ProbeError(f"find: not a record: {part[:80]!r}")
+        records.append(match)
+    return records, [line for part in parts[0::2] for line in part.splitlines() if line]
+
+
+def _walk(raw: Mapping[str, Any]) -> dict[str, Any]:
+    # 1: getcap or dpkg-query missed one; a directory went away under the walk.
+    records, lines = split_walk(output(raw, "walk", ok=(0, 1)))
+    if not records:
+        raise ProbeError("find: not even /tmp is writable: the walk did not run as root")
+    errors = str(raw["walk"].get("stderr", ""))
+    denied = [line for line in errors.splitlines() if "Permission denied" in line]
+    if denied:
+        raise ProbeError(f"find: {denied[0][:120]}")
+    owned = {path for line in lines for name, sep, path in [line.partition(": ")] if sep}
+    owned |= read_owners(output(raw, "owners", ok=OWNERS.ok))
+    privileged = {r["path"]: r for r in records if r["kind"] == "f" and int(r["mode"], 8) & 0o6000}
+    known_uids, known_gids = _known(raw)
+    capable = [match for line in lines if (match := _CAPABLE.fullmatch(line))]
+    unread = [line for line in lines if ": /" not in line and not _CAPABLE.fullmatch(line)]
+    return {
+        "privileged": sorted(privileged),
+        "unpackaged_privileged": sorted(path for path in privileged if path not in owned),
+        "not_root_privileged": sorted(
+            path for path, r in privileged.items() if int(r["mode"], 8) & 0o4000 and r["uid"] != "0"
+        ),
+        "writable_privileged": sorted(
+            path for path, r in privileged.items() if int(r["mode"], 8) & 0o022
+        ),
+        **(
+            {}
+            if "getcap" in errors
+            else {
+                "capable": sorted(
+                    {f"{m['path']} {m['caps']}" for m in capable}
+                    | {f"unreadable: {line[:120]}" for line in unread}
+                ),
+                "capable_files": sorted(
+                    {m["path"] for m in capable} | {f"unreadable: {line[:120]}" for line in unread}
+                ),
+            }
+        ),
+        "world_writable_files": sorted(
+            {r["path"] for r in records if r["kind"] in "fp" and int(r["mode"], 8) & 0o002}
+        ),
+        "world_writable_folders": sorted(
+            {r["path"] for r in records if r["kind"] == "d" and int(r["mode"], 8) & 0o1002 == 0o002}
+        ),
+        "unowned": sorted(
+            {
+                r["path"]
+                for r in records
+                if int(r["uid"]) not in known_uids or int(r["gid"]) not in known_gids
+            }
+        ),
+        "devices_elsewhere": sorted(
+            {r["path"] for r in records if r["kind"] in "bc" and not r["path"].startswith(_DEVICES)}
+        ),
+    }
+
+
+def _known(raw: Mapping[str, Any]) -> tuple[set[int], set[int]]:
+    """Return the uids and gids that somebody holds, systemd's passing ones included."""
+    passing = set(range(61184, 65520))
+    ids = []
+    for path in ("/etc/passwd", "/etc/group"):
+        entry = files(raw, "ids").get(path)
+        if entry is None or entry.text is None:
+            raise ProbeError(f"{path}: not readable")
+        numbers = [line.split(":")[2] for line in entry.text.splitlines() if line.count(":") >= 3]
+        ids.append({int(number) for number in numbers if number.isdecimal()} | passing)
+    return ids[0], ids[1]
+
+
+def _modes(raw: Mapping[str, Any]) -> dict[str, Any]:
+    found = files(raw, "files")
+    real = {path: entry for path, entry in found.items() if entry.kind != "link"}
+    if "/etc/passwd" not in real:
+        raise ProbeError("/etc/passwd: no such file")
+    return {
+        "modes": {
+            path: f"{entry.mode:04o} {entry.uid}:{entry.gid}" for path, entry in real.items()
+        },
+        "not_root": sorted(path for path, entry in real.items() if entry.uid != 0),
+        "writable": sorted(path for path, entry in real.items() if entry.mode & 0o022),
+        "readable_secrets": sorted(
+            path
+            for path, entry in files(raw, "secrets").items()
+            if entry.kind == "file" and (entry.mode & 0o027 or entry.uid != 0)
+        ),
+    }
+
+
+PROBES = (
+    Probe(
+        name="walk",
+        operations={
+            "walk": Run(walk_argv(), timeout_s=60, ok=(0, 1)),
+            "owners": OWNERS,  # Debian 12's packages list some files without /usr
+            "ids": Read(("/etc/passwd", "/etc/group")),
+        },
+        parse=_walk,
+    ),
+    Probe(
+        name="modes",
+        operations={
+            "files": Read(
+                (
+                    *("/", "/etc", "/usr", "/usr/bin", "/usr/sbin", "/usr/lib", "/var", "/boot"),
+                    *("/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow", "/etc/sudoers"),
+                    *("/etc/hosts", "/etc/fstab", "/etc/profile", "/etc/login.defs"),
+                    *("/etc/pam.d", "/etc/pam.d/*", "/etc/security", "/etc/security/*"),
+                    *("/etc/profile.d", "/etc/profile.d/*", "/etc/ld.so.conf.d"),
+                    *("/etc/systemd/system", "/etc/systemd/system/*", "/etc/udev/rules.d/*"),
+                    *("/etc/sysctl.d/*", "/etc/modprobe.d/*", "/etc/audit", "/etc/audit/*"),
+                    *("/etc/crontab", "/etc/cron.d", "/etc/cron.d/*", "/etc/cron.*ly/*"),
+                    *("/etc/sekisho", "/usr/lib/sekisho", "/usr/lib/sekisho/*"),
+                    *("/etc/apt", "/etc/apt/*", "/etc/apt/*/*"),
+                ),
+                content=False,
+            ),
+            "secrets": Read(
+                (
+                    *("/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-"),
+                    *("/etc/ssh/ssh_host_*_key", "/etc/sekisho/*.key.pem", "/boot/grub/grub.cfg"),
+                    *("/etc/ssl/private/*.key", "/etc/security/opasswd", "/var/lib/sekisho/*.key"),
+                ),
+                content=False,
+            ),
+        },
+        parse=_modes,
+    ),
+)

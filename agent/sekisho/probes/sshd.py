@@ -1,0 +1,210 @@
+"""SSH facts: what sshd makes of its configuration, what stands on disk, what runs.
+
+``sshd -T`` reads every file as the next start would; whether the running sshd has read them too is
+told by comparing the files' times with the unit's last change of state (a reload counts).
+Sources: sshd(8), sshd_config(5), systemd.unit(5), systemd-ssh-generator(8).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output
+
+#: Words that may stand several times in ``sshd -T``, each with a value of its own.
+MANY = ("listenaddress", "hostkey", "port", "acceptenv", "subsystem", "setenv")
+#: Comma-separated lists.
+LISTS = (
+    *("ciphers", "macs", "kexalgorithms", "hostkeyalgorithms", "pubkeyacceptedalgorithms"),
+    *("casignaturealgorithms",),
+)
+#: Repeated, one pattern a line or several words a line.
+WORDS = ("allowusers", "denyusers", "allowgroups", "denygroups", "authorizedkeysfile")
+MAIN_FILE = "/etc/ssh/sshd_config"
+_INCLUDE = re.compile(r"\s*include(?:\s*=\s*|\s+)(?P<paths>.+)", re.IGNORECASE)
+_LISTENER = re.compile(r"\S*sshd: (?P<argv>.*sshd\b.*) \[listener\].*")
+
+
+def read_effective(text: str) -> dict[str, Any]:
+    """Return ``sshd -T`` as a mapping: text, or a list where the keyword takes several values."""
+    found: dict[str, Any] = {}
+    for line in text.splitlines():
+        key, sep, value = line.partition(" ")
+        if not re.fullmatch(r"[a-z0-9]+", key):
+            raise ProbeError(f"sshd -T: not a setting: {line[:80]!r}")
+        if key in LISTS:
+            found[key] = [entry for entry in value.split(",") if entry]
+        elif key in MANY:
+            found.setdefault(key, []).append(value)
+        elif key in WORDS:
+            found.setdefault(key, []).extend(value.split())
+        else:
+            found[key] = value if sep else ""
+    if "port" not in found or "permitrootlogin" not in found:
+        raise ProbeError("sshd -T: cut short: neither port nor permitrootlogin")
+    for key in WORDS[:4]:
+        found.setdefault(key, [])
+    return found
+
+
+def read_includes(text: str) -> list[str]:
+    """Return the paths named by ``Include`` lines of one configuration file."""
+    found: list[str] = []
+    for line in text.splitlines():
+        match = _INCLUDE.fullmatch(line)
+        if match:
+            found += match["paths"].split("#", 1)[0].replace('"', "").split()
+    return found
+
+
+def read_units(text: str) -> dict[str, dict[str, str]]:
+    """Return the properties of ``systemctl show`` by unit."""
+    units: dict[str, dict[str, str]] = {}
+    for block in text.split("\n\n"):
+        pairs = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if "Id" in pairs:
+            units[pairs["Id"]] = pairs
+    if "ssh.service" not in units:
+        raise ProbeError("systemctl show: no ssh.service")
+    return units
+
+
+def _seconds(text: str) -> int | None:
+    """Return systemd's ``@seconds`` as a number, None for a unit that never changed."""
+    return int(text[1:]) if re.fullmatch(r"@\d+", text) else None
+
+
+def _newest(text: str) -> tuple[float, str]:
+    newest = (0.0, "")
+    for line in text.splitlines():
+        when, _, path = line.partition(" ")
+        try:
+            newest = max(newest, (float(when), path))
+        except ValueError:
+            raise ProbeError(f"find: not a time: {line[:80]!r}") from None
+    if not newest[1]:
+        raise ProbeError(f"find: no {MAIN_FILE}")
+    return newest
+
+
+def _sshd(raw: Mapping[str, Any]) -> dict[str, Any]:
+    found = files(raw, "files")
+    main = found.get(MAIN_FILE)
+    if main is None or main.text is None:
+        raise ProbeError(f"{MAIN_FILE}: {'no such file' if main is None else main.error}")
+    host_keys = files(raw, "host_keys")
+    defaults = found.get("/etc/default/ssh")
+    options = re.findall(
+        r"^\s*SSHD_OPTS=(.*)$", (defaults.text or "") if defaults else "", re.MULTILINE
+    )
+    return {
+        "effective": read_effective(output(raw, "effective")),
+        "auditor": read_effective(output(raw, "auditor")),
+        "includes": read_includes(main.text),
+        "settings_in_main": sorted(
+            {
+                line.split()[0].lower()
+                for line in main.text.splitlines()
+                if line.strip()
+                and not line.lstrip().startswith("#")
+                and not _INCLUDE.fullmatch(line)
+            }
+        ),
+        "start_options": (options[-1].strip().strip("\"'") if options else ""),
+        "loose": sorted(
+            f"{path} {entry.mode:04o} owner {entry.uid}"
+            for path, entry in found.items()
+            if entry.kind != "link" and (entry.uid != 0 or entry.mode & 0o022)
+        ),
+        "loose_host_keys": sorted(
+            f"{path} {entry.mode:04o} owner {entry.uid}"
+            for path, entry in host_keys.items()
+            if entry.uid != 0 or entry.mode & 0o077
+        ),
+        "host_keys": sorted(host_keys),
+    }
+
+
+def _running(raw: Mapping[str, Any]) -> dict[str, Any]:
+    units = read_units(output(raw, "units"))
+    service = units["ssh.service"]
+    changed = _seconds(service.get("StateChangeTimestamp", ""))
+    when, path = _newest(output(raw, "times"))
+    listeners = [
+        match["argv"]
+        for line in output(raw, "processes", ok=(0, 1)).splitlines()
+        if (match := _LISTENER.fullmatch(line.strip()))
+    ]
+    active = service.get("ActiveState") == "active"
+    return {
+        "active": service.get("ActiveState", "unknown"),
+        "enabled": service.get("UnitFileState", "unknown"),
+        # Times have whole seconds here: a file written in the second of the reload counts as read.
+        "stale_file": (
+            ["sshd does not run"]
+            if not active or changed is None
+            else [path]
+            if int(when) > changed
+            else []
+        ),
+        "listeners": sorted(set(listeners)),
+        "other_units": sorted(
+            name
+            for name, unit in units.items()
+            if name != "ssh.service" and unit.get("ActiveState") in ("active", "activating")
+        ),
+        "generated": sorted(
+            path for path, entry in files(raw, "generated").items() if entry.kind != "dir"
+        ),
+    }
+
+
+PROBES = (
+    Probe(
+        name="sshd",
+        operations={
+            "effective": Run(("sshd", "-T")),
+            "auditor": Run(("sshd", "-T", "-C", "user=auditor,host=x,addr=10.77.0.1")),
+            "files": Read(
+                (
+                    MAIN_FILE,
+                    "/etc/ssh/sshd_config.d",
+                    "/etc/ssh/sshd_config.d/*",
+                    "/etc/default/ssh",
+                    "/etc/ssh/ssh_host_*_key.pub",
+                )
+            ),
+            "host_keys": Read(("/etc/ssh/ssh_host_*_key",), content=False),
+        },
+        parse=_sshd,
+    ),
+    Probe(
+        name="sshd_running",
+        operations={
+            "units": Run(
+                (
+                    *("systemctl", "show", "--timestamp=unix"),
+                    "--property=Id,ActiveState,UnitFileState,StateChangeTimestamp",
+                    *("ssh.service", "ssh.socket", "sshd-vsock.socket", "sshd-unix-local.socket"),
+                )
+            ),
+            "times": Run(
+                (
+                    *("find", MAIN_FILE, "/etc/ssh/sshd_config.d", "-type", "f"),
+                    *("-printf", "%T@ %p\\n"),
+                )
+            ),
+            "processes": Run(("ps", "-C", "sshd", "-o", "args="), ok=(0, 1)),
+            "generated": Read(
+                (
+                    "/run/systemd/generator/sshd-*",
+                    "/run/systemd/generator/sockets.target.wants/sshd-*",
+                ),
+                content=False,
+            ),
+        },
+        parse=_running,
+    ),
+)
