@@ -169,6 +169,26 @@ def _packages(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+_NUMBER = re.compile(r"(\d+)")
+
+
+def _by_version(release: str) -> list[tuple[int, str]]:
+    """Return a sort key for kernel releases: numbers as numbers, the rest as text."""
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part)
+        for part in _NUMBER.split(release)
+        if part
+    ]
+
+
+def newest_kernel(images: Iterable[str]) -> str:
+    """Return the newest release among ``/boot/vmlinuz-*``; `ProbeError` when there is none."""
+    releases = [path.partition("vmlinuz-")[2] for path in images]
+    if not releases:
+        raise ProbeError("no kernel image in /boot")
+    return max(releases, key=_by_version)
+
+
 def _updates(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return the security updates that wait, by the index the site's mirror gave last.
 
