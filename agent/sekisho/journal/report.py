@@ -1,0 +1,93 @@
+"""What verification found out about a journal: findings with their place, and two verdicts.
+
+*Integrity* says whether what is there is what was written; *completeness* whether the end is still
+there, which only a signed head kept elsewhere can show.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Verdict = Literal["pass", "fail", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One breach of the chain.
+
+    Attributes:
+        what: altered, missing, inserted, order, link, torn, segment, seal, host, unsealed, head.
+        segment: file it was seen in ("" when it concerns the whole journal).
+        line: line in that file, from 1; 0 when it concerns the file.
+        n: number of the record concerned.
+        text: what was got and what was expected, safe to print.
+
+    """
+
+    what: str
+    segment: str
+    line: int
+    n: int
+    text: str
+
+    def place(self) -> str:
+        """Return where it is, as one would open it: ``file:line (n=…)``."""
+        where = f"{self.segment}:{self.line}" if self.segment else "journal"
+        return f"{where} (n={self.n})"
+
+
+@dataclass(slots=True)
+class Report:
+    """The outcome of verifying one journal. ``findings`` in the order of the journal."""
+
+    host: str = ""
+    records: int = 0
+    first_n: int = 0
+    last_n: int = 0
+    last_hash: str = ""
+    first_t: int = 0
+    last_t: int = 0
+    segments: int = 0
+    seals: int = 0
+    sealed_to: int = 0
+    clock_back: int = 0
+    repaired: list[dict[str, Any]] = field(default_factory=list)
+    broken: list[dict[str, Any]] = field(default_factory=list)
+    lost: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    findings_left_out: int = 0
+    head: str = "none"  # none | matches | inside | beyond | contradicts | refused
+    head_n: int = 0
+    completeness_text: str = ""
+
+    @property
+    def integrity(self) -> Verdict:
+        """``pass`` only for a journal with records and no finding."""
+        if self.findings:
+            return "fail"
+        return "pass" if self.records else "error"
+
+    @property
+    def completeness(self) -> Verdict:
+        """``pass`` only with an outside head that the chain contains."""
+        if self.head in {"matches", "inside"}:
+            return "pass"
+        return "error" if self.head in {"none", "refused"} else "fail"
+
+    @property
+    def exit_code(self) -> int:
+        """0 whole and shown complete, 1 a breach, 2 could not tell."""
+        verdicts = (self.integrity, self.completeness)
+        if "fail" in verdicts:
+            return 1
+        return 2 if "error" in verdicts else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything, ready for canonical JSON."""
+        return {
+            **asdict(self),
+            "integrity": self.integrity,
+            "completeness": self.completeness,
+            "exit_code": self.exit_code,
+        }
