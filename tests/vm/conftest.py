@@ -1,0 +1,46 @@
+"""The lab for tests: `pytest --lab tests/vm`, or `make test-lab`; skipped without --lab."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "vagrant"))
+
+from labkit.api import Lab
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--lab", action="store_true", help="run what needs the lab")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.vm)
+            if not config.getoption("--lab", default=False):
+                item.add_marker(pytest.mark.skip(reason="needs the lab: make test-lab"))
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """The running lab; brought up when it is down and then taken down again at the end."""
+    if os.geteuid() != 0:
+        pytest.fail("the lab needs root")
+    it = Lab()
+    was_up = it.is_up
+    if not was_up:
+        it.up()
+    yield it
+    if not was_up:
+        it.down()
+
+
+@pytest.fixture
+def fresh(lab: Lab) -> Lab:
+    """The lab as it was right after its first boot."""
+    lab.restore("fresh")
+    return lab

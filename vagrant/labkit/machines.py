@@ -1,0 +1,217 @@
+"""The machines: first boot, saving and restoring, power, USB."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from labkit import holder, ssh
+from labkit.base import (
+    INVENTORY,
+    KEYS,
+    STATE,
+    VAGRANT,
+    LabError,
+    Machine,
+    Site,
+    box_digest,
+    lab_digest,
+    run,
+    say,
+    write_atomic,
+)
+from labkit.holder import inside, virsh
+
+WORKERS = 2
+
+
+def root_of(site: Site) -> Path:
+    """Return the directory of the lab: the running one, else the one drawn in the inventory now."""
+    running = holder.running_root()
+    return running if running is not None else STATE / f"lab-{lab_digest(site)}"
+
+
+def ensure_box(site: Site) -> Path:
+    """Build the box if its recipe has no box yet; return its directory."""
+    where = STATE / "box" / box_digest(site)
+    if not (where / "lab.box").exists():
+        say("building the box (Debian 13, about 90 s on 2 cores)")
+        words = [
+            str(VAGRANT / "build-box"),
+            str(where),
+            site.admin,
+            str(site.admin_uid),
+            site.admin_name,
+        ]
+        keys = [str(KEYS / f"{site.admin}.{kind}") for kind in ("pub", "password")]
+        code = ssh.stream([*words, *keys], dict(os.environ), STATE / "box.log")
+        if code != 0:
+            raise LabError(f"build-box: exit {code}; see {STATE / 'box.log'}")
+    current = STATE / "box" / "current"
+    if not current.is_symlink() or current.readlink() != Path(where.name):
+        temporary = STATE / "box" / f".current.{os.getpid()}"
+        temporary.symlink_to(where.name)
+        temporary.rename(current)
+    return where
+
+
+def prune(site: Site) -> None:
+    """Remove boxes and labs that no longer match the inputs; a stale one is never used."""
+    keep = {root_of(site).name, box_digest(site), "current"}
+    for stale in [*STATE.glob("lab-*"), *(STATE / "box").glob("*")]:
+        if stale.name not in keep:
+            say(f"removing the stale {stale.name}")
+            shutil.rmtree(stale)
+
+
+def saved_states(site: Site) -> dict[str, list[str]]:
+    """Return the saved states by name, each with the machines that ran in it."""
+    found = {}
+    for path in sorted((root_of(site) / "saved").glob("*.json")):
+        found[path.stem] = list(json.loads(path.read_text())["machines"])
+    return found
+
+
+def states(site: Site) -> dict[str, str]:
+    """Return libvirt's word (running, shut off, …) for every defined machine."""
+    found = {}
+    for line in virsh("list", "--all").splitlines():
+        _number, name, state = line.split(maxsplit=2)
+        found[name] = state
+    return {m.name: found.get(m.name, "absent") for m in site.machines}
+
+
+def _everywhere(work: Callable[[Machine], None], machines: Sequence[Machine], what: str) -> None:
+    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+        jobs = {pool.submit(work, machine): machine for machine in machines}
+        for count, job in enumerate(concurrent.futures.as_completed(jobs), 1):
+            job.result()
+            say(f"{what} {count}/{len(machines)}: {jobs[job].name}")
+
+
+def first_boot(site: Site, machines: Sequence[Machine]) -> None:
+    """Boot machines through the Vagrantfile, two at a time, and pin their host keys."""
+    root = root_of(site)
+    env = os.environ | {
+        "VAGRANT_HOME": str(root / "home"),
+        "VAGRANT_DOTFILE_PATH": str(root / "dot"),
+        "VAGRANT_CWD": str(VAGRANT),
+        "VAGRANT_CHECKPOINT_DISABLE": "1",
+        "VAGRANT_DEFAULT_PROVIDER": "libvirt",
+        "VAGRANT_NO_COLOR": "1",
+        "SEKISHO_LAB_STATE": str(STATE),
+    }
+    for start in range(0, len(machines), WORKERS):
+        batch = machines[start : start + WORKERS]
+        names = [m.name for m in batch]
+        say(f"first boot {start + 1}-{start + len(batch)}/{len(machines)}: {' '.join(names)}")
+        words = inside(["vagrant", "up", "--provider", "libvirt", *names])
+        code = ssh.stream(words, env, root / "vagrant.log")
+        if code != 0:
+            raise LabError(f"vagrant up {' '.join(names)}: exit {code}; see {root}/vagrant.log")
+    say("reading the host keys from the consoles")
+    ssh.pin(machines)
+    _everywhere(lambda m: void(ssh.answer(m, timeout=120)), machines, "answers")
+
+
+def save(site: Site, name: str) -> None:
+    """Save all running machines, memory and disk, at one instant; an older ``name`` is replaced."""
+    if not name.replace("-", "").replace("_", "").isalnum():
+        raise LabError(f"a state's name is letters, digits, - and _; got {name!r}")
+    running = [m for m in site.machines if states(site)[m.name] == "running"]
+    if not running:
+        raise LabError("no machine runs; nothing to save")
+    for machine in running:
+        plugged = [
+            w
+            for w in virsh("qemu-monitor-command", "--hmp", machine.name, "info usb").split("\n")
+            if "Device" in w
+        ]
+        if plugged:
+            raise LabError(f"{machine.name}: unplug its USB devices first: {' '.join(plugged)}")
+    (root_of(site) / "saved" / f"{name}.json").unlink(missing_ok=True)
+    for machine in site.machines:
+        if states(site)[machine.name] != "absent":
+            virsh("snapshot-delete", machine.name, name, check=False)
+    for machine in running:
+        virsh("suspend", machine.name)
+    try:
+        _everywhere(
+            lambda m: void(virsh("snapshot-create-as", m.name, name, timeout=300)), running, "saved"
+        )
+    finally:
+        for machine in running:
+            virsh("resume", machine.name, check=False)
+    record = {"machines": [m.name for m in running], "time": int(time.time())}
+    known = ssh.KNOWN_HOSTS.read_text()
+    write_atomic(root_of(site) / "saved" / f"{name}.known_hosts", known)
+    write_atomic(root_of(site) / "saved" / f"{name}.json", json.dumps(record))
+
+
+def void(_value: object) -> None:
+    """Forget a value."""
+
+
+def restore(site: Site, name: str, only: Sequence[str] = ()) -> None:
+    """Bring machines back as they were saved, step their clocks and see that each answers."""
+    saved = saved_states(site)
+    if name not in saved:
+        raise LabError(f"no saved state {name!r}; there are: {' '.join(saved) or 'none'}")
+    machines = [m for m in site.machines if not only or m.name in only]
+    now = states(site)
+    ssh.forget_connections()
+    for machine in machines:
+        if now[machine.name] in {"running", "paused"}:
+            virsh("destroy", machine.name)
+    known = (root_of(site) / "saved" / f"{name}.known_hosts").read_text()
+    for place in (ssh.KNOWN_HOSTS, INVENTORY / "keys" / "known_hosts"):
+        write_atomic(place, known)
+    back = [m for m in machines if m.name in saved[name]]
+
+    def work(machine: Machine) -> None:
+        virsh("snapshot-revert", machine.name, name, "--running", timeout=300)
+        ssh.set_clock(machine)
+
+    _everywhere(work, back, "restored")
+
+
+def power_cut(name: str) -> None:
+    """Cut the power: QEMU is killed; neither the guest nor QEMU writes anything back."""
+    holder_id = holder.holder_pid()
+    if holder_id is None:
+        raise LabError("the lab is down")
+    pid = int(run(inside(["cat", f"/run/libvirt/qemu/{name}.pid"])).stdout)
+    run(inside(["kill", "-9", str(pid)]))
+    deadline = time.monotonic() + 20
+    while virsh("domstate", name) != "shut off":
+        if time.monotonic() > deadline:
+            raise LabError(f"{name}: still not off 20 s after the cut")
+        time.sleep(0.2)
+
+
+def power_on(site: Site, name: str) -> None:
+    """Press the power button of a machine that is off; see `wait` for its answer.
+
+    A machine that never ran (the terminal) is made through the Vagrantfile first.
+    """
+    machine = site.machine(name)
+    if states(site)[name] == "absent":
+        first_boot(site, [machine])
+    else:
+        virsh("start", name)
+
+
+def terminate_on_signals() -> None:
+    """Turn SIGTERM and SIGHUP into an exception, so that failure paths run."""
+
+    def stop(number: int, _frame: object) -> None:
+        raise LabError(f"stopped by {signal.Signals(number).name}")
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
