@@ -1,0 +1,214 @@
+"""`sekisho site`: prove the site model, draw it, and write what its machines need."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sekisho.edge.inventory import read_inventory
+from sekisho.errors import Problem, SekishoError
+from sekisho.site.invariants import check as check_site
+from sekisho.site.model import MANAGEMENT, Site
+from sekisho.site.parse import parse_site
+
+app = typer.Typer(
+    help="Prove the site model, draw it, write its machines' files.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Inventory = Annotated[Path, typer.Argument(help="The inventory's directory.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _load(inventory: Path, now: datetime) -> Site:
+    """Return a site that parsed and holds its invariants; SekishoError otherwise."""
+    site = parse_site(read_inventory(inventory))
+    problems = check_site(site, now=now.date())
+    if problems:
+        raise SekishoError(f"{inventory} is no sound site", tuple(problems))
+    return site
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def _problem(problem: Problem) -> dict[str, str]:
+    return {
+        "where": problem.where,
+        "key": problem.key,
+        "got": problem.got,
+        "expected": problem.expected,
+        "item": problem.item,
+        "hint": problem.hint,
+    }
+
+
+def _print(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+@app.command(
+    "check",
+    epilog="Examples:  sekisho site check inventory/lab  ·  "
+    "sekisho site check inventory/lab --json",
+)
+def check(inventory: Inventory, as_json: Json = False) -> None:
+    """Prove the site: every file parses, every invariant holds. Exit 0 sound, 3 not."""
+    started = datetime.now(UTC)
+    try:
+        site = _load(inventory, _now())
+    except SekishoError as failure:
+        if as_json:
+            _print({"sound": False, "problems": [_problem(one) for one in failure.problems]})
+        else:
+            sys.stderr.write(failure.diagnostics() + "\n")
+        raise typer.Exit(3) from None
+    took = (datetime.now(UTC) - started).total_seconds()
+    counts = {
+        "machines": len(site.machines),
+        "links": len(site.links),
+        "peers": len(site.peers),
+        "flows": len(site.flows),
+        "people": len(site.people),
+    }
+    if as_json:
+        _print({"sound": True, "site": site.name, "profile": site.profile, **counts})
+        return
+    listed = ", ".join(f"{count} {what}" for what, count in counts.items())
+    sys.stdout.write(f"{inventory}: sound ({listed}; {took:.2f} s)\n")
+
+
+@app.command(
+    "show",
+    epilog="Examples:  sekisho site show inventory/lab  ·  "
+    "sekisho site show inventory/lab --svg topology.svg --language ja",
+)
+def show(
+    inventory: Inventory,
+    svg: Annotated[
+        Path | None, typer.Option("--svg", help="Write a picture instead.", show_default=False)
+    ] = None,
+    language: Annotated[str, typer.Option(help="en, ja or both (SVG).")] = "both",
+    as_json: Json = False,
+) -> None:
+    """Draw the topology: who stands where, which links join them, which way data flows."""
+    from sekisho.site.picture import draw  # noqa: PLC0415 - only this command draws
+
+    site = _load(inventory, _now())
+    if svg is not None:
+        from sekisho.edge.policy_file import write_atomic  # noqa: PLC0415
+
+        if language not in ("en", "ja", "both"):
+            raise SekishoError(
+                "no such language", (Problem("--language", "", language, "en, ja or both"),)
+            )
+        write_atomic(svg, draw(site, language).encode(), 0o644)
+        sys.stdout.write(f"{svg}\n")
+        return
+    if as_json:
+        from sekisho.edge.render import known  # noqa: PLC0415
+
+        _print(known(site))
+        return
+    from sekisho.cli.site_table import print_site  # noqa: PLC0415
+
+    print_site(site)
+
+
+@app.command(
+    "keys",
+    epilog="Example:  sekisho site keys inventory/lab",
+)
+def keys(inventory: Inventory, as_json: Json = False) -> None:
+    """Make the site's keys in INVENTORY/pki (authority for TLS, policy signer); keep old ones."""
+    from sekisho.edge.pki import Pki  # noqa: PLC0415
+
+    now = _now()
+    site = _load(inventory, now)
+    made = Pki(inventory).make(site.name, now=now)
+    if as_json:
+        _print({"made": made})
+    elif made:
+        sys.stdout.write(f"made {', '.join(made)} in {inventory / 'pki'}\n")
+    else:
+        sys.stdout.write(f"{inventory / 'pki'}: every key is there\n")
+
+
+@app.command(
+    "enroll",
+    epilog="Example:  sekisho site enroll inventory/lab core-1 < core-1.csr.pem > core-1.crt.pem",
+)
+def enroll(
+    inventory: Inventory,
+    host: Annotated[str, typer.Argument(help="The machine that asks.", show_default=False)],
+) -> None:
+    """Sign a host's TLS request (PEM on standard input), certificate to standard output.
+
+    The certificate names the host and its management address, whatever the request wished for.
+    """
+    from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415
+
+    from sekisho.edge.pki import Pki, certificate_number  # noqa: PLC0415
+    from sekisho.site.sign import MAX_REQUEST, make_host_certificate, read_request  # noqa: PLC0415
+
+    now = _now()
+    site = _load(inventory, now)
+    machine = site.machines.get(host)
+    ours = machine.on(MANAGEMENT) if machine else None
+    if machine is None or ours is None:
+        raise SekishoError(
+            "cannot enroll",
+            (Problem(str(inventory), host, "no such machine", "a machine of hosts.yml"),),
+        )
+    public = read_request(sys.stdin.buffer.read(MAX_REQUEST + 1), host=host)
+    authority, key = Pki(inventory).authority()
+    certificate = make_host_certificate(
+        authority,
+        key,
+        public,
+        host=host,
+        address=ours.address,
+        now=now,
+        number=certificate_number(),
+    )
+    sys.stdout.write(certificate.public_bytes(Encoding.PEM).decode("ascii"))
+
+
+@app.command(
+    "render",
+    epilog="Examples:  sekisho site render inventory/lab --out build/lab  ·  "
+    "sekisho site render inventory/lab core-1 --out build/lab --json",
+)
+def render(
+    inventory: Inventory,
+    out: Annotated[Path, typer.Option("--out", help="Where to write.", show_default=False)],
+    hosts: Annotated[
+        list[str] | None, typer.Argument(help="Machines; all when none is named.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write each host's signed policy, nftables rules and network files below --out."""
+    from sekisho.edge.render import render as write  # noqa: PLC0415
+
+    now = _now()
+    site = _load(inventory, now)
+    signed = write(site, inventory, hosts or [], out, now=now)
+    if as_json:
+        _print(
+            {
+                entry.value["host"]: {"serial": entry.serial, "changed": entry.changed}
+                for entry in signed
+            }
+        )
+        return
+    for entry in signed:
+        state = "new policy" if entry.changed else "unchanged"
+        sys.stdout.write(f"{out / str(entry.value['host'])}: serial {entry.serial}, {state}\n")

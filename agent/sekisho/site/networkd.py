@@ -1,0 +1,75 @@
+"""A host's policy into systemd-networkd's files and the kernel's forwarding settings. Pure.
+
+Every interface is named by its MAC address and its name together: a card in another slot, or
+another card, gets no address. Nothing is learnt from the wire: no DHCP, no router advertisement,
+no link-local address, no LLMNR, mDNS or LLDP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_HEAD = "# Written by Sekisho from the site model; changes are overwritten.\n"
+FOLDER = "/etc/systemd/network"
+SYSCTL = "/etc/sysctl.d/61-sekisho-network.conf"
+
+
+def network_files(policy: Mapping[str, Any]) -> dict[str, str]:
+    """Return path → text of every file for the host's network.
+
+    The files sort before a box's own ``10-…`` files, so that they win.
+    """
+    found = {
+        f"{FOLDER}/05-sekisho-{name}.network": _network(name, entry, policy)
+        for name, entry in sorted(policy["interfaces"].items())
+    }
+    found[SYSCTL] = _sysctl(policy)
+    return found
+
+
+def _network(name: str, entry: Mapping[str, str], policy: Mapping[str, Any]) -> str:
+    lines = [
+        "[Match]",
+        f"MACAddress={entry['mac']}",
+        f"Name={name}",
+        "",
+        "[Link]",
+        "Multicast=no",
+        "RequiredForOnline=no",
+        "",
+        "[Network]",
+        f"Description=Sekisho {entry['link']} ({entry['purpose']})",
+        f"Address={entry['address']}",
+        "DHCP=no",
+        "LinkLocalAddressing=no",
+        "IPv6AcceptRA=no",
+        "LLMNR=no",
+        "MulticastDNS=no",
+        "LLDP=no",
+        "EmitLLDP=no",
+        "ConfigureWithoutCarrier=yes",
+    ]
+    for route in policy["routes"]:
+        if route["interface"] == name:
+            lines += ["", "[Route]", f"Destination={route['to']}", f"Gateway={route['via']}"]
+    return _HEAD + "\n".join(lines) + "\n"
+
+
+def sysctl_values(policy: Mapping[str, Any]) -> dict[str, str]:
+    """Return the kernel settings of the host's network: only gateways forward."""
+    return {
+        "net.ipv4.ip_forward": "1" if policy["role"] == "gateway" else "0",
+        # An interface answers for its own address only, and takes packets only where it would
+        # send the answer: the weak host model would join the links.
+        "net.ipv4.conf.all.arp_ignore": "2",
+        "net.ipv4.conf.all.arp_announce": "2",
+        "net.ipv4.conf.all.rp_filter": "1",
+        "net.ipv4.conf.default.rp_filter": "1",
+        # ICMP does not pass, so a smaller MTU on the carrier's line is found by probing.
+        "net.ipv4.tcp_mtu_probing": "1",
+    }
+
+
+def _sysctl(policy: Mapping[str, Any]) -> str:
+    return _HEAD + "".join(f"{key} = {value}\n" for key, value in sysctl_values(policy).items())
