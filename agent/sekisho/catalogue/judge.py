@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from sekisho.catalogue.model import (
     Verdict,
 )
 from sekisho.errors import printable
+
+_VALUELESS = frozenset({Op.PRESENT, Op.ABSENT, Op.EMPTY})
 
 
 class Unknown(Exception):  # noqa: N818 - a value's absence, not an error of ours
@@ -82,7 +84,7 @@ def _members(value: Any, what: str) -> list[str]:
         return [str(key) for key in value]
     if isinstance(value, (list, tuple, set, frozenset)):
         return [
-            entry if isinstance(entry, str) else json.dumps(entry, sort_keys=True)
+            entry if isinstance(entry, str) else json.dumps(entry, sort_keys=True, default=str)
             for entry in value
         ]
     raise Unknown(f"{what} is {type(value).__name__}, not a list")
@@ -98,52 +100,112 @@ def _number(value: Any, what: str) -> int:
 
 
 def compare(op: Op, observed: Any, expected: Any) -> tuple[bool, str]:
-    """Return whether ``observed`` meets ``expected``, and a short account of what is off."""
-    match op:
-        case Op.EQUALS:
-            return observed == expected, ""
-        case Op.NOT_EQUALS:
-            return observed != expected, ""
-        case Op.ONE_OF:
-            return observed in expected, ""
-        case Op.AT_LEAST:
-            return _number(observed, "observed") >= _number(expected, "expected"), ""
-        case Op.AT_MOST:
-            return _number(observed, "observed") <= _number(expected, "expected"), ""
-        case Op.MATCHES:
-            if not isinstance(observed, str):
-                raise Unknown(f"observed is {type(observed).__name__}, not text")
-            return re.fullmatch(expected, observed) is not None, ""
-        case Op.EMPTY:
-            if observed is None or not hasattr(observed, "__len__"):
-                raise Unknown(f"observed is {type(observed).__name__}, not a list")
-            return len(observed) == 0, ""
-        case Op.CONTAINS | Op.LACKS | Op.SUBSET_OF | Op.SAME_SET:
-            return _compare_sets(op, observed, expected)
-        case Op.PRESENT | Op.ABSENT:
-            raise Unknown(f"{op} compares no value")
+    """Return whether ``observed`` meets ``expected``, and a short account of what is off.
+
+    Raises:
+        Unknown: the two cannot be compared by ``op``: a wrong type, or nothing expected where
+            nothing would make every host pass.
+
+    """
+    comparer = _COMPARERS.get(op)
+    if comparer is None:
+        raise Unknown(f"{op} compares no value")
+    return comparer(observed, expected)
 
 
-def _compare_sets(op: Op, observed: Any, expected: Any) -> tuple[bool, str]:
-    have, want = set(_members(observed, "observed")), set(_members(expected, "expected"))
-    missing, extra = sorted(want - have), sorted(have - want)
-    match op:
-        case Op.CONTAINS:
-            return not missing, f"missing: {', '.join(missing)}"
-        case Op.LACKS:
-            there = sorted(want & have)
-            return not there, f"there: {', '.join(there)}"
-        case Op.SUBSET_OF:
-            return not extra, f"not allowed: {', '.join(extra)}"
-        case _:
-            return have == want, "; ".join(
-                part
-                for part in (
-                    f"missing: {', '.join(missing)}" if missing else "",
-                    f"not allowed: {', '.join(extra)}" if extra else "",
-                )
-                if part
-            )
+def same(observed: Any, expected: Any) -> bool:
+    """Return whether two JSON values are equal; ``true`` is not 1, at any depth."""
+    if isinstance(observed, bool) or isinstance(expected, bool):
+        return observed is expected
+    if isinstance(observed, Mapping) and isinstance(expected, Mapping):
+        return observed.keys() == expected.keys() and all(
+            same(observed[key], expected[key]) for key in observed
+        )
+    if isinstance(observed, (list, tuple)) and isinstance(expected, (list, tuple)):
+        return len(observed) == len(expected) and all(
+            same(one, other) for one, other in zip(observed, expected, strict=True)
+        )
+    return bool(observed == expected)
+
+
+def _one_of(observed: Any, expected: Any) -> tuple[bool, str]:
+    if not isinstance(expected, (list, tuple)):
+        raise Unknown(f"expected is {type(expected).__name__}, not a list")
+    return any(same(observed, choice) for choice in expected), ""
+
+
+def _matches(observed: Any, expected: Any) -> tuple[bool, str]:
+    for value, what in ((observed, "observed"), (expected, "expected")):
+        if not isinstance(value, str):
+            raise Unknown(f"{what} is {type(value).__name__}, not text")
+    try:
+        return re.fullmatch(expected, observed) is not None, ""
+    except re.error as bad:
+        raise Unknown(f"expected is no regular expression: {bad}") from None
+
+
+def _empty(observed: Any, _expected: Any) -> tuple[bool, str]:
+    if not isinstance(observed, (list, tuple, str, Mapping)):
+        raise Unknown(f"observed is {type(observed).__name__}, not a list")
+    return len(observed) == 0, ""
+
+
+def _sets(observed: Any, expected: Any) -> tuple[set[str], set[str]]:
+    return set(_members(observed, "observed")), set(_members(expected, "expected"))
+
+
+def _some(expected: set[str]) -> set[str]:
+    if not expected:
+        raise Unknown("nothing is expected, so every host would pass")
+    return expected
+
+
+def _list_of(label: str, members: set[str]) -> str:
+    return f"{label}: {', '.join(sorted(members))}" if members else ""
+
+
+def _contains(observed: Any, expected: Any) -> tuple[bool, str]:
+    have, want = _sets(observed, expected)
+    return _some(want) <= have, _list_of("missing", want - have)
+
+
+def _lacks(observed: Any, expected: Any) -> tuple[bool, str]:
+    have, unwanted = _sets(observed, expected)
+    return not _some(unwanted) & have, _list_of("there", unwanted & have)
+
+
+def _subset_of(observed: Any, expected: Any) -> tuple[bool, str]:
+    have, allowed = _sets(observed, expected)
+    return have <= allowed, _list_of("not allowed", have - allowed)
+
+
+def _same_set(observed: Any, expected: Any) -> tuple[bool, str]:
+    have, want = _sets(observed, expected)
+    off = (_list_of("missing", want - have), _list_of("not allowed", have - want))
+    return have == want, "; ".join(part for part in off if part)
+
+
+def _at_least(observed: Any, expected: Any) -> tuple[bool, str]:
+    return _number(observed, "observed") >= _number(expected, "expected"), ""
+
+
+def _at_most(observed: Any, expected: Any) -> tuple[bool, str]:
+    return _number(observed, "observed") <= _number(expected, "expected"), ""
+
+
+_COMPARERS: dict[Op, Callable[[Any, Any], tuple[bool, str]]] = {
+    Op.EQUALS: lambda observed, expected: (same(observed, expected), ""),
+    Op.NOT_EQUALS: lambda observed, expected: (not same(observed, expected), ""),
+    Op.ONE_OF: _one_of,
+    Op.AT_LEAST: _at_least,
+    Op.AT_MOST: _at_most,
+    Op.MATCHES: _matches,
+    Op.CONTAINS: _contains,
+    Op.LACKS: _lacks,
+    Op.SUBSET_OF: _subset_of,
+    Op.SAME_SET: _same_set,
+    Op.EMPTY: _empty,
+}
 
 
 def _show(value: Any) -> str:
@@ -151,45 +213,49 @@ def _show(value: Any) -> str:
     return printable(text, 240)
 
 
-def _judge_assertion(
-    assertion: Assertion, facts: HostFacts
-) -> tuple[Verdict, str, str]:  # verdict, expected, observed
-    label = f"{assertion.probe}:{'.'.join(assertion.key)}"
+def _judge_assertion(assertion: Assertion, facts: HostFacts) -> tuple[Verdict, str, str]:
+    """Return the verdict, what was expected and what was observed."""
+    wanted = f"{assertion.probe}:{'.'.join(assertion.key)} {assertion.op}"
     try:
         expected = _expected(assertion, facts.policy)
-        wanted = f"{label} {assertion.op}" + ("" if expected is None else f" {_show(expected)}")
+        if assertion.op not in _VALUELESS:
+            wanted += f" {_show(expected)}"
+        return _judge_fact(assertion, _fact(assertion.probe, facts), expected, wanted)
     except Unknown as reason:
-        return Verdict.ERROR, f"{label} {assertion.op}", f"could not tell: {reason}"
-    fact = facts.facts.get(assertion.probe)
+        return Verdict.ERROR, wanted, f"could not tell: {printable(str(reason), 400)}"
+
+
+def _fact(probe: str, facts: HostFacts) -> Any:
+    fact = facts.facts.get(probe)
     if fact is None:
-        return Verdict.ERROR, wanted, f"could not tell: probe {assertion.probe} gave no answer"
+        raise Unknown(f"probe {probe} gave no answer")
     if fact.error is not None:
-        return Verdict.ERROR, wanted, f"could not tell: {printable(fact.error, 240)}"
+        raise Unknown(fact.error)
+    return fact.value
+
+
+def _judge_fact(
+    assertion: Assertion, fact: Any, expected: Any, wanted: str
+) -> tuple[Verdict, str, str]:
     try:
-        observed = walk(fact.value, assertion.key)
-        there = True
+        observed = walk(fact, assertion.key)
     except Unknown as reason:
         if assertion.op is Op.ABSENT:
             return Verdict.PASS, wanted, "absent"
         if assertion.op is Op.PRESENT:
             return Verdict.FAIL, wanted, str(reason)
         if not assertion.has_missing:
-            return Verdict.ERROR, wanted, f"could not tell: {reason}"
-        observed, there = assertion.missing, False
-    if assertion.op is Op.ABSENT:
-        return Verdict.FAIL, wanted, _show(observed)
-    if assertion.op is Op.PRESENT:
-        return Verdict.PASS, wanted, _show(observed)
-    try:
-        good, account = compare(assertion.op, observed, expected)
-    except Unknown as reason:
-        return Verdict.ERROR, wanted, f"could not tell: {reason}"
-    seen = _show(observed) if there else f"{_show(observed)} (not set)"
-    return (
-        (Verdict.PASS if good else Verdict.FAIL),
-        wanted,
-        (seen if good or not account else account),
-    )
+            raise
+        observed, seen = assertion.missing, f"{_show(assertion.missing)} (not set)"
+    else:
+        seen = _show(observed)
+        if assertion.op in (Op.ABSENT, Op.PRESENT):
+            good = assertion.op is Op.PRESENT
+            return (Verdict.PASS if good else Verdict.FAIL), wanted, seen
+    good, account = compare(assertion.op, observed, expected)
+    if good:
+        return Verdict.PASS, wanted, seen
+    return Verdict.FAIL, wanted, printable(account, 400) if account else seen
 
 
 def judge(check: Check, facts: HostFacts) -> Finding:

@@ -45,6 +45,9 @@ _ITEM_KEYS = {
     "profiles": False,
 }
 _VALUELESS = {Op.PRESENT, Op.ABSENT, Op.EMPTY}
+_LISTS = {Op.ONE_OF, Op.CONTAINS, Op.LACKS, Op.SUBSET_OF, Op.SAME_SET}
+#: An empty list here would let every host pass ("all of nothing").
+_NEVER_EMPTY = {Op.ONE_OF, Op.CONTAINS, Op.LACKS}
 
 
 class _Reader:
@@ -139,7 +142,7 @@ def _assertion(reader: _Reader, key: str, raw: Any, probes: frozenset[str]) -> A
     before = len(reader.problems)
     if raw.get("where") not in ("disk", "runtime"):
         reader.wrong(f"{key}.where", raw.get("where"), "disk or runtime")
-    if raw.get("probe") not in probes:
+    if not isinstance(raw.get("probe"), str) or raw["probe"] not in probes:
         reader.wrong(f"{key}.probe", raw.get("probe"), "the name of a probe")
     path = raw.get("key")
     if isinstance(path, str):
@@ -147,20 +150,11 @@ def _assertion(reader: _Reader, key: str, raw: Any, probes: frozenset[str]) -> A
     if not isinstance(path, list) or not all(isinstance(part, str) for part in path):
         reader.wrong(f"{key}.key", path, "a dotted path, or a list of keys")
         path = []
-    if raw.get("op") not in set(Op):
+    op = next((known for known in Op if known.value == raw.get("op")), None)
+    if op is None:
         reader.wrong(f"{key}.op", raw.get("op"), f"one of {', '.join(Op)}")
         return None
-    op = Op(raw["op"])
-    value = raw.get("value")
-    if (op in _VALUELESS) == ("value" in raw):
-        reader.wrong(f"{key}.value", value, "no value" if op in _VALUELESS else "a value")
-    if isinstance(value, dict) and set(value) == {"policy"}:
-        value = PolicyValue(tuple(str(value["policy"]).split(".")))
-    if op is Op.MATCHES and not isinstance(value, PolicyValue):
-        try:
-            re.compile(str(value))
-        except re.error as bad:
-            reader.wrong(f"{key}.value", value, f"a regular expression ({bad})")
+    value = _value(reader, f"{key}.value", op, raw)
     if len(reader.problems) > before:
         return None
     return Assertion(
@@ -172,6 +166,30 @@ def _assertion(reader: _Reader, key: str, raw: Any, probes: frozenset[str]) -> A
         missing=raw.get("missing"),
         has_missing="missing" in raw,
     )
+
+
+def _value(reader: _Reader, key: str, op: Op, raw: Mapping[str, Any]) -> Any:
+    """Return the expected value; wrong for its comparison is a problem, not a verdict later."""
+    value = raw.get("value")
+    if (op in _VALUELESS) == ("value" in raw):
+        reader.wrong(key, value, "no value" if op in _VALUELESS else "a value")
+        return None
+    if isinstance(value, dict) and set(value) == {"policy"}:
+        return PolicyValue(tuple(str(value["policy"]).split(".")))
+    if op in _LISTS and (not isinstance(value, (list, dict)) or (not value and op in _NEVER_EMPTY)):
+        reader.wrong(key, value, "a list with something in it")
+    if op in (Op.AT_LEAST, Op.AT_MOST) and (isinstance(value, bool) or not _is_number(value)):
+        reader.wrong(key, value, "a number")
+    if op is Op.MATCHES:
+        try:
+            re.compile(value if isinstance(value, str) else "(")
+        except re.error as bad:
+            reader.wrong(key, value, f"a regular expression ({bad})")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) or (isinstance(value, str) and value.lstrip("-").isdecimal())
 
 
 def parse_item(name: str, raw: Any) -> tuple[Item | None, list[Problem]]:

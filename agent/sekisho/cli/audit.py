@@ -2,32 +2,48 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sekisho import __version__
-from sekisho.edge.catalogue_files import load_catalogue
+from sekisho.catalogue.compiled import Sources, compile_catalogue
+from sekisho.edge.catalogue_files import load_sources, parse_sources
 from sekisho.errors import Problem, SekishoError, printable
-from sekisho.evidence.report import AuditRun, HostRecord, as_json, judge_run, needed_probes
+from sekisho.evidence.report import (
+    AuditRun,
+    HostRecord,
+    Judged,
+    as_json,
+    judge_run,
+    needed_probes,
+)
 from sekisho.evidence.summary import KINDS
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
 LOCAL_POLICY = Path("/etc/sekisho/policy.json")
-_MAX_POLICY_BYTES = 8 * 1024 * 1024
+MAX_POLICY_BYTES = 8 * 1024 * 1024
 TOOL = f"sekisho {__version__}"
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command()
-def audit(
+@app.callback(invoke_without_command=True)
+def audit(  # noqa: PLR0913 - the options of a command
+    context: typer.Context,
     *,
     local: Annotated[bool, typer.Option("--local", help="Judge this machine.")] = False,
+    inventory: Annotated[
+        Path | None, typer.Option("-i", "--inventory", help="Judge the site of this inventory.")
+    ] = None,
+    host: Annotated[list[str] | None, typer.Option(help="Only this host (repeatable).")] = None,
     item: Annotated[
         list[str] | None, typer.Option(help="Only this item, such as 6-iv-a (repeatable).")
     ] = None,
@@ -37,7 +53,25 @@ def audit(
         typer.Option(help="Only this kind of evidence: machine, exercise, attested (repeatable)."),
     ] = None,
     policy: Annotated[
-        Path | None, typer.Option(help="Site policy to judge this machine by (JSON).")
+        Path | None, typer.Option(help="With --local: the policy to judge by (JSON).")
+    ] = None,
+    user: Annotated[str, typer.Option(help="Account on the hosts.")] = "auditor",
+    key: Annotated[
+        Path | None, typer.Option(help="The auditor's SSH key; default <inventory>/keys/auditor.")
+    ] = None,
+    known_hosts: Annotated[
+        Path | None,
+        typer.Option(help="Pinned host keys; default <inventory>/keys/known_hosts."),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=1, max=3600, help="Seconds one host may take.")
+    ] = 120,
+    jobs: Annotated[int, typer.Option(min=1, max=256, help="Hosts asked at once.")] = 16,
+    out: Annotated[
+        Path | None, typer.Option(help="Write an evidence bundle below this folder.")
+    ] = None,
+    sign_key: Annotated[
+        Path | None, typer.Option(help="Sign the bundle with this P-384 key (see keygen).")
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours.")] = False,
@@ -46,53 +80,127 @@ def audit(
 
     Exit code: 0 compliant, 1 breach found, 2 could not tell, 3 usage or configuration.
     """
-    if not local:
-        raise SekishoError("say --local or -i INVENTORY")
+    if context.invoked_subcommand is not None:
+        return 0
+    if local == (inventory is not None):
+        raise SekishoError("say either --local or -i INVENTORY")
     kinds = _kinds(evidence)
-    catalogue = load_catalogue(items=item or (), checks=check or ())
-    run = _local_run(needed_probes(catalogue), policy, kinds)
+    sources = load_sources(items=item or (), checks=check or ())
+    catalogue = parse_sources(sources)
+    signer = _signer(sign_key, out)
+    if inventory is None:
+        run = local_run(needed_probes(catalogue), policy, kinds)
+    else:
+        from sekisho.cli.audit_progress import Progress  # noqa: PLC0415
+        from sekisho.cli.audit_site import SiteOptions, site_run  # noqa: PLC0415 - Paramiko
+
+        options = SiteOptions(
+            inventory=inventory,
+            hosts=tuple(host or ()),
+            user=user,
+            key=key or inventory / "keys" / "auditor",
+            known_hosts=known_hosts or inventory / "keys" / "known_hosts",
+            timeout=timeout,
+            jobs=jobs,
+        )
+        with Progress(show=sys.stderr.isatty(), color=not no_color) as progress:
+            run = site_run(options, needed_probes(catalogue), kinds, TOOL, progress)
     judged = judge_run(catalogue, run)
     if json_:
-        sys.stdout.write(json.dumps(as_json(catalogue, run, judged), ensure_ascii=False) + "\n")
+        told = json.dumps(as_json(catalogue, run, judged), ensure_ascii=False, indent=1)
+        sys.stdout.write(told + "\n")
     else:
         from sekisho.cli.audit_table import console, print_report  # noqa: PLC0415 - rich is slow
 
         print_report(console(color=not no_color), catalogue, run, judged)
+    if out is not None:
+        where = write_evidence(sources, run, judged, out=out, signer=signer)
+        unsigned = "" if signer is not None else " (unsigned 署名なし)"
+        sys.stderr.write(f"evidence bundle 証拠: {where}{unsigned}\n")
     return judged.exit_code
 
 
+@app.command()
+def keygen(
+    path: Annotated[Path, typer.Argument(help="Where the new private key goes (0600).")],
+) -> int:
+    """Make a P-384 key for signing evidence; its public half goes to PATH.pub.pem."""
+    from sekisho.edge.bundle_io import read_public_key, write_keypair  # noqa: PLC0415
+    from sekisho.evidence.signing import fingerprint_of  # noqa: PLC0415
+
+    public = write_keypair(path)
+    sys.stdout.write(f"{public}\n{fingerprint_of(read_public_key(public))}\n")
+    return 0
+
+
+def write_evidence(
+    sources: Sources,
+    run: AuditRun,
+    judged: Judged,
+    *,
+    out: Path,
+    signer: EllipticCurvePrivateKey | None,
+) -> Path:
+    """Write the audit's evidence bundle below ``out`` and return its folder."""
+    from sekisho.edge.bundle_io import public_key_of, write_bundle  # noqa: PLC0415
+    from sekisho.evidence.bundle import make_bundle  # noqa: PLC0415
+
+    bundle = make_bundle(
+        parse_sources(sources),
+        compile_catalogue(sources),
+        run,
+        judged,
+        signer=public_key_of(signer) if signer is not None else None,
+    )
+    return write_bundle(bundle, out, signer)
+
+
+def _signer(sign_key: Path | None, out: Path | None) -> EllipticCurvePrivateKey | None:
+    if sign_key is None:
+        return None
+    if out is None:
+        raise SekishoError("--sign-key signs a bundle: say --out DIR too")
+    from sekisho.edge.bundle_io import read_signing_key  # noqa: PLC0415
+
+    return read_signing_key(sign_key)
+
+
 def _kinds(evidence: list[str] | None) -> tuple[str, ...]:
-    wrong = [kind for kind in evidence or () if kind not in KINDS]
+    wrong = tuple(
+        Problem("--evidence", "", printable(kind), f"one of {', '.join(KINDS)}")
+        for kind in evidence or ()
+        if kind not in KINDS
+    )
     if wrong:
-        raise SekishoError(
-            "no such kind of evidence",
-            tuple(
-                Problem("--evidence", "", printable(k), f"one of {', '.join(KINDS)}") for k in wrong
-            ),
-        )
+        raise SekishoError("no such kind of evidence", wrong)
     return tuple(kind for kind in KINDS if not evidence or kind in evidence)
 
 
-def _local_run(probes: tuple[str, ...], policy: Path | None, kinds: tuple[str, ...]) -> AuditRun:
+def local_run(probes: tuple[str, ...], policy: Path | None, kinds: tuple[str, ...]) -> AuditRun:
+    """Collect this machine's facts and return them as a run of one host."""
     from sekisho.edge.collect import collect  # noqa: PLC0415 - a site's audit does not need it
+    from sekisho.evidence.bundle import HOST_NAME  # noqa: PLC0415
     from sekisho.probes.registry import registry  # noqa: PLC0415
 
     known = registry()
     expectations = read_policy(policy)
-    started = _now()
+    started = now_text()
     raw = collect(known[name] for name in probes)
+    told = expectations.get("host") if expectations else None
+    name = told if isinstance(told, str) else os.uname().nodename
     host = HostRecord(
-        name=printable(os.uname().nodename, 64),
+        name=name if HOST_NAME.fullmatch(name) else "localhost",
         raw=raw,
         policy=expectations,
         milliseconds=int(raw["milliseconds"]),
     )
+    profile = expectations.get("profile") if expectations else None
     return AuditRun(
         mode="local",
         site=str(expectations.get("site", "")) if expectations else "",
-        profile=expectations.get("profile") if expectations else None,
+        profile=profile if isinstance(profile, str) else None,
         started=started,
-        finished=_now(),
+        finished=now_text(),
         tool=TOOL,
         hosts=(host,),
         kinds=kinds,
@@ -100,23 +208,27 @@ def _local_run(probes: tuple[str, ...], policy: Path | None, kinds: tuple[str, .
 
 
 def read_policy(policy: Path | None) -> dict[str, Any] | None:
-    """Return the policy told, or this machine's own, or None when nothing is configured."""
-    path = policy
-    if path is None:
-        if not LOCAL_POLICY.exists():
-            return None
-        path = LOCAL_POLICY
+    """Return the policy told, or this machine's own, or None when nothing is configured.
+
+    Raises:
+        SekishoError: the policy that was told cannot be read, or any policy is garbled.
+
+    """
+    path = LOCAL_POLICY if policy is None else policy
     try:
         with path.open("rb") as handle:
-            data = handle.read(_MAX_POLICY_BYTES + 1)
-        if len(data) > _MAX_POLICY_BYTES:
-            raise ValueError(f"more than {_MAX_POLICY_BYTES} bytes")
-        value = json.loads(data)
-    except PermissionError:
-        if policy is None:
+            data = handle.read(MAX_POLICY_BYTES + 1)
+    except OSError as bad:
+        if policy is None:  # nothing configured, or not ours to read: judged without
             return None
-        raise _bad_policy(path, "permission denied") from None
-    except (OSError, ValueError, RecursionError) as bad:
+        raise _bad_policy(path, bad.strerror or "unreadable") from None
+    if len(data) > MAX_POLICY_BYTES:
+        raise _bad_policy(path, f"more than {MAX_POLICY_BYTES} bytes")
+    from sekisho.evidence.wire import strict_json  # noqa: PLC0415
+
+    try:
+        value = strict_json(data)
+    except ValueError as bad:
         raise _bad_policy(path, printable(str(bad))) from None
     if not isinstance(value, dict) or value.get("schema") != 1:
         raise _bad_policy(path, "another schema")
@@ -130,5 +242,6 @@ def _bad_policy(path: Path, got: str) -> SekishoError:
     )
 
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def now_text() -> str:
+    """Return the time as the reports write it: RFC 3339, UTC, seconds."""
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

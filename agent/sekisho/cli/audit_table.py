@@ -42,6 +42,8 @@ def print_report(
     """Print head, table by item, what is off with its remedy, and the counts."""
     screen.print(_head(catalogue, run))
     screen.print(_table(judged.rows))
+    for line in run.site_problems:
+        screen.print(Text(f"site model: {line}", style="bold red"))
     for host in run.hosts:
         if host.reason is not None:
             screen.print(Text(f"{host.name}: {printable(host.reason, 300)}", style="yellow"))
@@ -79,7 +81,7 @@ def _word(verdict: Verdict) -> Text:
 
 def _cell(row: Row, kind: str) -> Text:
     if kind not in row.kinds:
-        return Text("–", style="dim")
+        return Text("-", style="dim")
     if kind in row.missing:
         return Text("none 無", style="yellow")
     verdict = row.kinds[kind]

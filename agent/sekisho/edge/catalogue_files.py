@@ -64,11 +64,22 @@ def load_catalogue(
         SekishoError: nothing found, a file that is not in order, an item or check that is unknown.
 
     """
-    where = path if path is not None else find_catalogue()
-    sources = read_sources(where)
+    return parse_sources(load_sources(path, items=items, checks=checks))
+
+
+def load_sources(
+    path: Path | None = None, *, items: Iterable[str] = (), checks: Iterable[str] = ()
+) -> Sources:
+    """Return the raw items and checks, whole or in part; see `load_catalogue`."""
+    sources = read_sources(path if path is not None else find_catalogue())
     wanted_items, wanted_checks = tuple(items), tuple(checks)
     if wanted_items or wanted_checks:
-        sources = sources.only(wanted_items, wanted_checks)
+        return sources.only(wanted_items, wanted_checks)
+    return sources
+
+
+def parse_sources(sources: Sources) -> Catalogue:
+    """Return the catalogue of raw items and checks; raise `SekishoError` with every problem."""
     return parse_catalogue(
         {name: load() for name, load in sources.items.items()},
         {name: load() for name, load in sources.checks.items()},

@@ -29,7 +29,8 @@ class HostRecord:
         policy: the expectations to judge by; None when there are none.
         reason: why there are no raw facts; None when there are.
         fingerprint: SHA-256 fingerprint of the host key it was reached with; None for local.
-        seconds: how long it took, in milliseconds.
+        collector: version of the collector that read the facts; None when it is this tool's.
+        milliseconds: how long it took.
 
     """
 
@@ -38,6 +39,7 @@ class HostRecord:
     policy: Mapping[str, Any] | None = None
     reason: str | None = None
     fingerprint: str | None = None
+    collector: str | None = None
     milliseconds: int = 0
 
     def as_facts(self, probes: Sequence[str]) -> HostFacts:
@@ -65,6 +67,7 @@ class HostRecord:
             "answered": self.raw is not None and self.reason is None,
             "reason": self.reason,
             "fingerprint": self.fingerprint,
+            "collector": self.collector,
             "milliseconds": self.milliseconds,
         }
 
@@ -82,6 +85,7 @@ class AuditRun:
     hosts: tuple[HostRecord, ...]
     kinds: tuple[str, ...] = KINDS
     flow_modes: tuple[str, ...] = ()
+    site_problems: tuple[str, ...] = ()  # invariants the site model itself breaks
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ def judge_run(catalogue: Catalogue, run: AuditRun) -> Judged:
     return Judged(
         rows=tuple(table),
         findings=tuple(findings),
-        exit_code=exit_code(row.verdict for row in table),
+        exit_code=1 if run.site_problems else exit_code(row.verdict for row in table),
     )
 
 
@@ -124,6 +128,7 @@ def as_json(catalogue: Catalogue, run: AuditRun, judged: Judged) -> dict[str, An
         "site": run.site,
         "profile": run.profile,
         "flow_modes": list(run.flow_modes),
+        "site_problems": list(run.site_problems),
         "kinds": list(run.kinds),
         "started": run.started,
         "finished": run.finished,

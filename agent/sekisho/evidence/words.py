@@ -85,3 +85,88 @@ CAVEATS: tuple[dict[str, str], ...] = (
         ),
     },
 )
+
+#: What the kinds of evidence mean.
+KIND_NOTES: dict[str, dict[str, str]] = {
+    "machine": {
+        "en": "A check read the state of the host, on disk and at run time.",
+        "ja": "確認プログラムがディスク上と実行時の状態を読み取った。",
+    },
+    "exercise": {
+        "en": "An attack was tried on purpose and failed; the record says when and how.",
+        "ja": "意図的に攻撃を試み、失敗した。いつ、どう試みたかの記録がある。",
+    },
+    "attested": {
+        "en": "A person signed a statement that expires.",
+        "ja": "期限のある証明に担当者が署名した。",
+    },
+}
+
+#: What a mode of the one-way hop leaves open; named in every report that has it.
+MODE_NOTES: dict[str, dict[str, str]] = {
+    "one-way-tcp": {
+        "en": "This site moves data in mode one-way-tcp: acknowledgements without payload go back.",
+        "ja": "このサイトの方式は one-way-tcp である。データを伴わない確認応答が戻る。",
+    },
+    "diode": {
+        "en": "This site moves data in mode diode: no packet goes back.",
+        "ja": "このサイトの方式は diode である。戻りパケットは無い。",
+    },
+}
+
+#: Headings and labels of the report.
+HEADINGS: dict[str, dict[str, str]] = {
+    "title": {"en": "Article 6 gap report", "ja": "第6条 適合状況報告"},
+    "site": {"en": "Judged", "ja": "対象"},
+    "profile": {"en": "Profile", "ja": "区分"},
+    "time": {"en": "Time (UTC)", "ja": "実施時刻"},
+    "answered": {"en": "Hosts that answered", "ja": "応答した機械"},
+    "modes": {"en": "Modes of the one-way hop", "ja": "一方向転送の方式"},
+    "tool": {"en": "Tool", "ja": "ツール"},
+    "catalogue": {"en": "Catalogue (SHA-256)", "ja": "カタログ"},
+    "evidence": {"en": "Kinds of evidence asked for", "ja": "求めた証拠の種類"},
+    "summary": {"en": "Summary", "ja": "要約"},
+    "items": {"en": "Items", "ja": "項目"},
+    "findings": {"en": "Machine findings", "ja": "機械の所見"},
+    "site_problems": {"en": "The site model breaks its own rules", "ja": "サイトモデルの違反"},
+    "read": {"en": "Read this first", "ja": "はじめに"},
+    "table": {"en": "Items of the regulation", "ja": "項目別の判定"},
+    "item": {"en": "Item", "ja": "項"},
+    "asks": {"en": "What it asks for", "ja": "内容"},
+    "verdict": {"en": "Verdict", "ja": "判定"},
+    "reading": {"en": "Our reading", "ja": "解釈"},
+    "matrix": {"en": "Items by host", "ja": "機械別の判定"},
+    "matrix_note": {
+        "en": "Machine evidence only: checks passed of checks that apply; colour is the worst.",
+        "ja": "機械の証拠のみ。適用される確認のうち適合した数。色は最も悪い判定。",
+    },
+    "breaches": {"en": "Breaches and their remedies", "ja": "不適合と是正"},
+    "no_breach": {"en": "No machine check found a breach.", "ja": "機械の確認で不適合は無い。"},
+    "unknown": {"en": "What could not be told", "ja": "判定できなかったもの"},
+    "gaps": {"en": "What stays open", "ja": "残る課題"},
+    "gaps_note": {
+        "en": "Known limits of this project for each item, whatever the verdict.",
+        "ja": "判定にかかわらず、本プロジェクトの既知の限界。",
+    },
+    "status": {"en": "Status", "ja": "状態"},
+    "open": {"en": "Open", "ja": "残り"},
+    "hosts": {"en": "Hosts", "ja": "機械一覧"},
+    "host": {"en": "Host", "ja": "機械"},
+    "role": {"en": "Role", "ja": "役割"},
+    "answer": {"en": "Answer", "ja": "応答"},
+    "whole": {"en": "whole", "ja": "全て受領"},
+    "fingerprint": {"en": "Host key reached", "ja": "ホスト鍵"},
+    "collector": {"en": "Collector", "ja": "収集器"},
+    "took": {"en": "Took", "ja": "所要"},
+    "reason": {"en": "Reason", "ja": "理由"},
+    "checks": {"en": "Checks", "ja": "確認項目"},
+    "expected": {"en": "Expected", "ja": "期待"},
+    "observed": {"en": "Observed", "ja": "実際"},
+    "remedy": {"en": "Remedy", "ja": "是正"},
+    "by_hand": {"en": "By hand", "ja": "手作業での確認"},
+    "method": {"en": "Evidence and how to check it", "ja": "証拠とその検証"},
+    "again": {
+        "en": "Anybody can judge the raw facts of this bundle again, offline:",
+        "ja": "この束の生の事実は誰でもオフラインで判定し直せる:",
+    },
+}

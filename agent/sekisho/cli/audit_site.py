@@ -1,0 +1,119 @@
+"""A whole site's audit: expectations from the site model, facts over SSH."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from sekisho.edge.inventory import read_inventory
+from sekisho.edge.pinned_keys import read_pinned
+from sekisho.edge.ssh_audit import Access, Reply, Target, audit_hosts, load_key
+from sekisho.errors import Problem, SekishoError, printable
+from sekisho.evidence.report import AuditRun, HostRecord
+from sekisho.site.compile import compile_host
+from sekisho.site.invariants import check
+from sekisho.site.model import Site
+from sekisho.site.parse import parse_site
+
+
+@dataclass(frozen=True, slots=True)
+class SiteOptions:
+    """What the command line said."""
+
+    inventory: Path
+    hosts: tuple[str, ...]
+    user: str
+    key: Path
+    known_hosts: Path
+    timeout: float
+    jobs: int
+
+
+class Watcher(Protocol):
+    """Who is told how far the audit is."""
+
+    def begin(self, total: int) -> None:
+        """Say how many hosts there are."""
+
+    def done(self, reply: Reply) -> None:
+        """Say that one host is done."""
+
+
+def site_run(  # noqa: PLR0913 - clock and watcher are the edges
+    options: SiteOptions,
+    probes: tuple[str, ...],
+    kinds: tuple[str, ...],
+    tool: str,
+    watcher: Watcher,
+    *,
+    clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+) -> AuditRun:
+    """Ask the site's hosts for their facts and return them with what is expected of each.
+
+    Raises:
+        SekishoError: the inventory, the key or the pinned host keys are not in order, or a host
+            was named that the site does not have. What a host does never raises.
+
+    """
+    started = clock()
+    site = parse_site(read_inventory(options.inventory))
+    off = check(site, now=started.date())
+    chosen = _chosen(site, options.hosts)
+    policies = {name: compile_host(site, name, serial=0, issued=started) for name in chosen}
+    access = Access(
+        user=options.user,
+        key=load_key(options.key),
+        pinned=read_pinned(options.known_hosts),
+        timeout=options.timeout,
+    )
+    targets = [Target(name, str(policies[name]["management"]["address"])) for name in chosen]
+    replies: list[Reply] = []
+    if probes:
+        watcher.begin(len(targets))
+        replies = audit_hosts(targets, probes, access, jobs=options.jobs, done=watcher.done)
+    return AuditRun(
+        mode="ssh",
+        site=site.name,
+        profile=site.profile,
+        started=_text(started),
+        finished=_text(clock()),
+        tool=tool,
+        hosts=tuple(record(reply, policies[reply.target.name]) for reply in replies),
+        kinds=kinds,
+        flow_modes=tuple(sorted({flow["mode"] for p in policies.values() for flow in p["flows"]})),
+        site_problems=tuple(printable(problem.line(), 400) for problem in off),
+    )
+
+
+def record(reply: Reply, policy: dict[str, Any]) -> HostRecord:
+    """Return what is known of one host after it was asked."""
+    response = reply.response
+    return HostRecord(
+        name=reply.target.name,
+        raw=response.raw if response is not None else None,
+        policy=policy,
+        reason=reply.reason,
+        fingerprint=reply.fingerprint,
+        collector=response.collector if response is not None else None,
+        milliseconds=reply.milliseconds,
+    )
+
+
+def _chosen(site: Site, hosts: tuple[str, ...]) -> list[str]:
+    unknown = [name for name in hosts if name not in site.machines]
+    if unknown:
+        raise SekishoError(
+            "the site has no such host",
+            tuple(
+                Problem("--host", "", printable(name), f"one of {', '.join(site.machines)}")
+                for name in unknown
+            ),
+        )
+    return [name for name in site.machines if not hosts or name in hosts]
+
+
+def _text(moment: dt.datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,250 @@
+"""An evidence bundle: everything an audit saw and used, so that anybody can judge it again. Pure.
+
+A bundle is a folder of canonical JSON files, a report, a manifest with the SHA-256 of every file,
+and a signature over the manifest:
+
+    MANIFEST.json        names, digests and sizes of all other files
+    MANIFEST.sig         ECDSA P-384 / SHA-384 over MANIFEST.json (DER); missing: unsigned
+    signer.pub.pem       the public key of the signer (who he is, the reader must know)
+    run.json             mode, site, times, tool, and every host: reason or fingerprint
+    catalogue.json       the compiled catalogue that was judged by
+    policies/HOST.json   the expectations of each host
+    facts/HOST.json      the raw facts of each host, as it sent them
+    findings.json        the report: items, counts, findings
+    report.html          the same for people
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sekisho.canonical import canonical
+from sekisho.catalogue.model import Catalogue
+from sekisho.evidence.html import render
+from sekisho.evidence.report import AuditRun, HostRecord, Judged, as_json, judge_run
+from sekisho.evidence.summary import KINDS
+
+SCHEMA = 1
+KIND = "sekisho-evidence"
+MANIFEST = "MANIFEST.json"
+SIGNATURE = "MANIFEST.sig"
+SIGNER = "signer.pub.pem"
+FIXED = ("catalogue.json", "findings.json", "report.html", "run.json")
+HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
+FILE_NAME = re.compile(r"(facts|policies)/(" + HOST_NAME.pattern + r")\.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle ready to write: every file but the signature, and the manifest to sign."""
+
+    name: str
+    files: Mapping[str, bytes]
+    manifest: bytes
+
+
+def make_bundle(
+    catalogue: Catalogue,
+    compiled: bytes,
+    run: AuditRun,
+    judged: Judged,
+    *,
+    signer: bytes | None = None,
+) -> Bundle:
+    """Return the bundle of an audit.
+
+    Args:
+        catalogue: the catalogue judged by.
+        compiled: its compiled form; `parse_catalogue` of it gives ``catalogue`` again.
+        run: the hosts with their raw facts and policies.
+        judged: what `judge_run(catalogue, run)` gave.
+        signer: the signer's public key (PEM) when the manifest is going to be signed.
+
+    """
+    files: dict[str, bytes] = {
+        "run.json": canonical(run_as_json(run)),
+        "catalogue.json": compiled,
+        "findings.json": canonical(as_json(catalogue, run, judged)),
+        "report.html": render(catalogue, run, judged).encode(),
+    }
+    for host in run.hosts:
+        if host.raw is not None:
+            files[f"facts/{host.name}.json"] = canonical(
+                {"schema": SCHEMA, "host": host.name, "raw": host.raw}
+            )
+        if host.policy is not None:
+            files[f"policies/{host.name}.json"] = canonical(dict(host.policy))
+    if signer is not None:
+        files[SIGNER] = signer
+    return Bundle(name=bundle_name(run), files=files, manifest=manifest_of(run, files))
+
+
+def bundle_name(run: AuditRun) -> str:
+    """Return the folder's name: ``evidence-<site>-<UTC time>``."""
+    site = run.site or (run.hosts[0].name if run.hosts else "local")
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", site)[:64]
+    return f"evidence-{safe}-{run.finished.replace(':', '').replace('-', '')}"
+
+
+def manifest_of(run: AuditRun, files: Mapping[str, bytes]) -> bytes:
+    """Return the manifest over ``files``."""
+    return canonical(
+        {
+            "schema": SCHEMA,
+            "kind": KIND,
+            "site": run.site,
+            "created": run.finished,
+            "tool": run.tool,
+            "files": {
+                name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+                for name, data in files.items()
+            },
+        }
+    )
+
+
+def run_as_json(run: AuditRun) -> dict[str, Any]:
+    """Return the run without facts and policies (they have files of their own)."""
+    return {
+        "schema": SCHEMA,
+        "mode": run.mode,
+        "site": run.site,
+        "profile": run.profile,
+        "started": run.started,
+        "finished": run.finished,
+        "tool": run.tool,
+        "kinds": list(run.kinds),
+        "flow_modes": list(run.flow_modes),
+        "site_problems": list(run.site_problems),
+        "hosts": [
+            {
+                "name": host.name,
+                "reason": host.reason,
+                "fingerprint": host.fingerprint,
+                "collector": host.collector,
+                "milliseconds": host.milliseconds,
+                "facts": host.raw is not None,
+                "policy": host.policy is not None,
+            }
+            for host in run.hosts
+        ],
+    }
+
+
+class BadBundleError(Exception):
+    """A bundle's file does not hold what it should; the message says what."""
+
+
+def run_from_json(raw: Any, facts: Mapping[str, Any], policies: Mapping[str, Any]) -> AuditRun:
+    """Return the run of a bundle; raise `BadBundleError` for anything missing or odd.
+
+    Args:
+        raw: the value of ``run.json``.
+        facts: host → value of ``facts/HOST.json``.
+        policies: host → value of ``policies/HOST.json``.
+
+    """
+    value = _mapping(raw, "run.json")
+    if value.get("schema") != SCHEMA:
+        raise BadBundleError(
+            f"run.json has schema {value.get('schema')!r}; this tool knows {SCHEMA}"
+        )
+    hosts = [
+        _host(_mapping(entry, "run.json: host"), facts, policies)
+        for entry in _list(value.get("hosts"), "run.json: hosts")
+    ]
+    names = [host.name for host in hosts]
+    if len(set(names)) != len(names):
+        raise BadBundleError("run.json names a host twice")
+    for kind, there in (("facts", facts), ("policies", policies)):
+        for name in sorted(set(there) - set(names)):
+            raise BadBundleError(f"{kind}/{name}.json belongs to no host of run.json")
+    kinds = tuple(_list(value.get("kinds"), "run.json: kinds"))
+    if not kinds or not set(kinds) <= set(KINDS):
+        raise BadBundleError("run.json: kinds are not known")
+    return AuditRun(
+        mode=_text(value.get("mode"), "run.json: mode"),
+        site=_text(value.get("site"), "run.json: site"),
+        profile=_text_or_none(value.get("profile"), "run.json: profile"),
+        started=_text(value.get("started"), "run.json: started"),
+        finished=_text(value.get("finished"), "run.json: finished"),
+        tool=_text(value.get("tool"), "run.json: tool"),
+        hosts=tuple(hosts),
+        kinds=kinds,
+        flow_modes=tuple(
+            _text(mode, "run.json: flow_modes")
+            for mode in _list(value.get("flow_modes"), "run.json: flow_modes")
+        ),
+        site_problems=tuple(
+            _text(line, "run.json: site_problems")
+            for line in _list(value.get("site_problems"), "run.json: site_problems")
+        ),
+    )
+
+
+def _host(
+    entry: dict[str, Any], facts: Mapping[str, Any], policies: Mapping[str, Any]
+) -> HostRecord:
+    name = _text(entry.get("name"), "run.json: host name")
+    if not HOST_NAME.fullmatch(name):
+        raise BadBundleError("run.json has a host whose name is none")
+    raw = None
+    if entry.get("facts"):
+        held = _mapping(facts.get(name), f"facts/{name}.json")
+        if held.get("host") != name or held.get("schema") != SCHEMA:
+            raise BadBundleError(f"facts/{name}.json are the facts of {held.get('host')!r}")
+        raw = _mapping(held.get("raw"), f"facts/{name}.json: raw")
+    elif name in facts:
+        raise BadBundleError(f"facts/{name}.json is there, run.json says there are none")
+    policy = None
+    if entry.get("policy"):
+        policy = _mapping(policies.get(name), f"policies/{name}.json")
+        if policy.get("host", name) != name:
+            raise BadBundleError(f"policies/{name}.json is the policy of {policy.get('host')!r}")
+    elif name in policies:
+        raise BadBundleError(f"policies/{name}.json is there, run.json says there is none")
+    took = entry.get("milliseconds")
+    if not isinstance(took, int):
+        raise BadBundleError("run.json: milliseconds is no number")
+    return HostRecord(
+        name=name,
+        raw=raw,
+        policy=policy,
+        reason=_text_or_none(entry.get("reason"), "run.json: reason"),
+        fingerprint=_text_or_none(entry.get("fingerprint"), "run.json: fingerprint"),
+        collector=_text_or_none(entry.get("collector"), "run.json: collector"),
+        milliseconds=took,
+    )
+
+
+def rejudge(catalogue: Catalogue, run: AuditRun) -> tuple[Judged, bytes, bytes]:
+    """Judge a bundle's run again; return the judgement, ``findings.json`` and ``report.html``."""
+    judged = judge_run(catalogue, run)
+    report = as_json(catalogue, run, judged)
+    return judged, canonical(report), render(catalogue, run, judged).encode()
+
+
+def _mapping(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadBundleError(f"{what} is missing or no object")
+    return value
+
+
+def _list(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise BadBundleError(f"{what} is missing or no list")
+    return value
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise BadBundleError(f"{what} is missing or no text")
+    return value
+
+
+def _text_or_none(value: Any, what: str) -> str | None:
+    return None if value is None else _text(value, what)

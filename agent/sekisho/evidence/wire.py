@@ -1,0 +1,192 @@
+"""What auditor and host say to each other: one request, one response. Pure.
+
+Request: canonical JSON ``{"schema": 1, "nonce": hex, "probes": [name, …]}``, at most 64 KiB.
+Response: 8 bytes ``SKP1`` + length (big-endian, of what follows), then zlib-compressed canonical
+JSON ``{"schema": 1, "nonce", "collector", "digest", "raw"}`` or ``{"schema": 1, "nonce",
+"error"}``.
+Names of registered probes are the only thing a request can say: no argument reaches a command.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import zlib
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import Any
+
+from sekisho.canonical import canonical, digest
+from sekisho.errors import printable
+
+SCHEMA = 1
+MAGIC = b"SKP1"
+HEADER_BYTES = 8
+MAX_REQUEST_BYTES = 64 * 1024
+MAX_RESPONSE_BYTES = 16 * 1024 * 1024  # compressed
+MAX_RAW_BYTES = 96 * 1024 * 1024  # decompressed
+MAX_PROBES = 512
+_NONCE = re.compile(r"[0-9a-f]{32,128}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+
+
+class WireError(Exception):
+    """The other side broke the protocol; the message says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an auditor asks: which probes, and a nonce against replayed answers."""
+
+    nonce: str
+    probes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a host answered: its collector's version, and the raw facts with their digest."""
+
+    nonce: str
+    collector: str
+    digest: str
+    raw: dict[str, Any]
+
+
+def encode_request(request: Request) -> bytes:
+    """Return the request's bytes."""
+    return canonical({"schema": SCHEMA, "nonce": request.nonce, "probes": list(request.probes)})
+
+
+def decode_request(data: bytes, known: Container[str]) -> Request:
+    """Return the request; raise `WireError` for anything but known probes and a nonce."""
+    if len(data) > MAX_REQUEST_BYTES:
+        raise WireError(f"a request of more than {MAX_REQUEST_BYTES} bytes")
+    value = _json(data, "request")
+    if set(value) != {"schema", "nonce", "probes"} or value["schema"] != SCHEMA:
+        raise WireError("a request has exactly schema 1, nonce and probes")
+    nonce, names = value["nonce"], value["probes"]
+    if not isinstance(nonce, str) or not _NONCE.fullmatch(nonce):
+        raise WireError("nonce must be 32 to 128 hex digits")
+    if not isinstance(names, list) or not 1 <= len(names) <= MAX_PROBES:
+        raise WireError(f"probes must be a list of 1 to {MAX_PROBES} names")
+    for name in names:
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or name not in known:
+            raise WireError(f"no probe is named {printable(name, 64)}")
+    if len(set(names)) != len(names):
+        raise WireError("a probe is named twice")
+    return Request(nonce=nonce, probes=tuple(names))
+
+
+def encode_response(request: Request, collector: str, raw: dict[str, Any]) -> bytes:
+    """Return the response's bytes; an answer that is too large becomes an error response."""
+    plain = canonical(
+        {
+            "schema": SCHEMA,
+            "nonce": request.nonce,
+            "collector": collector,
+            "digest": digest(raw),
+            "raw": raw,
+        }
+    )
+    if len(plain) > MAX_RAW_BYTES:
+        return encode_error(request.nonce, f"the facts are larger than {MAX_RAW_BYTES} bytes")
+    packed = zlib.compress(plain, 6)
+    if len(packed) > MAX_RESPONSE_BYTES:
+        return encode_error(request.nonce, f"the answer is larger than {MAX_RESPONSE_BYTES} bytes")
+    return MAGIC + struct.pack(">I", len(packed)) + packed
+
+
+def encode_error(nonce: str, reason: str) -> bytes:
+    """Return a response that only says why there are no facts."""
+    packed = zlib.compress(canonical({"schema": SCHEMA, "nonce": nonce, "error": reason}))
+    return MAGIC + struct.pack(">I", len(packed)) + packed
+
+
+def body_length(header: bytes) -> int:
+    """Return the length the header announces; raise `WireError` for anything else than ours."""
+    if len(header) < HEADER_BYTES:
+        raise WireError(f"the answer was cut after {len(header)} bytes")
+    if header[:4] != MAGIC:
+        raise WireError(f"the answer is not ours: it begins {printable(repr(header[:8]))}")
+    (length,) = struct.unpack(">I", header[4:HEADER_BYTES])
+    if not 1 <= length <= MAX_RESPONSE_BYTES:
+        raise WireError(f"the host announces {length} bytes; at most {MAX_RESPONSE_BYTES}")
+    return int(length)
+
+
+def decode_response(body: bytes, request: Request) -> Response:
+    """Return the response to ``request`` from its compressed body.
+
+    Raises:
+        WireError: not zlib, too large, garbled JSON, another nonce, other probes than asked,
+            a digest that does not fit, or the host's own error.
+
+    """
+    value = _json(_unpack(body), "answer")
+    if value.get("schema") != SCHEMA:
+        raise WireError(f"the host speaks schema {printable(value.get('schema'), 40)}, not 1")
+    if "error" in value:
+        raise WireError(f"the host refused: {printable(value['error'], 200)}")
+    if value.get("nonce") != request.nonce:
+        raise WireError("the answer belongs to another request (nonce differs)")
+    raw, collector = value.get("raw"), value.get("collector")
+    if not isinstance(raw, dict) or not isinstance(collector, str):
+        raise WireError("the answer holds no facts")
+    try:
+        told = digest(raw)
+    except (TypeError, RecursionError) as bad:
+        raise WireError(f"the facts are garbled: {printable(str(bad))}") from None
+    if value.get("digest") != told:
+        raise WireError("the facts do not match their digest")
+    probes = raw.get("probes")
+    if not isinstance(probes, dict) or set(probes) - set(request.probes):
+        raise WireError("the facts are not those that were asked for")
+    return Response(nonce=request.nonce, collector=printable(collector, 80), digest=told, raw=raw)
+
+
+def _unpack(body: bytes) -> bytes:
+    unpacker = zlib.decompressobj()
+    try:
+        plain = unpacker.decompress(body, MAX_RAW_BYTES + 1)
+    except zlib.error as bad:
+        raise WireError(f"the answer is garbled: {bad}") from None
+    if len(plain) > MAX_RAW_BYTES:
+        raise WireError(f"the answer unpacks to more than {MAX_RAW_BYTES} bytes")
+    if not unpacker.eof or unpacker.unused_data:
+        raise WireError("the answer was cut or something follows it")
+    return plain
+
+
+def strict_json(data: bytes) -> Any:
+    """Return JSON without floats, NaN or a key twice; ValueError says what is wrong."""
+    try:
+        return json.loads(
+            data,
+            parse_float=_refuse,
+            parse_constant=_refuse,
+            object_pairs_hook=_unique,
+        )
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _json(data: bytes, what: str) -> dict[str, Any]:
+    try:
+        value = strict_json(data)
+    except ValueError as bad:
+        raise WireError(f"the {what} is no JSON of ours: {printable(str(bad))}") from None
+    if not isinstance(value, dict):
+        raise WireError(f"the {what} is {type(value).__name__}, not an object")
+    return value
+
+
+def _refuse(text: str) -> Any:
+    raise ValueError(f"the number {printable(text, 40)} has no canonical form")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice")
+    return found
