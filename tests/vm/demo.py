@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from tests.vm.trial import BIN, INVENTORY, LAB, REPOSITORY, Lab, Trial  # noqa: E402
+from tests.vm.trial import BIN, INVENTORY, LAB, REPOSITORY, Lab, Trial
 
 ATTACKS = (
     "attack_1_usb",
@@ -84,7 +84,9 @@ def attack(lab: Lab, name: str) -> Trial:
 def main() -> int:
     """Run the demo; return 0 when every expectation held."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", action="append", default=[], metavar="N", help="only these attacks")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="N", help="only these attacks"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the lab up")
     words = parser.parse_args()
     lab = Lab()
@@ -95,9 +97,8 @@ def main() -> int:
         out = REPOSITORY / ".lab/evidence"
         seen = lab.inside(BIN / "sekisho", "audit", "-i", INVENTORY, "--out", out, timeout=300)
         sys.stdout.write(seen.out)
-        for name in ATTACKS:
-            if not words.only or name.split("_")[1] in words.only:
-                trials.append(attack(lab, name))
+        wanted = [n for n in ATTACKS if not words.only or n.split("_")[1] in words.only]
+        trials += [attack(lab, name) for name in wanted]
         say("audit after the attacks")
         seen = lab.inside(BIN / "sekisho", "audit", "-i", INVENTORY, "--out", out, timeout=300)
         sys.stdout.write(seen.out + seen.err)

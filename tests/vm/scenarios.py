@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from tests.vm.trial import REPOSITORY, Lab
 
 CHECKS = REPOSITORY / "hardening/checks"
@@ -45,7 +44,9 @@ def assign(checks: list[str]) -> dict[str, str]:
     load: dict[str, int] = defaultdict(int)
     chosen: dict[str, str] = {}
     for check in checks:
-        applies = yaml.safe_load((CHECKS / check / "check.yml").read_text(encoding="utf-8"))["applies"]
+        applies = yaml.safe_load((CHECKS / check / "check.yml").read_text(encoding="utf-8"))[
+            "applies"
+        ]
         fitting = [host for host, role in ROLES.items() if "all" in applies or role in applies]
         if not fitting:
             continue  # the terminal is not started by default: said by the test that asserts this

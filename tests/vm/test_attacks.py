@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 
 import pytest
-
 from tests.vm.attacks import attack_4_loosening
 from tests.vm.demo import ATTACKS
 from tests.vm.trial import Lab, Trial

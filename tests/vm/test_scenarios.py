@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.vm.scenarios import CHECKS, Outcome, assign, battery
 from tests.vm.trial import Lab
 

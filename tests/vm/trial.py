@@ -78,7 +78,11 @@ class Lab:
     def driver(self, *words: str, timeout: float = 300, check: bool = True) -> str:
         """Run the lab's driver and return what it printed; RuntimeError when it failed."""
         done = subprocess.run(
-            [str(LAB), *words], capture_output=True, text=True, timeout=timeout, check=False,
+            [str(LAB), *words],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
             errors="backslashreplace",
         )
         if check and done.returncode != 0:
@@ -119,9 +123,7 @@ class Lab:
             msg = f"put {host}:{path}: {done.stderr.decode(errors='replace')[-400:]}"
             raise RuntimeError(msg)
 
-    def inside(
-        self, *argv: str | Path, timeout: float = 1200, log: Path | None = None
-    ) -> Seen:
+    def inside(self, *argv: str | Path, timeout: float = 1200, log: Path | None = None) -> Seen:
         """Run a program of the controller inside the lab's namespaces."""
         environment = {
             **os.environ, "PATH": f"{BIN}:{os.environ.get('PATH', '')}",
@@ -141,7 +143,7 @@ class Lab:
         """Run a playbook against the lab; its output is kept under .lab/."""
         return self.inside(
             BIN / "ansible-playbook", "-i", INVENTORY, REPOSITORY / f"playbooks/{name}.yml",
-            *words, timeout=timeout, log=REPOSITORY / f".lab/{name}.log",
+            "--limit", "localhost:all:!terminals", *words, timeout=timeout, log=REPOSITORY / f".lab/{name}.log",
         )  # fmt: skip
 
     def audit(self, *words: str) -> dict[str, Any]:
@@ -185,7 +187,9 @@ class Lab:
             "q=urllib.parse.urlencode({'query':sys.argv[1]});"
             "print(urllib.request.urlopen('http://127.0.0.1:9090/api/v1/query?'+q).read().decode())"
         )
-        seen = self.root("monitor-1", f"python3 -c {shlex.quote(program)} {shlex.quote(expression)}")
+        seen = self.root(
+            "monitor-1", f"python3 -c {shlex.quote(program)} {shlex.quote(expression)}"
+        )
         if seen.code != 0:
             return []
         return list(json.loads(seen.out)["data"]["result"])

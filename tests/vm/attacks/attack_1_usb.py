@@ -75,7 +75,10 @@ def run(lab: Lab, trial: Trial) -> None:
     trial.step("boot with the stick in the port, agent disabled")
     lab.driver("usb-plug", HOST, "storage", "--serial", "EVIL-BOOT", "--port", "3")
     known = _attempts(lab)
-    lab.root(HOST, "systemctl mask --runtime=false sekisho-agent; sync; (sleep 1; reboot -f) >/dev/null 2>&1 &")
+    lab.root(
+        HOST,
+        "systemctl mask --runtime=false sekisho-agent; sync; (sleep 1; reboot -f) >/dev/null 2>&1 &",
+    )
     lab.driver("wait", HOST, "--timeout", "240", timeout=260)
     until(lambda: lab.user(HOST, "true").code == 0, timeout=120, every=3)
     rows = [row for row in _usb(lab, HOST) if "EVIL-BOOT" in row]
@@ -101,7 +104,7 @@ def run(lab: Lab, trial: Trial) -> None:
     free = _blocks(lab, "outside")
     lab.driver("usb-plug", "outside", "storage", "--serial", "EVIL-CONTROL", "--port", "3")
     new, _ = until(lambda: _blocks(lab, "outside") - free, timeout=30)
-    disk = sorted(new)[0] if new else ""
+    disk = min(new) if new else ""
     read = lab.root("outside", f"head -c 512 /dev/{disk} | wc -c") if disk else None
     trial.expect("with the wall down it is a readable disk",
                  read is not None and read.out.strip() == "512", f"/dev/{disk}")  # fmt: skip

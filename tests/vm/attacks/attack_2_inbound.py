@@ -28,14 +28,16 @@ def push(lab: Lab, trial: Trial) -> None:
         PEER, f"sekisho send /srv/out --from {PEER} --to {HOST} --address {ADDRESS} --port 7601 --json",
         timeout=600,
     )  # fmt: skip
-    trial.expect("the sender saw the delivery accepted", sent.code == 0, sent.out[-300:] + sent.err[-300:])
+    trial.expect(
+        "the sender saw the delivery accepted", sent.code == 0, sent.out[-300:] + sent.err[-300:]
+    )
     got, _ = until(
-        lambda: lab.root(
+        lab.root(
             HOST,
             "find /var/lib/sekisho/incoming/complete -name records.bin -newermt '-20 min' "
             "-exec sha256sum {} + | cut -c1-64",
             timeout=300,
-        ).out.split(),
+        ).out.split,
         timeout=60, every=3,
     )  # fmt: skip
     trial.expect("it is complete and the digests are equal",
@@ -73,7 +75,7 @@ def run(lab: Lab, trial: Trial) -> None:
         "print(opened,len(got))\n"
     )
     read = lab.peer(PEER, "python3 -", stdin=reader, timeout=120)
-    opened, received = (read.out.split() + ["0", "-1"])[:2]
+    opened, received = ([*read.out.split(), "0", "-1"])[:2]
     trial.expect("connections to inbound did open (the way in stands)", int(opened) > 0, opened)
     trial.expect("the hospital's programs read nothing", received == "0", f"{received} bytes")
     until(lambda: "tries" in lab.root(HOST, "cat /run/hostile.out").out, timeout=60, every=3)
@@ -89,7 +91,9 @@ def run(lab: Lab, trial: Trial) -> None:
     trial.expect("the capture holds zero payload bytes from inbound",
                  seen.payload_bytes == 0 and not seen.other,
                  f"{seen.payload_bytes} bytes; {seen.other[:3]}")  # fmt: skip
-    drops = lab.root("gate-in", "nft list counters table inet sekisho | grep -A1 -i drop | grep packets")
+    drops = lab.root(
+        "gate-in", "nft list counters table inet sekisho | grep -A1 -i drop | grep packets"
+    )
     trial.expect("the gateway counted what it dropped",
                  any(int(row.split()[1]) > 0 for row in drops.out.splitlines() if row.split()[1].isdigit()),
                  drops.out.replace("\n", " ")[:200])  # fmt: skip

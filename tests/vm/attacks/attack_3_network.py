@@ -84,7 +84,9 @@ def run(lab: Lab, trial: Trial) -> None:
     trial.step("even with core's own rules flushed, its neighbours do not forward")
     lab.root("core-1", "nft flush ruleset")
     seen = lab.root("core-1", f"python3 - {' '.join(outside)}", stdin=REACH, timeout=180)
-    trial.expect("core without rules still reaches none of them", seen.out.strip() == "[]", seen.out)
+    trial.expect(
+        "core without rules still reaches none of them", seen.out.strip() == "[]", seen.out
+    )
     lab.root(
         "core-1",
         "systemctl restart sekisho-nftables; for n in 1 2 5 6; do ip route del 10.77.$n.0/29; done",
@@ -99,6 +101,8 @@ def run(lab: Lab, trial: Trial) -> None:
     trial.expect("the recipient reaches nothing", seen.out.strip() == "[]", seen.out + seen.err)
     trial.step("the hospital scans all 65,535 ports of inbound")
     seen = lab.peer("hospital-a", "python3 - 10.77.1.2 10.77.2.2", stdin=SCAN, timeout=300)
-    trial.expect("only the declared port answers", seen.out.strip() == "[7601]", seen.out + seen.err)
+    trial.expect(
+        "only the declared port answers", seen.out.strip() == "[7601]", seen.out + seen.err
+    )
     for host in ("core-1", "inbound-1"):
         lab.root(host, "systemctl start sekisho-agent")

