@@ -72,13 +72,23 @@ GROUPS: Mapping[str, Group] = {
         "this machine's disks offered to others",
         _names(
             """target_core_mod iscsi_target_mod nvmet nvmet_tcp nvmet_rdma nvmet_fc ksmbd nfsd
-            usb_f_mass_storage g_mass_storage g_ffs gadgetfs"""
+            usb_f_mass_storage g_mass_storage usb_f_fs g_ffs gadgetfs"""
         ),
     ),
     "usb-over-network": Group(
         "devices",
-        "USB devices of other machines, and gadgets pretended in software",
-        _names("usbip_core usbip_host usbip_vudc vhci_hcd dummy_hcd libcomposite"),
+        "USB devices of other machines",
+        _names("usbip_core usbip_host usbip_vudc vhci_hcd"),
+    ),
+    "pretended-devices": Group(
+        "devices",
+        "USB gadgets and disks pretended in software",
+        _names(
+            """dummy_hcd libcomposite g_serial g_ether u_serial u_ether u_audio usb_f_acm
+            usb_f_serial usb_f_obex usb_f_ecm usb_f_ecm_subset usb_f_eem usb_f_ncm usb_f_rndis
+            usb_f_hid usb_f_printer usb_f_midi usb_f_phonet usb_f_ss_lb usb_f_uac1 usb_f_uac2
+            usb_f_uvc scsi_debug"""
+        ),
     ),
     "usb-network": Group(
         "devices",

@@ -1,4 +1,4 @@
-"""Mounts now and after a boot, swap, core dumps, automounters."""
+"""Mounts now and after a boot, swap, core dumps."""
 
 from __future__ import annotations
 
@@ -9,18 +9,6 @@ from typing import Any
 from sekisho.probes.kernel import effective_files
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, files, text_of
 
-#: Programs that mount what is plugged in, by the file their package brings.
-AUTOMOUNTERS = (
-    "/usr/libexec/udisks2/udisksd",
-    "/usr/lib/udisks2/udisksd",
-    "/usr/sbin/automount",
-    "/usr/bin/udiskie",
-    "/usr/bin/pmount",
-    "/usr/bin/udevil",
-    "/usr/share/usbmount/usbmount",
-    "/usr/libexec/gvfs-udisks2-volume-monitor",
-    "/usr/lib/gvfs/gvfs-udisks2-volume-monitor",
-)
 #: Types whose data lies on another machine, on removable media, or comes from a user's program.
 FOREIGN_TYPES = frozenset(
     (
@@ -148,7 +136,7 @@ def _removable(entry: Mapping[str, Any]) -> bool:
     options = set(entry["options"])
     return bool(
         options & {"user", "users", "owner", "group", "noauto", "x-systemd.automount"}
-        or entry["type"] in FOREIGN_TYPES | {"auto"}
+        or set(entry["type"].split(",")) & (FOREIGN_TYPES | {"auto"})
         or entry["type"].startswith("fuse.")
         or (entry["type"] in ("vfat", "msdos") and entry["point"] not in _EFI)
         or re.match(r"/dev/(sr|fd|mmcblk|cdrom)", entry["source"])
@@ -252,10 +240,5 @@ PROBES = (
             "now": Read(("/proc/1/limits",)),
         },
         parse=_core_dumps,
-    ),
-    Probe(
-        name="automounters",
-        operations={"programs": Read(AUTOMOUNTERS, content=False)},
-        parse=lambda raw: {"installed": sorted(files(raw, "programs"))},
     ),
 )

@@ -68,7 +68,29 @@ def _tracking(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _sockets(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return which of the time ports (123, 323) are bound for UDP, and how."""
+    found = files(raw, "udp")
+    text_of(found, "/proc/net/udp")
+    bound = []
+    for entry in found.values():
+        for line in (entry.text or "").splitlines()[1:]:
+            words = line.split()
+            if len(words) < 4:
+                raise ProbeError(f"{entry.path}: garbled line {line[:60]!r}")
+            address, _, port = words[1].partition(":")
+            # 07: an unconnected socket, one that anybody may speak to (a client's is connected)
+            if words[3] == "07" and int(port, 16) in (123, 323):
+                bound.append(f"{address}:{int(port, 16)}")
+    return {"bound": sorted(bound)}
+
+
 PROBES = (
+    Probe(
+        name="time-sockets",
+        operations={"udp": Read(("/proc/net/udp", "/proc/net/udp6"))},
+        parse=_sockets,
+    ),
     Probe(name="time-configuration", operations={"conf": Read((_CONF,))}, parse=_configured),
     Probe(
         name="time",

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Filters over the site's list of devices."""
+
+from __future__ import annotations
+
+from ansible.errors import AnsibleFilterError
+
+from sekisho.devices.udev_rules import render
+from sekisho.errors import SekishoError
+
+
+def sekisho_udev_rules(devices):
+    """Return the udev rules that admit ``devices`` and nothing else."""
+    try:
+        return render([dict(device) for device in devices])
+    except SekishoError as bad:
+        raise AnsibleFilterError(bad.diagnostics()) from None
+
+
+class FilterModule:
+    """What Ansible looks for."""
+
+    def filters(self):
+        """Return the filters by name."""
+        return {"sekisho_udev_rules": sekisho_udev_rules}
