@@ -24,6 +24,7 @@ _COLUMNS = {
     "en": ("Providers", "Gateway in", "Inbound", "Core", "Outbound", "Gateway out", "Recipients"),
     "ja": ("提供元", "関門(入)", "受信", "管理", "送信", "関門(出)", "提供先"),
 }
+_MARKS = (("blue", "#2563eb", 4), ("black", "#18181b", 6), ("gold", "#a16207", 6))
 _WORDS = {
     "ip-vpn": ("IP-VPN (outside)", "IP-VPN (外部)"),
     "dedicated": ("dedicated line", "専用線"),
@@ -189,12 +190,8 @@ def draw(site: Site, language: str = "both") -> str:
             f'<marker id="{name}" viewBox="0 0 10 10" refX="4" refY="5" markerWidth="{size}" '
             f'markerHeight="{size}" orient="auto"><path d="M0,0 L10,5 L0,10 z" fill="{colour}"/>'
             "</marker>"
-            for name, colour, size in (
-                ("blue", "#2563eb", 4),
-                ("black", "#18181b", 6),
-                ("gold", "#a16207", 6),
-            )
-        )  # fmt: skip
+            for name, colour, size in _MARKS
+        )
         + f'</defs>\n<rect width="{width}" height="{height}" fill="#ffffff"/>\n'
         + "\n".join(picture.parts)
         + "\n</svg>\n"
