@@ -84,9 +84,12 @@ class Lab:
         """Cut the power of a machine."""
         machines.power_cut(self.site.machine(host).name)
 
-    def power_on(self, host: str, *, wait: float = 300) -> float:
-        """Start a machine that is off and return the seconds until it answered over SSH."""
-        machines.power_on(self.site, host)
+    def power_on(self, host: str, *devices: str, wait: float = 300) -> float:
+        """Start a machine that is off and return the seconds until it answered over SSH.
+
+        ``devices`` are kinds of USB devices plugged in before it wakes; ``wait`` 0 does not wait.
+        """
+        machines.power_on(self.site, host, devices)
         return self.wait(host, timeout=wait) if wait else 0.0
 
     def wait(self, host: str, *, timeout: float = 300) -> float:

@@ -147,7 +147,7 @@ def power_cut(site: Site, args: Args) -> None:
 
 def power_on(site: Site, args: Args) -> None:
     """Start a machine that is off."""
-    machines.power_on(site, args.host)
+    machines.power_on(site, args.host, args.usb)
 
 
 def wait(site: Site, args: Args) -> None:
@@ -186,7 +186,9 @@ def parser() -> argparse.ArgumentParser:
     command("exec", execute).add_argument("words", nargs=argparse.REMAINDER)
     command("console", console, "host")
     command("power-cut", power_cut, "host")
-    command("power-on", power_on, "host")
+    command("power-on", power_on, "host").add_argument(
+        "--usb", action="append", default=[], choices=usb.KINDS, help="plugged in before it wakes"
+    )
     plug = command("usb-plug", usb_plug, "host")
     plug.add_argument("kind", choices=usb.KINDS)
     plug.add_argument("--serial", default="")

@@ -115,6 +115,8 @@ def start(root: Path) -> None:
         if holder.poll() is not None:
             break
         if holder_pid() is not None and _answers():
+            for network in virsh("net-list", "--inactive", "--name").split():
+                virsh("net-start", network)
             return
         time.sleep(0.2)
     stop()

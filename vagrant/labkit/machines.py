@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from labkit import holder, ssh
+from labkit import holder, ssh, usb
 from labkit.base import (
     INVENTORY,
     KEYS,
@@ -195,16 +195,20 @@ def power_cut(name: str) -> None:
         time.sleep(0.2)
 
 
-def power_on(site: Site, name: str) -> None:
+def power_on(site: Site, name: str, devices: Sequence[str] = ()) -> None:
     """Press the power button of a machine that is off; see `wait` for its answer.
 
-    A machine that never ran (the terminal) is made through the Vagrantfile first.
+    ``devices`` are kinds of USB devices that are plugged in before the machine wakes. A machine
+    that never ran (the terminal) is made through the Vagrantfile first.
     """
     machine = site.machine(name)
     if states(site)[name] == "absent":
         first_boot(site, [machine])
     else:
-        virsh("start", name)
+        virsh("start", name, "--paused")
+        for kind in devices:
+            usb.plug(name, kind)
+        virsh("resume", name)
 
 
 def terminate_on_signals() -> None:

@@ -81,6 +81,8 @@ def plug(machine: str, kind: str, *, serial: str = "", port: str = "") -> str:
     elif kind == "uas":
         _must(machine, f"device_add usb-uas,{options}")
         _must(machine, f"device_add scsi-hd,id={name}-disk,bus={name}.0,drive={drive}")
+        # QEMU lets a hot-plugged UAS host wait for its disks before it shows on the bus.
+        _must(machine, f"qom-set /machine/peripheral/{name} attached true")
     elif kind == "keyboard":
         _must(machine, f"device_add usb-kbd,{options}")
     else:
@@ -120,6 +122,8 @@ def unplug(machine: str, name: str) -> None:
     if name.startswith("lab-composite"):
         time.sleep(0.3)
         hmp(machine, f"chardev-remove chr-{name}")
+    for path in MEDIA.glob(f"{machine}-{name}.*"):
+        path.unlink(missing_ok=True)
 
 
 def unplug_all(machine: str) -> None:

@@ -19,7 +19,8 @@ SET_ALT, GET_ALT, ALT_STATUS = 9, 10, 11
 START_INTERRUPT, STOP_INTERRUPT, INTERRUPT_STATUS = 15, 16, 17
 CONTROL, BULK = 100, 101
 STALL = 4
-CAPABILITIES = 1 << 1 | 1 << 4 | 1 << 6  # device version, packet sizes, 32-bit bulk lengths
+# Device version, packet sizes, 64-bit ids, 32-bit bulk lengths; QEMU's xHCI takes no less.
+CAPABILITIES = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 6
 VENDOR, PRODUCT = 0x0627, 0x0001
 BULK_IN, BULK_OUT, INTERRUPT_IN = 0x81, 0x02, 0x83
 BLOCK = 512
@@ -122,7 +123,8 @@ class Device:
         self._configuration = 0
 
     def _send(self, kind: int, number: int, body: bytes) -> None:
-        self._stream.sendall(struct.pack("<III", kind, len(body), number) + body)
+        shape = "<III" if kind == HELLO else "<IIQ"  # long ids from the greeting on
+        self._stream.sendall(struct.pack(shape, kind, len(body), number) + body)
 
     def _receive(self, size: int) -> bytes:
         data = b""
@@ -137,15 +139,12 @@ class Device:
         """Introduce the device and answer until QEMU hangs up."""
         version = b"sekisho lab composite".ljust(64, b"\0")
         self._send(HELLO, 0, version + struct.pack("<I", CAPABILITIES))
-        greeted = False
+        _kind, length, _number = struct.unpack("<III", self._receive(12))
+        self._receive(length)
+        self._introduce()
         while True:
-            kind, length, number = struct.unpack("<III", self._receive(12))
-            body = self._receive(length)
-            if kind == HELLO and not greeted:
-                greeted = True
-                self._introduce()
-            else:
-                self._handle(kind, number, body)
+            kind, length, number = struct.unpack("<IIQ", self._receive(16))
+            self._handle(kind, number, self._receive(length))
 
     def _introduce(self) -> None:
         pad = bytes(30)
