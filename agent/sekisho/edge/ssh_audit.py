@@ -220,7 +220,8 @@ def _ask(target: Target, probes: tuple[str, ...], access: Access, seen: list[str
             raise _HostError(f"no whole answer within {deadline.seconds:g} s") from None
         raise
     except Exception as bad:  # noqa: BLE001 - whatever a hostile host provokes is its reason
-        if deadline.expired:
+        # Every wait ends with the deadline, so any time-out is the deadline's.
+        if deadline.expired or isinstance(bad, TimeoutError):
             raise _HostError(f"no whole answer within {deadline.seconds:g} s") from None
         raise _HostError(_explain(bad)) from None
     finally:
@@ -320,8 +321,6 @@ def _explain(bad: Exception) -> str:
             return "the host does not accept the auditor's key"
         case paramiko.ssh_exception.IncompatiblePeer():
             return f"no common algorithm, or no pinned key type: {printable(str(bad), 200)}"
-        case TimeoutError():
-            return "no answer in time"
         case EOFError():
             return "the host closed the connection"
         case _:
