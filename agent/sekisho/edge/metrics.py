@@ -1,0 +1,216 @@
+"""Metrics out: a registry of our own, and an HTTPS server that knows whom it talks to.
+
+Mutual TLS 1.3. The client needs a certificate of the site's CA *and* must be one of the policy's
+monitors: by the address it comes from, and by an address in its certificate. Every other name of
+the CA's (another host of the site) is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sekisho.edge.metrics_table import METRICS, Metric
+from sekisho.errors import SekishoError
+
+HANDSHAKE_S = 5.0
+MAX_REQUEST = 8192  # bytes of a request's head
+MAX_CONNECTIONS = 8
+_IP_FREEBIND = 15  # bind before the address is there: the network may come after us
+
+
+class Metrics:
+    """All metrics of `METRICS`; every label value is there from the start, at 0."""
+
+    def __init__(self, checks: Iterable[str], version: str) -> None:
+        # Before the import: without it each counter brings a second series, ``…_created``.
+        os.environ.setdefault("PROMETHEUS_DISABLE_CREATED_SERIES", "True")
+        import prometheus_client as prometheus  # noqa: PLC0415 - Debian's, on the servers only
+
+        self._render = prometheus.generate_latest
+        self.registry = prometheus.CollectorRegistry()
+        self._held: dict[str, Any] = {}
+        self._labels: dict[str, tuple[str, ...]] = {}
+        known = tuple(checks)
+        for metric in METRICS:
+            kind = prometheus.Counter if metric.kind == "counter" else prometheus.Gauge
+            names = tuple(label for label, _ in metric.labels)
+            self._held[metric.name] = kind(metric.name, metric.text, names, registry=self.registry)
+            self._labels[metric.name] = names
+            for values in _combinations(metric, known, version):
+                self._held[metric.name].labels(*values)
+
+    def _child(self, name: str, labels: tuple[str, ...]) -> Any:
+        return self._held[name].labels(*labels) if labels else self._held[name]
+
+    def add(self, name: str, *labels: str, by: float = 1) -> None:
+        """Count ``by`` more."""
+        self._child(name, labels).inc(by)
+
+    def set(self, name: str, value: float, *labels: str) -> None:
+        """Set a gauge."""
+        self._child(name, labels).set(value)
+
+    def raise_to(self, name: str, value: float) -> None:
+        """Bring a counter to a total that something else counted; never down."""
+        held = self._held[name]
+        now = self.get(name)
+        if value > now:
+            held.inc(value - now)
+
+    def get(self, name: str, *labels: str) -> float:
+        """Return a metric's value now; 0 for labels never seen."""
+        given = dict(zip(self._labels[name], labels, strict=True))
+        return float(self.registry.get_sample_value(name, given) or 0)
+
+    def samples(self, name: str) -> list[tuple[dict[str, str], float]]:
+        """Return every (labels, value) of a metric."""
+        return [
+            (dict(sample.labels), float(sample.value))
+            for family in self._held[name].collect()
+            for sample in family.samples
+            if sample.name == name
+        ]
+
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return bytes(self._render(self.registry))
+
+
+def _combinations(metric: Metric, checks: tuple[str, ...], version: str) -> list[tuple[str, ...]]:
+    if metric.name == "sekisho_agent_info":
+        return [(version,)]
+    found: list[tuple[str, ...]] = [()] if metric.labels else []
+    for _, values in metric.labels:
+        found = [(*head, value) for head in found for value in (values or checks)]
+    return found
+
+
+def server_context(cert: Path, key: Path, ca: Path) -> ssl.SSLContext:
+    """Return a context that speaks TLS 1.3 only, and only to clients of the site's CA.
+
+    Raises:
+        SekishoError: a file is missing or does not fit.
+
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        context.load_cert_chain(cert, key)
+        context.load_verify_locations(ca)
+    except (OSError, ssl.SSLError) as error:
+        raise SekishoError(f"TLS cannot be set up from {cert}, {key}, {ca}: {error}") from None
+    return context
+
+
+def named_addresses(certificate: Mapping[str, Any] | None) -> set[str]:
+    """Return the IP addresses a verified certificate names."""
+    found = set()
+    for kind, value in (certificate or {}).get("subjectAltName", ()):
+        if kind == "IP Address":
+            with contextlib.suppress(ValueError):
+                found.add(str(ipaddress.ip_address(value)))
+    return found
+
+
+class MetricsServer:
+    """Serves ``GET /metrics`` from threads of its own, at most `MAX_CONNECTIONS` at once."""
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        context: ssl.SSLContext,
+        *,
+        allowed: frozenset[str],
+        render: Callable[[], bytes],
+        failed: Callable[[str], None],
+    ) -> None:
+        self._context, self._allowed = context, allowed
+        self._render, self._failed = render, failed
+        self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET:
+                self._socket.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+            self._socket.bind(address)
+            self._socket.listen(16)
+        except OSError as error:
+            self._socket.close()
+            raise SekishoError(
+                f"metrics cannot be served on {address[0]}:{address[1]}: {error.strerror}"
+            ) from None
+        self._thread = threading.Thread(target=self._accept, name="metrics", daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """Return the port it listens on."""
+        return int(self._socket.getsockname()[1])
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, peer = self._socket.accept()
+            except OSError:
+                if self._socket.fileno() < 0:
+                    return
+                continue
+            if str(peer[0]) not in self._allowed:
+                self._failed(f"a connection from {peer[0]}, which is no monitor")
+                client.close()
+                continue
+            if not self._slots.acquire(blocking=False):
+                self._failed("too many connections at once")
+                client.close()
+                continue
+            threading.Thread(target=self._talk, args=(client,), daemon=True).start()
+
+    def _talk(self, client: socket.socket) -> None:
+        try:
+            client.settimeout(HANDSHAKE_S)
+            with self._context.wrap_socket(client, server_side=True) as stream:
+                if not named_addresses(stream.getpeercert()) & self._allowed:
+                    self._failed("a certificate that is not the monitor's")
+                    return
+                self._answer(stream)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            self._failed(str(error))
+        finally:
+            client.close()
+            self._slots.release()
+
+    def _answer(self, stream: ssl.SSLSocket) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            more = stream.recv(2048)
+            if not more or len(head) + len(more) > MAX_REQUEST:
+                return
+            head += more
+        words = head.split(b"\r\n", 1)[0].split(b" ")
+        if words[:1] != [b"GET"]:
+            status, body = b"405 Method Not Allowed", b"only GET\n"
+        elif len(words) < 2 or words[1].split(b"?", 1)[0] != b"/metrics":
+            status, body = b"404 Not Found", b"only /metrics\n"
+        else:
+            status, body = b"200 OK", self._render()
+        stream.sendall(
+            b"HTTP/1.1 %s\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
+            b"Content-Length: %d\r\nConnection: close\r\n\r\n" % (status, len(body)) + body
+        )
+
+    def close(self) -> None:
+        """Stop serving."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join(timeout=HANDSHAKE_S)

@@ -1,0 +1,422 @@
+"""The host agent: journal, devices, packet filter, files, listeners, activity, metrics.
+
+``python3 -m sekisho.service.agent --policy /etc/sekisho/policy.json`` is what the unit runs.
+SIGHUP reads the policy again; SIGTERM ends it with a sealed journal. A part that fails is counted,
+told and tried again; only a journal that cannot be opened ends the agent (systemd starts it again).
+"""
+
+from __future__ import annotations
+
+import argparse
+import grp
+import os
+import pwd
+import resource
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sekisho import __version__
+from sekisho.activity.watched import KINDS
+from sekisho.canonical import canonical
+from sekisho.edge.journal_socket import JournalSocket, Peer, Rights
+from sekisho.edge.journal_store import JournalWriter
+from sekisho.edge.metrics import Metrics, MetricsServer, server_context
+from sekisho.edge.nft import Nft, NftChanges
+from sekisho.edge.policy_file import PolicyStore, read_bounded
+from sekisho.edge.sdnotify import Notifier
+from sekisho.edge.udev_watch import DeviceMonitor
+from sekisho.errors import SekishoError, printable
+from sekisho.journal.intake import Submission
+from sekisho.service import (
+    agent_activity,
+    agent_devices,
+    agent_files,
+    agent_listeners,
+    agent_policy,
+    agent_rules,
+)
+from sekisho.service.agent_book import Book, Paths, say
+from sekisho.service.agent_loop import Loop
+
+HEALTH_EVERY_S = 5.0
+GROUP = "sekisho"
+#: Users of other services → kinds of event they may write.
+WRITERS = {
+    "sekisho-receive": ("transfer.", "receive."),
+    "sekisho-probe": ("probe.", "audit."),
+}
+#: Kinds that are the agent's own words, whoever asks.
+OWN = ("agent.", "policy.", "rules.", "files.", "activity.")
+AGREE = "agent.agree"
+
+#: Every check the agent itself can detect; activity's are added.
+CHECKS = (
+    agent_policy.CHECK,
+    agent_rules.DRIFT,
+    agent_rules.FILE,
+    agent_devices.REFUSED,
+    agent_devices.APPEARED,
+    agent_devices.LET_IN,
+    agent_listeners.OPENED,
+    agent_files.CHECK,
+)
+
+
+def checks() -> list[str]:
+    """Return the id of everything that can be detected on a host."""
+    return sorted({*CHECKS, *(f"6-iv-b.{slug}" for slug in KINDS)})
+
+
+class Agent:
+    """Wires the parts together and turns the loop."""
+
+    def __init__(self, paths: Paths, policy: Path, host: str, notifier: Notifier) -> None:
+        self._paths, self._host, self._notifier = paths, host, notifier
+        self._metrics = Metrics(checks(), __version__)
+        boot = (paths.proc / "sys/kernel/random/boot_id").read_text().strip()
+        self._journal = JournalWriter.open(
+            paths.state / "journal", host, boot, _host_key(paths.etc / "host.key.pem")
+        )
+        self._book = Book(self._journal, self._metrics)
+        self._loop = Loop(self._book.failed)
+        self._store = PolicyStore(policy, paths.state, host=host)
+        self._policy = agent_policy.PolicyPart(self._book, self._store, self._changed)
+        self._server: MetricsServer | None = None
+        self._intake: JournalSocket | None = None
+        self._rules: agent_rules.RulesPart | None = None
+        self._devices: agent_devices.DevicesPart | None = None
+        self._listeners = agent_listeners.ListenersPart(self._book, paths)
+        self._files = agent_files.FilesPart(self._book, paths)
+        self._activity = agent_activity.ActivityPart(
+            self._book,
+            paths,
+            self._journal,
+            lambda: self._loop.after("activity", 0.0, self._activity.poll),
+        )
+        self._started = time.time()
+        self._seal_count, self._seal_time = 0, 0
+        self._refusals: deque[str] = deque(maxlen=100)  # from the metrics server's threads
+
+    # -- start -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start every part; a part that cannot start is told, counted, and tried again."""
+        self._metrics.set("sekisho_agent_start_timestamp_seconds", int(self._started))
+        self._book.tell("agent.started", {"version": __version__, "pid": os.getpid()})
+        for part, begin in (
+            ("intake", self._start_intake),
+            ("nft", self._start_rules),
+            ("devices", self._start_devices),
+            ("files", self._start_files),
+        ):
+            self._try(part, begin)
+        self._try("policy", self._policy.start)
+        every = self._loop.every
+        every("policy", agent_policy.LOOK_EVERY_S, self._policy.look)
+        every("listeners", agent_listeners.LOOK_EVERY_S, self._listeners.look)
+        every("activity", agent_activity.POLL_EVERY_S, self._activity.poll)
+        every("activity", agent_activity.ASK_KERNEL_EVERY_S, self._activity.ask_kernel)
+        every("loop", HEALTH_EVERY_S, self.health)
+        if self._notifier.interval_s is not None:
+            every("loop", self._notifier.interval_s, self._alive)
+        if self._devices is not None:
+            self._try("devices", self._devices.start)
+        self._try("loop", self.health)
+        self._notifier.send(READY="1", STATUS=self._status())
+
+    def _try(self, part: str, begin: Callable[[], None]) -> None:
+        try:
+            begin()
+        except Exception as error:  # noqa: BLE001 - the other parts start all the same
+            self._book.up(part, works=False)
+            self._book.failed(part, error)
+
+    def _start_intake(self) -> None:
+        self._paths.run.mkdir(mode=0o755, exist_ok=True)
+        intake = JournalSocket(
+            self._paths.run / "journal.sock",
+            gid=_gid(GROUP),
+            rights=Rights({_uid(name): kinds for name, kinds in WRITERS.items()}),
+            append=self._take,
+            count_refused=lambda why: self._metrics.add("sekisho_agent_dropped_total", why),
+        )
+        self._intake = intake
+        self._loop.reader("intake", intake, self._welcome)
+        self._book.up("intake", works=True)
+
+    def _welcome(self) -> None:
+        if self._intake is None:
+            return
+        client = self._intake.accept()
+        if client is not None:
+            self._loop.reader("intake", client, lambda: self._serve(client))
+
+    def _serve(self, client: socket.socket) -> None:
+        intake = self._intake
+        if intake is None or intake.serve(client, time.monotonic()):
+            return
+        self._loop.forget(client)
+        intake.drop(client)
+
+    def _take(self, asked: Submission, peer: Peer) -> int:
+        sender = {"pid": peer.pid, "uid": peer.uid, "gid": peer.gid}
+        if asked.kind == AGREE and peer.uid == 0:
+            self._policy.look()
+            changed = self._files.agree(printable(asked.data.get("why", ""), 200))
+            return self._journal.append("agent.agreed", {"changed": changed, "_from": sender})
+        if asked.kind.startswith(OWN):
+            raise SekishoError(f"events of kind {asked.kind} are the agent's own")
+        return self._journal.append(asked.kind, {**asked.data, "_from": sender})
+
+    def _start_rules(self) -> None:
+        changes = NftChanges()
+        self._rules = agent_rules.RulesPart(self._book, self._paths, Nft(), self._store)
+        self._rules.start()
+        check, due = self._rules.check, False
+
+        def changed() -> None:
+            nonlocal due
+            changes.drain()
+            if not due:
+                due = True
+                self._loop.after("nft", agent_rules.SETTLE_S, settled)
+
+        def settled() -> None:
+            nonlocal due
+            due = False
+            check()
+
+        self._loop.reader("nft", changes, changed)
+        self._loop.every("nft", agent_rules.CHECK_EVERY_S, check)
+
+    def _start_devices(self) -> None:
+        monitor = DeviceMonitor()
+        devices = agent_devices.DevicesPart(
+            self._book,
+            self._paths,
+            monitor,
+            lambda seconds, call: self._loop.after("devices", seconds, call),
+        )
+        self._devices = devices
+        self._loop.reader("devices", monitor, devices.announced)
+        self._loop.every("devices", agent_devices.LOOK_EVERY_S, devices.look)
+        self._book.up("devices", works=True)
+
+    def _start_files(self) -> None:
+        self._files.start()
+        self._loop.every("files", agent_files.LOOK_EVERY_S, self._files.look)
+
+    # -- policy ------------------------------------------------------------------------------
+
+    def _changed(self, policy: Mapping[str, Any]) -> None:
+        """Give a new policy to every part; one that refuses it is told, the others take it."""
+        if self._rules is not None:
+            self._rules.policy(self._policy.policy)
+            self._try("nft", self._rules.check)
+        if self._devices is not None:
+            devices = self._devices
+            self._try("devices", lambda: devices.policy(policy))
+        self._try("listeners", lambda: self._listeners.policy(policy))
+        self._try("activity", lambda: self._activity.policy(policy))
+        self._try("metrics", lambda: self._serve_metrics(policy))
+
+    def _serve_metrics(self, policy: Mapping[str, Any]) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        etc, wanted = self._paths.etc, policy["metrics"]
+        context = server_context(etc / "host.crt.pem", etc / "host.key.pem", etc / "ca.crt.pem")
+        self._server = MetricsServer(
+            (str(wanted["address"]), int(wanted["port"])),
+            context,
+            allowed=frozenset(policy["management"]["monitors"]),
+            render=self._metrics.render,
+            failed=self._refusals.append,
+        )
+        self._book.up("metrics", works=True)
+
+    def reload(self) -> None:
+        """Read policy and certificates again (SIGHUP)."""
+        self._notifier.send(
+            RELOADING="1", MONOTONIC_USEC=str(time.monotonic_ns() // 1000), STATUS="reloading"
+        )
+        self._policy.reload()
+        if self._book.policy is not None:
+            policy = self._book.policy
+            self._try("metrics", lambda: self._serve_metrics(policy))
+        self._notifier.send(READY="1", STATUS=self._status())
+
+    # -- health ------------------------------------------------------------------------------
+
+    def _alive(self) -> None:
+        self._notifier.send(WATCHDOG="1")
+
+    def health(self) -> None:
+        """Show how the agent itself is."""
+        metrics, stats = self._metrics, self._journal.stats
+        while self._refusals:
+            self._book.failed("metrics", SekishoError(self._refusals.popleft()))
+        now = time.time()
+        if stats.sealed_n != self._seal_count:
+            self._seal_count, self._seal_time = stats.sealed_n, int(now)
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        metrics.set("sekisho_agent_heartbeat_timestamp_seconds", int(now))
+        metrics.set("sekisho_agent_resident_bytes", _resident(self._paths.proc))
+        metrics.set("sekisho_agent_lag_seconds", round(self._loop.lag_s, 3))
+        metrics.raise_to("sekisho_agent_cpu_seconds_total", usage.ru_utime + usage.ru_stime)
+        for name, total in (
+            ("sekisho_journal_records_total", stats.appended),
+            ("sekisho_journal_lost_total", stats.lost),
+            ("sekisho_journal_write_errors_total", stats.write_errors + stats.sync_errors),
+            ("sekisho_journal_repaired_total", stats.repaired),
+            ("sekisho_journal_broken_total", stats.broken),
+        ):
+            metrics.raise_to(name, total)
+        metrics.set("sekisho_journal_last_number", stats.last_n)
+        metrics.set("sekisho_journal_unsealed_records", stats.last_n - stats.sealed_n)
+        metrics.set("sekisho_journal_last_seal_timestamp_seconds", self._seal_time)
+        self._book.up("journal", works=stats.last_n - stats.synced_n < 10_000)
+        self._book.up("loop", works=True)
+        self._write_state(now)
+        self._notifier.send(STATUS=self._status())
+
+    def _status(self) -> str:
+        serial = self._policy.policy.serial if self._policy.policy is not None else None
+        policy = f"policy {serial}" if serial is not None else "NO POLICY"
+        return f"{policy}, journal at {self._journal.stats.last_n}"
+
+    def _write_state(self, now: float) -> None:
+        parts = {
+            labels["part"]: value == 1
+            for labels, value in self._metrics.samples("sekisho_agent_part_up")
+        }
+        state = {
+            "schema": 1,
+            "version": __version__,
+            "host": self._host,
+            "pid": os.getpid(),
+            "at": int(now),
+            "policy_serial": self._policy.policy.serial if self._policy.policy else 0,
+            "policy_refused": bool(self._metrics.get("sekisho_policy_fallback")),
+            "parts": parts,
+            "journal": {
+                "last": self._journal.stats.last_n,
+                "sealed": self._journal.stats.sealed_n,
+                "lost": self._journal.stats.lost,
+            },
+            "resident_bytes": int(self._metrics.get("sekisho_agent_resident_bytes")),
+        }
+        path = self._paths.run / "agent.json"
+        temporary = path.with_name(".agent.json")
+        temporary.write_bytes(canonical(state) + b"\n")
+        temporary.chmod(0o644)
+        temporary.replace(path)
+
+    # -- run and stop ------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Turn until SIGTERM or SIGINT; SIGHUP reloads."""
+        wake, woken = socket.socketpair()
+        wake.setblocking(False)
+        woken.setblocking(False)
+        asked: list[int] = []
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda which, _frame: asked.append(which))
+        signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+
+        def signalled() -> None:
+            woken.recv(4096)
+            while asked:
+                if asked.pop(0) == signal.SIGHUP:
+                    self.reload()
+                else:
+                    self._loop.stop()
+
+        self._loop.reader("loop", woken, signalled)
+        self.start()
+        self._loop.run()
+
+    def close(self) -> None:
+        """Stop: what was read is written, the journal is sealed and closed."""
+        self._notifier.send(STOPPING="1", STATUS="sealing the journal")
+        self._try("activity", self._activity.close)
+        if self._intake is not None:
+            self._intake.close()
+        if self._server is not None:
+            self._server.close()
+        self._book.tell("agent.stopping", {"pid": os.getpid()})
+        self._journal.close()
+        self._loop.close()
+
+
+def _host_key(path: Path) -> Any:
+    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415 - slow to import
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+
+    try:
+        key = load_pem_private_key(read_bounded(path, 64 * 1024), password=None)
+    except (ValueError, TypeError):
+        raise SekishoError(f"{path} is no private key; run `sekisho agent enroll`") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp384r1":
+        raise SekishoError(f"{path} is not a key on P-384; run `sekisho agent enroll`")
+    return key
+
+
+def _resident(proc: Path) -> int:
+    pages = int((proc / "self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def _gid(name: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return 0
+
+
+def _uid(name: str) -> int:
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return -1  # nobody has it
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the agent until it is told to stop; 1 when it cannot start."""
+    parser = argparse.ArgumentParser(prog="sekisho-agent", description=__doc__)
+    parser.add_argument("--policy", type=Path, default=Path("/etc/sekisho/policy.json"))
+    parser.add_argument("--root", type=Path, help="another root for state and sockets (tests)")
+    parser.add_argument("--host", default=os.uname().nodename.partition(".")[0])
+    given = parser.parse_args(argv)
+    paths = Paths()
+    if given.root is not None:
+        root: Path = given.root
+        paths = Paths(
+            etc=given.policy.parent,
+            state=root / "var/lib/sekisho",
+            run=root / "run/sekisho",
+            root=root,
+            audit_log=root / "var/log/audit/audit.log",
+        )
+        for folder in (paths.state, paths.run):
+            folder.mkdir(parents=True, exist_ok=True)
+    try:
+        agent = Agent(paths, given.policy, given.host, Notifier(os.environ))
+    except (SekishoError, OSError) as error:
+        say(error.diagnostics() if isinstance(error, SekishoError) else str(error))
+        return 1
+    try:
+        agent.run()
+    finally:
+        agent.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""The devices part: every attempt to attach something is decided, recorded and counted.
+
+The kernel and udev have acted already; this part tells, and notices when they let in what the
+site does not list.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from sekisho.devices.attempts import CLASSES, DECISIONS, Attempt
+from sekisho.devices.policy import Decision, Rule, decide, parse_devices
+from sekisho.edge.udev_watch import Outcome, describe, device_value, outcome, present
+from sekisho.errors import SekishoError
+from sekisho.service.agent_book import Book, Paths
+
+LOOK_EVERY_S = 30.0
+SETTLE_S = 2.0  # udev's answer has come by then, on an emulated machine too
+MAX_WAITING = 256
+REFUSED = "6-iii-c.device-refused"
+APPEARED = "6-iii-c.device-appeared"
+LET_IN = "6-iii-c.device-let-in"
+
+
+class Monitor(Protocol):
+    """Announcements of added devices."""
+
+    def added(self) -> Iterator[tuple[str, str, Path]]:
+        """Yield what is waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    attempt: Attempt
+    decision: str
+    reason: str
+    rule: str = ""
+
+    def as_json(self, when: str) -> dict[str, Any]:
+        known = {"decision": self.decision, "reason": self.reason, "rule": self.rule, "when": when}
+        return self.attempt.as_json() | {key: value for key, value in known.items() if value}
+
+
+class DevicesPart:
+    """Decides, records and counts; looks again after udev has acted."""
+
+    def __init__(
+        self,
+        book: Book,
+        paths: Paths,
+        monitor: Monitor,
+        after: Callable[[float, Callable[[], None]], None],
+    ) -> None:
+        self._book, self._sys, self._monitor, self._after = book, paths.sys, monitor, after
+        self._rules: tuple[Rule, ...] = ()
+        self._waiting: deque[tuple[Path, _Judged]] = deque()
+        self._let_in: set[tuple[str, str]] = set()
+
+    def policy(self, policy: Any) -> None:
+        """Take the list of admitted devices of a new policy; a garbled one admits nothing."""
+        try:
+            self._rules = parse_devices(policy["devices"])
+        except SekishoError:
+            self._rules = ()
+            raise
+
+    def start(self) -> None:
+        """Record what is attached already: plugged in before the boot, or before the agent."""
+        for attempt, folder in present(self._sys):
+            self._record(self._judge(attempt, folder), folder, "start")
+        self.look()
+
+    def announced(self) -> None:
+        """Take the kernel's announcements; after a loss of some, look at everything."""
+        try:
+            for subsystem, path, folder in self._monitor.added():
+                attempt = describe(subsystem, folder, path)
+                self._record(self._judge(attempt, folder), folder, "plugged")
+        except OSError as error:
+            self._book.failed("devices", error)
+            self._book.metrics.add("sekisho_agent_dropped_total", "devices")
+            self._after(0.0, self.start)
+
+    def _judge(self, attempt: Attempt, folder: Path) -> _Judged:
+        if attempt.subsystem != "usb":
+            return _Judged(attempt, "appeared", "it did not come by way of the USB gate")
+        found: Decision = decide(device_value(folder), self._rules)
+        return _Judged(attempt, "admitted" if found.admit else "refused", found.reason, found.rule)
+
+    def _record(self, judged: _Judged, folder: Path, when: str) -> None:
+        self._book.metrics.add(
+            "sekisho_device_attempts_total", judged.decision, judged.attempt.label
+        )
+        data = judged.as_json(when)
+        self._book.tell("device.attempt", data)
+        if judged.decision != "admitted":
+            check = APPEARED if judged.decision == "appeared" else REFUSED
+            what = f"{judged.attempt.label} {judged.attempt.name}: {judged.reason}"
+            self._book.detect(check, "alert", what, data)
+        if judged.attempt.subsystem != "usb":
+            return
+        if len(self._waiting) >= MAX_WAITING:
+            self._book.metrics.add("sekisho_agent_dropped_total", "devices")
+            return
+        self._waiting.append((folder, judged))
+        if len(self._waiting) == 1:
+            self._after(SETTLE_S, self._settle)
+
+    def _settle(self) -> None:
+        """Record what became of the devices that came, and count what is attached."""
+        while self._waiting:
+            folder, judged = self._waiting.popleft()
+            became = outcome(folder)
+            data = judged.as_json("settled")
+            if became is not None:
+                data |= became.as_json()
+            if judged.decision == "admitted":
+                self._book.tell("device.outcome", data | {"gone": became is None})
+        self.look()
+
+    def look(self) -> None:
+        """Count what is attached now, and tell of what works although it is not listed."""
+        counts = {(decision, label): 0 for decision in DECISIONS for label in CLASSES}
+        let_in: set[tuple[str, str]] = set()
+        for attempt, folder in present(self._sys):
+            judged = self._judge(attempt, folder)
+            counts[judged.decision, attempt.label] += 1
+            became = outcome(folder) if attempt.subsystem == "usb" else None
+            if judged.decision == "refused" and became is not None and works(became):
+                key = (attempt.path, attempt.serial)
+                let_in.add(key)
+                if key not in self._let_in:
+                    what = f"{attempt.label} {attempt.name} works although it is not listed"
+                    self._book.detect(
+                        LET_IN, "alert", what, judged.as_json("seen") | became.as_json()
+                    )
+        self._let_in = let_in
+        for (decision, label), count in counts.items():
+            self._book.metrics.set("sekisho_devices_present", count, decision, label)
+        self._book.metrics.set("sekisho_device_let_in", len(let_in))
+
+
+def works(became: Outcome) -> bool:
+    """Tell whether the kernel lets a device do anything: authorized, with a live interface."""
+    return became.authorized and bool(became.live)

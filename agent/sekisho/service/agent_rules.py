@@ -1,0 +1,137 @@
+"""The rules part: the loaded packet filter is the policy's, or is made so again.
+
+Which rules? Those of the newest *signed* policy whose packet filter was confirmed: the file loaded
+at boot, /etc/sekisho/nftables.json, tells which. It is written, and rolled back, by the dead-man's
+guard, so the agent never brings back rules that locked the administrator out; and since the rules
+come from the signed policy, editing the file gains an intruder nothing. While a change waits for
+its confirmation the agent looks on.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Protocol
+
+from sekisho.canonical import digest
+from sekisho.edge.policy_file import Floor, Policy, PolicyStore, read_bounded
+from sekisho.errors import SekishoError
+from sekisho.flows.readback import differences, normalise
+from sekisho.service.agent_book import Book, Paths
+
+CHECK_EVERY_S = 30.0
+SETTLE_S = 0.2  # a rule set is often changed in many small steps
+MAX_FILE = 8 * 1024 * 1024
+DRIFT = "6-iv-a.rules-drift"
+FILE = "6-iv-a.rules-file-differs"
+
+Objects = list[dict[str, Any]]
+
+
+class Table(Protocol):
+    """What the part needs of the kernel's table."""
+
+    def read(self) -> Objects | None:
+        """Return the loaded objects, or None."""
+
+    def load(self, rules: Any) -> None:
+        """Replace the table."""
+
+    def expected(self, rules: Any) -> Objects:
+        """Return the rules as they would be read back."""
+
+
+class RulesPart:
+    """Compares what is loaded with what was agreed; repairs and reports."""
+
+    def __init__(self, book: Book, paths: Paths, table: Table, store: PolicyStore) -> None:
+        self._book, self._table, self._store = book, table, store
+        self._file = paths.etc / "nftables.json"
+        self._pending = paths.state / "guard" / "pending.json"
+        self._current: Policy | None = None
+        self._enforced: Policy | None = None
+        self._wanted: dict[str, Any] | None = None
+        self._file_differs = False
+
+    def start(self) -> None:
+        """Remember what was enforced before this start."""
+        try:
+            # An older serial than the newest is what a roll-back leaves in force: no floor here.
+            self._enforced = self._store.load_copy("enforced", floor=Floor())
+        except SekishoError:
+            self._enforced = None
+
+    def policy(self, policy: Policy | None) -> None:
+        """Take a new policy; its rules are enforced once the file says that they were confirmed."""
+        self._current = policy
+
+    def _agree(self) -> None:
+        """Find out which policy's rules are to be enforced."""
+        on_disk = self._on_disk()
+        current = self._current
+        if (
+            current is not None
+            and on_disk == digest(current.value["nftables"])
+            and (self._enforced is None or self._enforced.digest != current.digest)
+        ):
+            self._store.keep("enforced", current)
+            self._enforced, self._wanted = current, None
+        differs = self._enforced is not None and (
+            on_disk != digest(self._enforced.value["nftables"])
+        )
+        if differs and not self._file_differs:
+            self._book.detect(FILE, "alert", f"{self._file} is not what the policy in force says")
+        self._file_differs = differs
+
+    def _on_disk(self) -> str | None:
+        try:
+            value = json.loads(read_bounded(self._file, MAX_FILE).decode("utf-8"))
+            return digest(value)
+        except (SekishoError, ValueError, TypeError, RecursionError):
+            return None
+
+    def check(self) -> None:
+        """Compare, report, repair."""
+        if self._pending.exists():
+            return  # a change waits for its confirmation; the guard's timer is running
+        self._agree()
+        if self._enforced is None:
+            self._book.up("nft", works=False)
+            return
+        rules = self._enforced.value["nftables"]
+        if self._wanted is None:
+            self._wanted = normalise({"nftables": self._table.expected(rules)})
+        loaded = self._table.read()
+        off = self._off(loaded)
+        metrics = self._book.metrics
+        metrics.set("sekisho_nft_last_check_timestamp_seconds", int(self._book.wall()))
+        metrics.set("sekisho_nft_in_order", int(not off))
+        if not off:
+            self._book.up("nft", works=True)
+            return
+        metrics.add("sekisho_nft_drift_total")
+        what = "the table is gone" if loaded is None else "the loaded rules are not the policy's"
+        self._book.detect(DRIFT, "alert", what, {"differences": list(off)})
+        self._repair(rules)
+
+    def _off(self, loaded: Objects | None) -> tuple[str, ...]:
+        if loaded is None:
+            return ("the table is gone",)
+        have = normalise({"nftables": loaded})
+        if self._wanted is None or have == self._wanted:
+            return ()
+        return differences(self._wanted, have) or ("they differ",)
+
+    def _repair(self, rules: Any) -> None:
+        if self._pending.exists():
+            return
+        self._table.load(rules)
+        loaded = self._table.read()
+        off = self._off(loaded)
+        if off:
+            self._wanted = None
+            raise SekishoError(f"the rules were loaded again and still differ: {off[0]}")
+        self._book.metrics.add("sekisho_nft_repairs_total")
+        self._book.metrics.set("sekisho_nft_in_order", 1)
+        self._book.up("nft", works=True)
+        serial = self._enforced.serial if self._enforced is not None else 0
+        self._book.tell("rules.repaired", {"serial": serial, "objects": len(loaded or ())})
