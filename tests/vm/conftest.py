@@ -12,17 +12,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "vagrant"))
 from labkit.api import Lab
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--lab", action="store_true", help="run what needs the lab")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark everything in this folder; the tests' own conftest skips `vm` without --lab."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.vm)
-            if not config.getoption("--lab", default=False):
-                item.add_marker(pytest.mark.skip(reason="needs the lab: make test-lab"))
 
 
 @pytest.fixture(scope="session")
