@@ -33,7 +33,7 @@ def write_config(site: Site) -> None:
         "  ConnectTimeout 20",
         "  ServerAliveInterval 15",
         "  HostKeyAlgorithms ssh-ed25519",
-        "  KexAlgorithms curve25519-sha256",
+        "  KexAlgorithms curve25519-sha256,ecdh-sha2-nistp256",
         "  Ciphers aes128-gcm@openssh.com,aes256-gcm@openssh.com",
         "  ControlMaster auto",
         "  ControlPersist 600",
