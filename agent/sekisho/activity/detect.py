@@ -14,11 +14,14 @@ from sekisho.activity.events import Command, Path, Syscall, resolve
 from sekisho.activity.join import Event
 from sekisho.activity.records import UNSET, Record
 from sekisho.activity.watched import (
+    ACCOUNT_TOOLS,
     AGENT_UNIT,
     CLOCK_KEEPERS,
     GUARD_UNITS,
     KEEPERS,
+    NOTICE,
     ODD_PLACES,
+    POWERFUL_GROUPS,
     watched,
 )
 
@@ -49,12 +52,22 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a rule found: the detection's slug, its subject, one line of what happened."""
+    """What a rule found.
+
+    Attributes:
+        slug: the kind of detection (`sekisho.activity.watched.KINDS`).
+        subject: the account, file, unit, table … it is about.
+        what: one line of what happened.
+        severity: when it differs from the kind's.
+        once: what one process says many times in a row is one detection under this name.
+
+    """
 
     slug: str
     subject: str
     what: str
-    severity: str | None = None  # when it differs from the kind's
+    severity: str | None = None
+    once: str = ""
 
 
 Rule = Callable[[Seen], Found | None]
@@ -68,13 +81,24 @@ def _account(record: Record) -> str:
     return record.text("acct") or record.text("id") or "?"
 
 
+def group_member(seen: Seen) -> Found | None:
+    """Find an account changed; one that joins a powerful group may become root."""
+    record = seen.event.records()[0]
+    if not _worked(record):
+        return None
+    account, group, op = _account(record), record.text("grp") or "", record.text("op") or "changed"
+    if group in POWERFUL_GROUPS and op.startswith("add-"):
+        return Found("sudoers-changed", account, f"{op}: {account} in {group}", once=account)
+    return Found("account-changed", account, f"{op}: {account} {group}".rstrip(), once=account)
+
+
 def _account_rule(slug: str, verb: str) -> Rule:
     def rule(seen: Seen) -> Found | None:
         record = seen.event.records()[0]
         if not _worked(record):
             return None
         account = _account(record)
-        return Found(slug, account, f"{record.text('op') or verb}: {account}")
+        return Found(slug, account, f"{record.text('op') or verb}: {account}", once=account)
 
     return rule
 
@@ -102,7 +126,8 @@ def audit_configured(seen: Seen) -> Found | None:
         fields = record.fields
         if record.text("op") in ("add_rule", "remove_rule"):
             key = record.text("key") or "no key"
-            return Found("audit-rules-changed", key, f"{record.text('op')}: {key}")
+            op = record.text("op") or ""
+            return Found("audit-rules-changed", key, f"{op}: {key}", once=op)
         if fields.get("audit_enabled") == b"0":
             return Found("audit-stopped", "audit_enabled", "the kernel's audit was switched off")
         if "audit_pid" in fields and fields["audit_pid"] == b"0":
@@ -119,8 +144,13 @@ def firewall_changed(seen: Seen) -> Found | None:
     table, op, comm = record.text("table") or "?", record.text("op") or "?", record.text("comm")
     person = seen.call is not None and seen.call.auid != UNSET
     ours = not person and comm in ("nft", "python3", "sekisho", "sekisho-agent", "sekisho-guard")
+    name = table.partition(":")[0]
     return Found(
-        "firewall-changed", table, f"{op} {table} by {comm or '?'}", "notice" if ours else None
+        "firewall-changed",
+        name,
+        f"{op} {name} by {comm or '?'}",
+        NOTICE if ours else None,
+        once=f"{op} {name}",
     )
 
 
@@ -132,7 +162,7 @@ def module_by_record(seen: Seen) -> Found | None:
         return Found("module-loaded", ", ".join(names), f"refused: module {', '.join(names)}")
     own = call is not None and call.auid == UNSET
     return Found(
-        "module-loaded", ", ".join(names), f"module {', '.join(names)}", "notice" if own else None
+        "module-loaded", ", ".join(names), f"module {', '.join(names)}", NOTICE if own else None
     )
 
 
@@ -145,7 +175,7 @@ def module_by_call(seen: Seen) -> Found | None:
         "module-loaded",
         seen.call.comm,
         f"{seen.call.comm} called for a module: {outcome}",
-        "notice" if seen.call.auid == UNSET else None,
+        NOTICE if seen.call.auid == UNSET else None,
     )
 
 
@@ -153,6 +183,8 @@ def file_changed(seen: Seen) -> Found | None:
     """Find a watched file written, created, renamed, removed or given other rights."""
     if seen.call is None or seen.call.exe in KEEPERS:
         return None
+    if seen.call.exe in ACCOUNT_TOOLS and seen.call.success:
+        return None  # they tell of it themselves: new-account, account-changed
     candidates = [path for path in seen.paths if path.nametype != "PARENT"]
     # Of a rename the new name tells more than the old one.
     rank = {"CREATE": 0, "NORMAL": 1, "UNKNOWN": 2, "DELETE": 3}
@@ -164,10 +196,12 @@ def file_changed(seen: Seen) -> Found | None:
     if hit is None:
         return None
     slug, where = hit
+    if slug == "setting-changed" and seen.call.auid == UNSET:
+        return None
     verb = {"CREATE": "created", "DELETE": "removed"}.get(named[where].nametype, "changed")
     if seen.call.success is False:
         verb = f"not {verb} (refused)"
-    return Found(slug, where, f"{where} {verb} by {seen.call.exe or seen.call.comm}")
+    return Found(slug, where, f"{where} {verb} by {seen.call.exe or seen.call.comm}", once=where)
 
 
 def time_set(seen: Seen) -> Found | None:
@@ -183,8 +217,10 @@ def mounted(seen: Seen) -> Found | None:
         return None
     names = [resolve(path.name, seen.cwd) for path in seen.paths if path.name]
     subject = names[0] if names else "?"
-    outcome = "" if seen.call.success else f" (refused: {seen.call.exit})"
-    return Found("mounted", subject, f"{seen.call.comm}: {' '.join(names) or '?'}{outcome}")
+    what = f"{seen.call.comm}: {' '.join(names) or '?'}"
+    if seen.call.success is False:
+        return Found("mounted", subject, f"{what} (refused: {seen.call.exit})", NOTICE)
+    return Found("mounted", subject, what)
 
 
 def traced(seen: Seen) -> Found | None:
@@ -255,8 +291,8 @@ BY_TYPE: dict[bytes, Rule] = {
     b"DEL_USER": _account_rule("account-removed", "account removed"),
     b"ADD_GROUP": _account_rule("account-changed", "group added"),
     b"DEL_GROUP": _account_rule("account-changed", "group removed"),
-    b"USER_MGMT": _account_rule("account-changed", "account changed"),
-    b"GRP_MGMT": _account_rule("account-changed", "group changed"),
+    b"USER_MGMT": group_member,
+    b"GRP_MGMT": group_member,
     b"USER_CHAUTHTOK": _account_rule("account-changed", "password changed"),
     b"GRP_CHAUTHTOK": _account_rule("account-changed", "group password changed"),
     b"ACCT_LOCK": _account_rule("account-changed", "account locked"),

@@ -30,6 +30,11 @@ MAX_SOURCES = 1024
 #: So many failed log-ins of one source or account within so long are a burst.
 BURST = 5
 BURST_MS = 60_000
+#: A process that repeats itself within so long says nothing new.
+REPEAT_MS = 10_000
+#: systemd does what a person asked it for within so long (a unit may take its time to stop).
+CONTROL_MS = 100_000
+_CONTROL_TOOLS = ("/systemctl", "/service", "/deb-systemd-invoke", "/invoke-rc.d")
 _PLAYBOOK_MARKS = ("(mitogen:", "mitogen:", "/.ansible/tmp/", "AnsiballZ_")
 
 
@@ -88,6 +93,8 @@ class Detector:
         self._processes: OrderedDict[int, _Process] = OrderedDict()
         self._failures: OrderedDict[str, deque[int]] = OrderedDict()
         self._strangers: OrderedDict[tuple[int, int], None] = OrderedDict()
+        self._said: OrderedDict[tuple[str, str, int], int] = OrderedDict()
+        self._controls: deque[tuple[int, Command]] = deque(maxlen=64)
 
     def command(self, command: Command) -> list[Detection]:
         """Return the detections of a command, and remember its process."""
@@ -125,14 +132,16 @@ class Detector:
         if not rules:
             return []
         seen = Seen(event, call, tuple(paths_of(event)), cwd_of(event))
+        actor: Syscall | Command | None = call if call is not None else _actor(event)
         found: dict[str, Found] = {}
         for rule in rules:
             one = rule(seen)
-            if one is not None:
+            if one is not None and not self._repeated(one, event.ms, actor):
                 found.setdefault(one.slug, one)
         if not found:
             return []
-        actor = call if call is not None else _actor(event)
+        if event.types[0] == b"SERVICE_STOP":
+            actor = self._who_controlled(event) or actor
         source = self._source(actor)
         who = name_of(None if actor is None else actor.auid, self.people)
         return [
@@ -141,6 +150,26 @@ class Detector:
             )
             for one in found.values()
         ]
+
+    def _repeated(self, found: Found, ms: int, actor: Syscall | Command | None) -> bool:
+        """Return whether the same process said the same thing a moment ago."""
+        if not found.once or actor is None:
+            return False
+        key = (found.slug, found.once, actor.pid)
+        before = self._said.pop(key, None)
+        self._said[key] = ms
+        _bound(self._said, MAX_SOURCES)
+        return before is not None and abs(ms - before) < REPEAT_MS
+
+    def _who_controlled(self, event: Event) -> Command | None:
+        """Return the command of the person who asked systemd for this, if one did just now."""
+        unit = event.records()[0].text("unit") or "?"
+        for ms, command in reversed(self._controls):
+            if abs(event.ms - ms) > CONTROL_MS:
+                return None
+            if any(_unit(argument) == _unit(unit) for argument in command.argv[1:]):
+                return command
+        return None
 
     def failed_login(self, event: Event, account: str, address: str) -> list[Detection]:
         """Take note of a failed log-in; return a detection when they come in a row."""
@@ -209,6 +238,8 @@ class Detector:
             sign in argument for argument in command.argv[:4] for sign in _PLAYBOOK_MARKS
         ):
             mark = "playbook"
+        if command.exe.endswith(_CONTROL_TOOLS) or (command.script or "").endswith(_CONTROL_TOOLS):
+            self._controls.append((command.when, command))
         self._processes.pop(command.pid, None)
         self._processes[command.pid] = _Process(command.ppid, command.exe, mark)
         _bound(self._processes, MAX_PROCESSES)
@@ -233,6 +264,10 @@ class Detector:
                 return process.mark
             pid = fallback = process.ppid
         return "system" if actor.auid == UNSET else "person"
+
+
+def _unit(name: str) -> str:
+    return name.removesuffix(".service")
 
 
 def _actor(event: Event) -> Syscall | None:

@@ -312,9 +312,11 @@ def is_exec(call: Syscall) -> bool:
 
 def _script(paths: list[Path], exe: str) -> str | None:
     """Return the file that was named, when the kernel ran an interpreter for it."""
-    if len(paths) < 2 or paths[0].inode == paths[1].inode:
+    # A link to the program is a second item of the same name.
+    others = [path for path in paths[1:] if path.name != paths[0].name]
+    if not others:
         return None
-    interpreter = posixpath.basename(paths[1].name)
+    interpreter = posixpath.basename(others[0].name)
     if interpreter.startswith(("ld-", "ld.", "ld64.")):
         return None
     return None if paths[0].name == exe else paths[0].name

@@ -288,8 +288,11 @@ class Joiner:
         return self._give_up(id_, event)
 
     def _give_up(self, id_: bytes, event: Event) -> Event:
-        self.incomplete += 1
         self._done[id_] = self.lines
+        if b"SYSCALL" not in event.types and len(event.types) == 1:
+            event.complete = True  # the kernel speaking for itself: nothing else belongs to it
+        else:
+            self.incomplete += 1
         return event
 
     def _sweep(self, ms: int) -> Iterator[Event]:

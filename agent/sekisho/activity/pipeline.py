@@ -18,6 +18,9 @@ DETECTION = "activity.detection"
 GAP = "activity.gap"
 
 _SESSIONS = {b"USER_LOGIN": "login", b"USER_START": "start", b"USER_END": "end"}
+#: Told only when they failed: Debian's sshd leaves log-ins to PAM, which says no USER_LOGIN.
+_FAILURES = frozenset((b"USER_AUTH", b"USER_ACCT", b"USER_ERR", b"USER_LOGIN"))
+_NO_SUCH_FILE = -2
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +162,7 @@ class Activity:
             "late": joiner.late,
             "dropped_records": joiner.dropped_records,
             "commands": counts["commands"],
+            "not_found": counts["not_found"],
             "sessions": counts["sessions"],
             "detections": counts["detections"],
             "gap_events": counts["gap_serial"],
@@ -172,12 +176,15 @@ class Activity:
         body = event.body(b"SYSCALL")
         call = None if body is None else parse_syscall(body)
         if call is not None and is_exec(call):
+            if call.exit == _NO_SUCH_FILE:  # a shell trying the folders of its PATH
+                self._counts["not_found"] += 1
+                return
             command = command_of(event, call, self.people)
             self._counts["commands"] += 1
             entries.append(Entry(COMMAND, command.data()))
             self._add(self._detector.command(command), entries)
             return
-        if event.types and event.types[0] in _SESSIONS:
+        if event.types and (event.types[0] in _SESSIONS or event.types[0] in _FAILURES):
             self._session(event, entries)
         elif event.types and event.types[0] == b"KERNEL":
             self._kernel_said(event.records()[0], entries)
@@ -192,6 +199,8 @@ class Activity:
     def _session(self, event: Event, entries: list[Entry]) -> None:
         record = event.records()[0]
         worked = record.text("res") in ("success", "1", "yes")
+        if worked and event.types[0] not in _SESSIONS:
+            return
         account = record.text("acct") or record.text("id") or ""
         if account.isdigit():
             account = name_of(int(account), self.people)
@@ -214,7 +223,7 @@ class Activity:
                 },
             )
         )
-        if not worked and event.types[0] == b"USER_LOGIN":
+        if not worked and event.types[0] in _FAILURES:
             self._add(
                 self._detector.failed_login(event, account, "" if address == "?" else address),
                 entries,

@@ -173,6 +173,12 @@ KINDS: dict[str, Kind] = {
         "What the machine boots was changed",
         "起動設定が変更された",
     ),
+    "setting-changed": Kind(
+        NOTICE,
+        True,
+        "Another setting of the machine was changed",
+        "その他の設定が変更された",
+    ),
     "root-by-stranger": Kind(
         ALERT,
         False,
@@ -274,8 +280,30 @@ PATHS: tuple[tuple[str, str], ...] = (
 )
 _EXACT = {path: slug for path, slug in PATHS if not path.endswith("/")}
 _FOLDERS = tuple((path, slug) for path, slug in PATHS if path.endswith("/"))
-#: Names the shadow suite writes beside the real file before it renames.
-_BESIDE = ("-", "+", ".lock", ".new", ".bak")
+#: Programs that tell of every account they change in records of their own (libaudit).
+ACCOUNT_TOOLS = frozenset(
+    f"/usr/{place}/{tool}"
+    for place in ("sbin", "bin")
+    for tool in (
+        *("useradd", "usermod", "userdel", "groupadd", "groupmod", "groupdel", "chpasswd"),
+        *("passwd", "chage", "gpasswd", "chfn", "chsh", "newusers", "groupmems", "chgpasswd"),
+    )
+)
+#: Groups whose members can become root or read what root reads.
+POWERFUL_GROUPS = frozenset(("root", "sudo", "adm", "shadow", "disk", "wheel", "docker", "kmem"))
+#: Working copies the account tools keep beside the real file (``passwd-``, ``shadow.lock`` …).
+_BESIDE = tuple(
+    f"/etc/{name}{ending}"
+    for name in ("passwd", "shadow", "group", "gshadow", "subuid", "subgid")
+    for ending in ("-", "+", ".")
+)
+#: Files under /etc that the system writes in the course of its day.
+_DAILY = frozenset(
+    (
+        *("/etc/adjtime", "/etc/resolv.conf", "/etc/ld.so.cache", "/etc/mtab", "/etc/.pwd.lock"),
+        *("/etc/machine-id", "/etc/.updated"),
+    )
+)
 
 #: Folders in which anybody, or a person without further rights, can put a program.
 ODD_PLACES = (
@@ -328,11 +356,10 @@ def _slug_of(path: str) -> str | None:
             return name
     if "/.ssh/" in path:
         return "key-changed"
-    for ending in _BESIDE:
-        if path.endswith(ending):
-            return _EXACT.get(path.removesuffix(ending))
     if path.endswith(".timer") and path.startswith(("/etc/", "/usr/lib/", "/run/")):
         return "schedule-changed"
+    if path.startswith("/etc/") and path not in _DAILY and not path.startswith(_BESIDE):
+        return "setting-changed"
     return None
 
 
