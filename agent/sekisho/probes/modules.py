@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from sekisho.devices.modules import blocked, canonical
+from sekisho.devices.modules import GROUPS, blocked, canonical
 from sekisho.probes.kernel import effective_files
 from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output, text_of
 
@@ -38,57 +38,69 @@ def _commands(raw: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
 
 
 def _modules(raw: Mapping[str, Any]) -> dict[str, Any]:
-    loaded = [
+    loaded = {
         line.split(maxsplit=1)[0]
         for line in text_of(files(raw, "loaded"), "/proc/modules").splitlines()
         if line
-    ]
-    options: dict[str, dict[str, str]] = {}
-    blacklist: set[str] = set()
-    install: list[tuple[str, list[str]]] = []
-    for verb, words in _commands(raw):
-        name = canonical(words[0])
-        if verb == "blacklist":
-            blacklist.add(name)
-        elif verb == "install":
-            install.append((name, words[1:]))
-        elif verb == "options":
-            held = options.setdefault(name, {})
-            for word in words[1:]:
-                key, _, value = word.partition("=")
-                held[key] = value  # the kernel takes the last one
-    refused, overridden = [], []
+    }
+    commands = _commands(raw)
+    refused, overridden = _refused(commands)
+    refused &= {canonical(words[0]) for verb, words in commands if verb == "blacklist"}
+    loadable = _dry_run(raw)
+    groups: dict[str, dict[str, list[str]]] = {}
+    for label, group in GROUPS.items():
+        members = set(group.modules)
+        groups[label] = {
+            "not_refused": sorted(members - refused),
+            "loaded": sorted(members & loaded),
+        }
+        if loadable is not None:
+            groups[label]["loadable"] = sorted(members & loadable)
+    return {
+        "loaded": sorted(loaded),
+        "groups": groups,
+        "overridden": overridden,
+        "options": _options(commands),
+    }
+
+
+def _refused(commands: list[tuple[str, list[str]]]) -> tuple[set[str], list[str]]:
+    """Return the modules whose install command loads nothing, and those with another one."""
+    install = [(canonical(words[0]), words[1:]) for verb, words in commands if verb == "install"]
+    refused, overridden = set(), []
     for name in blocked():
         # kmod takes the first install command whose pattern fits, in the order of the files.
         first = next((words for pattern, words in install if fnmatchcase(name, pattern)), None)
-        if first and first[0] in REFUSES and len(first) == 1:
-            refused.append(name)
+        if first is not None and len(first) == 1 and first[0] in REFUSES:
+            refused.add(name)
         elif first is not None:
             overridden.append(name)
-    fact: dict[str, Any] = {
-        "loaded": sorted(loaded),
-        "blocked": sorted(set(refused) & blacklist),
-        "overridden": overridden,
-        "options": options,
-    }
-    fact |= _dry_run(raw)
-    return fact
+    return refused, overridden
 
 
-def _dry_run(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``loadable``: members of our list that modprobe would insert; {} if it cannot tell.
+def _options(commands: list[tuple[str, list[str]]]) -> dict[str, dict[str, str]]:
+    options: dict[str, dict[str, str]] = {}
+    for verb, words in commands:
+        if verb == "options":
+            held = options.setdefault(canonical(words[0]), {})
+            for word in words[1:]:
+                key, _, value = word.partition("=")
+                held[key] = value  # the kernel takes the last one
+    return options
+
+
+def _dry_run(raw: Mapping[str, Any]) -> set[str] | None:
+    """Return the members of our list that modprobe itself would insert; None: it cannot tell.
 
     Exit status 1 is usual: it says that some of the names are not in this kernel at all.
     """
     try:
-        said = output(raw, "dry_run", ok=(0, 1))
+        lines = output(raw, "dry_run", ok=(0, 1)).splitlines()
     except ProbeError:
-        return {}
-    lines = said.splitlines()
+        return None
     if not lines:
-        return {}
-    inserted = {canonical(found[1]) for line in lines if (found := _INSMOD.fullmatch(line.strip()))}
-    return {"loadable": sorted(inserted & set(blocked()))}
+        return None
+    return {canonical(found[1]) for line in lines if (found := _INSMOD.fullmatch(line.strip()))}
 
 
 PROBES = (

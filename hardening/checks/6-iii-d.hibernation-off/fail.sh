@@ -1,0 +1,4 @@
+#!/bin/sh
+# Unmasked.
+set -eu
+rm -f /etc/systemd/system/hibernate.target

@@ -1,0 +1,5 @@
+#!/bin/sh
+# No longer refused, and loaded.
+set -eu
+sed -E -i '/^(blacklist|install) (atm)( |$)/d' /etc/modprobe.d/60-sekisho-kernel.conf
+modprobe atm

@@ -1,0 +1,7 @@
+#!/bin/sh
+# The other way on every interface, now and after the next boot.
+set -eu
+sed -i 's|^\(net\.ipv4\.conf\.[a-z*]*\.send_redirects\) = .*|\1 = 1|' /etc/sysctl.d/60-sekisho.conf
+for setting in /proc/sys/net/ipv4/conf/*/send_redirects; do
+    echo 1 >"$setting"
+done
