@@ -88,15 +88,16 @@ class Run:
         return packages
 
     def changed(self, package):
-        """Return the programs of a package that are not as dpkg recorded them."""
-        form = ("dpkg", "--verify", package)
-        lines = self.ask(*form, ok=(0, 1)).splitlines()
-        return [
-            line.split()[-1]
-            for line in lines
-            if "/" in line and " c /" not in line and NOT_CONTENT[0] not in line
-            and not line.split()[-1].startswith(NOT_CONTENT)
-        ]
+        """Return the programs of a package that are missing or not as dpkg recorded them."""
+        off = []
+        for line in self.ask("dpkg", "--verify", package, ok=(0, 1)).splitlines():
+            marks, _, path = line.partition(" ")
+            path = path.strip()
+            # "c /path" is a configuration file; documentation may be left out on purpose.
+            if path.startswith("/usr/") and not path.startswith(NOT_CONTENT):
+                if marks == "missing" or marks[2:3] == "5":
+                    off.append(path)
+        return off
 
     def whole(self, packages):
         """Install again, from apt's cache or the mirror, every package with a changed program."""
@@ -115,6 +116,12 @@ class Run:
                     self.act(what, "dpkg", "--force-confold", "-i", os.path.realpath(cached[0]))
                 else:
                     self.act(what, "apt-get", "-y", *KEEP, "install", "--reinstall", full)
+                if not self.module.check_mode and self.changed(full):
+                    self.module.fail_json(
+                        msg="%s is not as its package has it, and neither apt's cache nor a mirror "
+                        "could give the package; bring it in and run again: %s"
+                        % (full, " ".join(off))
+                    )
 
     def upgrade(self):
         """Install what waits."""

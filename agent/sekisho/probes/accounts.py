@@ -276,7 +276,11 @@ def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
         "weak_keys": sorted({f"{k.account} {k.fingerprint}" for k in keys if k.weak}),
         "shared_keys": _several((key.fingerprint, key.account) for key in keys),
         "unrestricted": sorted(
-            {key.account for key in keys if "restrict" not in key.options.split(",")}
+            {
+                key.account
+                for key in keys
+                if key.path.startswith(KEY_FOLDER) and "restrict" not in key.options.split(",")
+            }
         ),
         "loose_key_files": sorted(
             path for path, entry in folder.items() if entry.uid != 0 or entry.mode & 0o022

@@ -21,8 +21,8 @@ NOT_LOCAL = (
     *("securityfs", "selinuxfs", "smb3", "cifs", "sysfs", "tracefs"),
 )
 _RECORD = "\\0%m %U %G %y %p\\0"
-#: Where device nodes belong.
-_DEVICES = "/dev/"
+#: Where device nodes belong; systemd's two placeholders open nothing.
+_DEVICES = re.compile(r"/dev/|/run/(user/\d+/)?systemd/inaccessible/(blk|chr)$")
 
 
 def walk_argv() -> tuple[str, ...]:
@@ -115,7 +115,7 @@ def _walk(raw: Mapping[str, Any]) -> dict[str, Any]:
             }
         ),
         "devices_elsewhere": sorted(
-            {r["path"] for r in records if r["kind"] in "bc" and not r["path"].startswith(_DEVICES)}
+            {r["path"] for r in records if r["kind"] in "bc" and not _DEVICES.match(r["path"])}
         ),
     }
 
