@@ -63,7 +63,7 @@ class FileOutcome:
 
 
 def output(raw: Mapping[str, Any], label: str, *, ok: tuple[int, ...] = (0,)) -> str:
-    """Return a command's standard output; raise `ProbeError` if it failed, was cut or is missing."""
+    """Return a command's standard output; `ProbeError` if it failed, was cut or is missing."""
     outcome = raw.get(label)
     if not isinstance(outcome, dict):
         raise ProbeError(f"{label}: no outcome")
@@ -72,7 +72,7 @@ def output(raw: Mapping[str, Any], label: str, *, ok: tuple[int, ...] = (0,)) ->
     if outcome.get("truncated"):
         raise ProbeError(f"{label}: output was cut at {MAX_BYTES} bytes")
     stdout, code = outcome.get("stdout"), outcome.get("rc")
-    if not isinstance(stdout, str) or not isinstance(code, int):
+    if not isinstance(stdout, str) or not isinstance(code, int) or isinstance(code, bool):
         raise ProbeError(f"{label}: outcome is garbled")
     if code not in ok:
         said = str(outcome.get("stderr", "")).strip().splitlines()
@@ -81,26 +81,34 @@ def output(raw: Mapping[str, Any], label: str, *, ok: tuple[int, ...] = (0,)) ->
 
 
 def files(raw: Mapping[str, Any], label: str) -> dict[str, FileOutcome]:
-    """Return a `Read`'s files by path; raise `ProbeError` when the outcome is missing or garbled."""
+    """Return a `Read`'s files by path; `ProbeError` when the outcome is missing or garbled."""
     outcome = raw.get(label)
     if not isinstance(outcome, dict) or not isinstance(outcome.get("files"), dict):
         raise ProbeError(f"{label}: no outcome")
-    found: dict[str, FileOutcome] = {}
-    for path, entry in outcome["files"].items():
-        try:
-            found[path] = FileOutcome(
-                path=path,
-                mode=int(entry["mode"]),
-                uid=int(entry["uid"]),
-                gid=int(entry["gid"]),
-                kind=str(entry["kind"]),
-                text=entry.get("text"),
-                target=entry.get("target"),
-                error=entry.get("error"),
-            )
-        except (KeyError, TypeError, ValueError) as bad:
-            raise ProbeError(f"{label}: {path}: garbled entry ({bad})") from None
-    return found
+    return {path: _file(label, path, entry) for path, entry in outcome["files"].items()}
+
+
+def _file(label: str, path: Any, entry: Any) -> FileOutcome:
+    if not isinstance(path, str) or not isinstance(entry, Mapping):
+        raise ProbeError(f"{label}: {path}: garbled entry")
+    for key in ("mode", "uid", "gid"):
+        if not isinstance(entry.get(key), int) or isinstance(entry[key], bool):
+            raise ProbeError(f"{label}: {path}: garbled entry ({key})")
+    if not isinstance(entry.get("kind"), str):
+        raise ProbeError(f"{label}: {path}: garbled entry (kind)")
+    for key in ("text", "target", "error"):
+        if not isinstance(entry.get(key), str | None):
+            raise ProbeError(f"{label}: {path}: garbled entry ({key})")
+    return FileOutcome(
+        path=path,
+        mode=entry["mode"],
+        uid=entry["uid"],
+        gid=entry["gid"],
+        kind=entry["kind"],
+        text=entry.get("text"),
+        target=entry.get("target"),
+        error=entry.get("error"),
+    )
 
 
 def text_of(found: Mapping[str, FileOutcome], path: str) -> str:
