@@ -97,7 +97,8 @@ class JournalSocket:
             self._socket.bind(str(path))
         finally:
             os.umask(mask)
-        os.chown(path, -1, gid)
+        if path.stat().st_gid != gid:  # under systemd it is ours already; chown is filtered there
+            os.chown(path, -1, gid)
         path.chmod(0o660)
         self._socket.listen(32)
 

@@ -28,7 +28,7 @@ from sekisho.edge.journal_socket import JournalSocket, Peer, Rights
 from sekisho.edge.journal_store import JournalWriter
 from sekisho.edge.metrics import Metrics, MetricsServer, server_context
 from sekisho.edge.nft import Nft, NftChanges
-from sekisho.edge.policy_file import PolicyStore, read_bounded
+from sekisho.edge.policy_file import PolicyStore
 from sekisho.edge.sdnotify import Notifier
 from sekisho.edge.udev_watch import DeviceMonitor
 from sekisho.errors import SekishoError, printable
@@ -42,6 +42,7 @@ from sekisho.service import (
     agent_rules,
 )
 from sekisho.service.agent_book import Book, Paths, say
+from sekisho.service.agent_enroll import load_key
 from sekisho.service.agent_loop import Loop
 
 HEALTH_EVERY_S = 5.0
@@ -81,7 +82,7 @@ class Agent:
         self._metrics = Metrics(checks(), __version__)
         boot = (paths.proc / "sys/kernel/random/boot_id").read_text().strip()
         self._journal = JournalWriter.open(
-            paths.state / "journal", host, boot, _host_key(paths.etc / "host.key.pem")
+            paths.state / "journal", host, boot, load_key(paths.etc / "host.key.pem")
         )
         self._book = Book(self._journal, self._metrics)
         self._loop = Loop(self._book.failed)
@@ -353,19 +354,6 @@ class Agent:
         self._book.tell("agent.stopping", {"pid": os.getpid()})
         self._journal.close()
         self._loop.close()
-
-
-def _host_key(path: Path) -> Any:
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415 - slow to import
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
-
-    try:
-        key = load_pem_private_key(read_bounded(path, 64 * 1024), password=None)
-    except (ValueError, TypeError):
-        raise SekishoError(f"{path} is no private key; run `sekisho agent enroll`") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp384r1":
-        raise SekishoError(f"{path} is not a key on P-384; run `sekisho agent enroll`")
-    return key
 
 
 def _resident(proc: Path) -> int:
