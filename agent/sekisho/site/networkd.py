@@ -57,18 +57,13 @@ def _network(name: str, entry: Mapping[str, str], policy: Mapping[str, Any]) -> 
 
 
 def sysctl_values(policy: Mapping[str, Any]) -> dict[str, str]:
-    """Return the kernel settings of the host's network: only gateways forward."""
-    return {
-        "net.ipv4.ip_forward": "1" if policy["role"] == "gateway" else "0",
-        # An interface answers for its own address only, and takes packets only where it would
-        # send the answer: the weak host model would join the links.
-        "net.ipv4.conf.all.arp_ignore": "2",
-        "net.ipv4.conf.all.arp_announce": "2",
-        "net.ipv4.conf.all.rp_filter": "1",
-        "net.ipv4.conf.default.rp_filter": "1",
-        # ICMP does not pass, so a smaller MTU on the carrier's line is found by probing.
-        "net.ipv4.tcp_mtu_probing": "1",
-    }
+    """Return the kernel settings that follow from the host's links.
+
+    Forwarding and the checks on ARP and on sources are the role kernel's.
+    """
+    left = any(flow["direction"] == "out" for flow in policy["flows"])
+    # ICMP does not pass, so a smaller MTU on the carrier's line is found by probing.
+    return {"net.ipv4.tcp_mtu_probing": "1" if left else "0"}
 
 
 def _sysctl(policy: Mapping[str, Any]) -> str:

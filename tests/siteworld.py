@@ -1,0 +1,124 @@
+"""Sites for tests: the lab's inventory with made-up keys, edited texts, and large ones."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+from sekisho.edge.inventory import read_inventory
+from sekisho.errors import Problem, SekishoError
+from sekisho.site.compile import compile_host
+from sekisho.site.invariants import check
+from sekisho.site.model import RawFile, RawInventory, Site
+from sekisho.site.parse import parse_site
+
+ROOT = Path(__file__).resolve().parent.parent
+NOW = date(2026, 11, 22)
+ISSUED = datetime(2026, 11, 22)  # noqa: DTZ001 - written out as UTC, whatever it is
+SITE = "group_vars/all/site.yml"
+
+
+def public_key(number: int) -> str:
+    """Return a well-formed Ed25519 public key that nobody holds."""
+    blob = b"\x00\x00\x00\x0bssh-ed25519\x00\x00\x00\x20" + number.to_bytes(32, "big")
+    return f"ssh-ed25519 {base64.b64encode(blob).decode()}"
+
+
+def lab_raw(edits: Mapping[str, tuple[str, str] | str] | None = None) -> RawInventory:
+    """Return the lab's texts; ``edits``: path → (old, new) once each, or a whole new text."""
+    raw = read_inventory(ROOT / "inventory" / "lab")
+    names = ("aoki", "baba", "chiba", "auditor")
+    keys = {f"keys/{name}.pub": f"{public_key(index)} {name}\n" for index, name in enumerate(names)}
+    raw = replace(raw, where="lab", keys=keys)
+    for path, edit in (edits or {}).items():
+        raw = _edit(raw, path, edit)
+    return raw
+
+
+def _edit(raw: RawInventory, path: str, edit: tuple[str, str] | str) -> RawInventory:
+    def change(file: RawFile) -> RawFile:
+        if file.path != path:
+            return file
+        if isinstance(edit, str):
+            return RawFile(path, edit)
+        old, new = edit
+        assert old in file.text, f"{path} has no {old!r}"
+        return RawFile(path, file.text.replace(old, new, 1))
+
+    return replace(
+        raw,
+        hosts=change(raw.hosts),
+        group_vars=tuple(map(change, raw.group_vars)),
+        host_vars=tuple(map(change, raw.host_vars)),
+    )
+
+
+def lab_site(edits: Mapping[str, tuple[str, str] | str] | None = None) -> Site:
+    return parse_site(lab_raw(edits))
+
+
+def problems(edits: Mapping[str, tuple[str, str] | str]) -> list[Problem]:
+    """Return what parsing, or else checking, says of the edited lab."""
+    try:
+        site = lab_site(edits)
+    except SekishoError as failure:
+        return list(failure.problems)
+    return check(site, now=NOW)
+
+
+def policy(host: str, edits: Mapping[str, tuple[str, str] | str] | None = None) -> dict[str, Any]:
+    return compile_host(lab_site(edits), host, serial=1, issued=ISSUED)
+
+
+def big_raw(machines: int) -> RawInventory:
+    """Return a sound site of about ``machines``: the lab with that many terminals on its desk."""
+    raw = lab_raw(
+        {
+            SITE: ("network: 10.77.7.0/29", "network: 10.90.0.0/16"),
+            "host_vars/core-1.yml": ("address: 10.77.7.2}", "address: 10.90.0.1}"),
+            "host_vars/terminal-1.yml": ("address: 10.77.7.1}", "address: 10.90.0.2}"),
+        }
+    )
+    site = next(file for file in raw.group_vars if file.path == SITE).text
+    pattern = next(file for file in raw.host_vars if file.path.endswith("terminal-1.yml")).text
+    hosts, files = [], []
+    for number in range(machines - 7):
+        name = f"desk-{number}"
+        high, low = divmod(number + 256, 256)
+        text = pattern
+        for old, new in (
+            ("10.77.0.17", f"10.91.{high}.{low}"),
+            ("10.90.0.2", f"10.90.{high}.{low}"),
+            ("52:54:00:77:00:17", f"52:54:01:00:{high:02x}:{low:02x}"),
+            ("52:54:00:77:07:01", f"52:54:02:00:{high:02x}:{low:02x}"),
+            ("-000000000017", f"-0001{number:08x}"),
+            ("LAB-0017", f"LAB-T{number}"),
+        ):
+            text = text.replace(old, new)
+        hosts.append(f"    {name}:\n")
+        files.append(RawFile(f"host_vars/{name}.yml", text))
+    site = site.replace("10.77.0.0/24", "10.64.0.0/11").replace("10.77.0.", "10.64.0.")
+    site = site.replace("10.77.", "10.32.")
+    names = ", ".join(f"desk-{number}" for number in range(machines - 7))
+    members = "[terminal-1, core-1" + (f", {names}]" if names else "]")
+    site = site.replace("[terminal-1, core-1]", members)
+    site = site.replace("10.90.0.0/16", "10.128.0.0/16")
+    moved = tuple(RawFile(file.path, _renumber(file.text)) for file in (*raw.host_vars, *files))
+    return replace(
+        raw,
+        hosts=RawFile(raw.hosts.path, raw.hosts.text + "".join(hosts)),
+        group_vars=tuple(
+            RawFile(file.path, site) if file.path == SITE else file for file in raw.group_vars
+        ),
+        host_vars=moved,
+    )
+
+
+def _renumber(text: str) -> str:
+    """Move the lab's small networks out of the way of a large management network."""
+    text = text.replace("10.77.0.", "10.64.0.").replace("10.77.", "10.32.")
+    return text.replace("10.91.", "10.65.").replace("10.90.", "10.128.")
