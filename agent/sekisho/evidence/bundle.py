@@ -163,7 +163,9 @@ def run_from_json(raw: Any, facts: Mapping[str, Any], policies: Mapping[str, Any
     for kind, there in (("facts", facts), ("policies", policies)):
         for name in sorted(set(there) - set(names)):
             raise BadBundleError(f"{kind}/{name}.json belongs to no host of run.json")
-    kinds = tuple(_list(value.get("kinds"), "run.json: kinds"))
+    kinds = tuple(
+        _text(kind, "run.json: kinds") for kind in _list(value.get("kinds"), "run.json: kinds")
+    )
     if not kinds or not set(kinds) <= set(KINDS):
         raise BadBundleError("run.json: kinds are not known")
     return AuditRun(
