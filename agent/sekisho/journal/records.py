@@ -95,7 +95,7 @@ def tame(value: Any) -> Any:
     return value
 
 
-def check_value(value: Any, depth: int = 0) -> None:
+def check_value(value: Any, depth: int = 0) -> None:  # noqa: C901 - one case per JSON type
     """Refuse what has no safe canonical form: floats, huge integers, deep nesting, odd keys.
 
     Raises:

@@ -1,0 +1,239 @@
+"""The receiving end of the one-way hop, as a service: listens, bounds, and tells the journal.
+
+Each declared peer may push objects; everybody else's connection is reset at once. What was refused
+is said on standard error and, at a bounded rate, in the journal; nothing is said to the sender.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sekisho.edge.sdnotify import Notifier
+from sekisho.edge.transfer_receive import Pace, refuse_by_default, serve
+from sekisho.edge.transfer_store import Journal, Peer, Store
+from sekisho.errors import Problem, SekishoError, printable
+
+PORT = 7601
+WORKERS = 8
+WORKERS_PER_PEER = 4
+TOLD_PER_MINUTE = 30
+_FREEBIND = {socket.AF_INET: (socket.IPPROTO_IP, 15), socket.AF_INET6: (socket.IPPROTO_IPV6, 78)}
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """One address to listen on, and who may push there: peer's address → its name (None: any)."""
+
+    address: str
+    port: int
+    peers: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where to listen, and this host's name (None when it has none that manifests must bear)."""
+
+    listen: tuple[Listen, ...]
+    host: str | None
+
+
+def _wrong(where: str, got: str, expected: str) -> SekishoError:
+    problem = Problem(where, "", got, expected)
+    return SekishoError("the receiver is not configured", (problem,))
+
+
+def plan_of_policy(raw: bytes, where: str) -> Plan:
+    """Return what the host's compiled policy says: its one-way flows with direction "in".
+
+    Raises:
+        SekishoError: no policy, or no such flow: then this host has nothing to listen for.
+
+    """
+    try:
+        value = json.loads(raw)
+        host = value["host"]
+        peers: dict[tuple[str, int], dict[str, str | None]] = {}
+        for flow in value["flows"]:
+            if flow["direction"] == "in" and flow["mode"] == "one-way-tcp":
+                place = str(ipaddress.ip_address(flow["local_address"])), int(flow["port"])
+                peer = str(ipaddress.ip_address(flow["peer_address"]))
+                peers.setdefault(place, {})[peer] = str(flow["peer"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _wrong(where, printable(str(error)), "a compiled policy") from error
+    if not peers:
+        raise _wrong(where, 'no one-way-tcp flow with direction "in"', "one at least")
+    return Plan(tuple(Listen(*place, found) for place, found in peers.items()), str(host))
+
+
+def plan_of_words(address: str, port: int, peers: list[str], host: str | None) -> Plan:
+    """Return the plan of the command line; a peer is ``ADDRESS`` or ``NAME=ADDRESS``."""
+    found: dict[str, str | None] = {}
+    for word in peers:
+        name, mark, text = word.rpartition("=")
+        try:
+            found[str(ipaddress.ip_address(text))] = name if mark else None
+        except ValueError as error:
+            raise _wrong("--peer", printable(word), "ADDRESS or NAME=ADDRESS") from error
+    if not found:
+        raise _wrong("--peer", "none", "at least one: nobody else may connect")
+    try:
+        ipaddress.ip_address(address)
+    except ValueError as error:
+        raise _wrong("--listen", printable(address), "an IP address") from error
+    if not 0 <= port <= 65535:
+        raise _wrong("--port", str(port), "1 to 65535")
+    return Plan((Listen(address, port, found),), host)
+
+
+def no_journal(kind: str, data: dict[str, Any]) -> None:
+    """Stand for the journal on a peer that Sekisho does not manage: the event is only printed."""
+    sys.stderr.write(f"{kind} {json.dumps(data, sort_keys=True)}\n")
+
+
+class Receiver:
+    """The listening service. `run` returns when `stop` was called, or after one delivery."""
+
+    def __init__(
+        self, plan: Plan, store: Store, journal: Journal, *, pace: Pace | None = None
+    ) -> None:
+        self._plan, self._store, self._journal = plan, store, journal
+        self._pace = pace or Pace()
+        self._selector = selectors.DefaultSelector()
+        self._wake, self._waker = socket.socketpair()
+        self._lock = threading.Lock()
+        self._active: dict[str, int] = {}
+        self._told: list[float] = []
+        self._stopping = False
+        self.completed = threading.Event()
+        self.refused = 0
+        self.ports: list[int] = []
+
+    def open(self) -> None:
+        """Listen; SekishoError when an address cannot be had."""
+        for one in self._plan.listen:
+            version = ipaddress.ip_address(one.address).version
+            family = socket.AF_INET6 if version == 6 else socket.AF_INET
+            listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            try:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.setsockopt(*_FREEBIND[family], 1)  # the address may come up later
+                refuse_by_default(listener)  # inherited by every connection it accepts
+                listener.bind((one.address, one.port))
+                listener.listen(64)
+            except OSError as error:
+                listener.close()
+                where = f"{one.address} port {one.port}"
+                raise _wrong(where, printable(str(error)), "an address to listen on") from error
+            listener.setblocking(False)
+            self.ports.append(listener.getsockname()[1])
+            self._selector.register(listener, selectors.EVENT_READ, one)
+        self._selector.register(self._wake, selectors.EVENT_READ, None)
+
+    def stop(self, *_: object) -> None:
+        """End `run` soon; callable from a signal handler or another thread."""
+        self._stopping = True
+        with contextlib.suppress(OSError):
+            self._waker.send(b"x")
+
+    def run(self, *, once: bool = False, alive: Callable[[], object] = lambda: None) -> None:
+        """Serve until `stop`; with ``once`` until one delivery is complete."""
+        while not self._stopping:
+            for key, _ in self._selector.select(timeout=5.0):
+                if key.data is not None and isinstance(key.fileobj, socket.socket):
+                    self._accept(key.fileobj, key.data)
+            alive()
+            if once and self.completed.is_set():
+                break
+        for key in list(self._selector.get_map().values()):
+            if isinstance(key.fileobj, socket.socket):
+                key.fileobj.close()
+        self._selector.close()
+
+    def _accept(self, listener: socket.socket, listen: Listen) -> None:
+        try:
+            link, source = listener.accept()
+        except OSError:
+            return
+        address = str(ipaddress.ip_address(source[0].partition("%")[0]))
+        if address not in listen.peers:
+            link.close()  # a reset
+            self._tell(address, SekishoError("a connection from an undeclared address"))
+            return
+        peer = Peer(address, listen.peers[address])
+        with self._lock:
+            mine = self._active.get(address, 0)
+            room = sum(self._active.values()) < WORKERS and mine < WORKERS_PER_PEER
+            if room:
+                self._active[address] = mine + 1
+        if not room:
+            link.close()  # a reset: the sender tries again
+            return
+        threading.Thread(target=self._serve, args=(link, peer), daemon=True).start()
+
+    def _serve(self, link: socket.socket, peer: Peer) -> None:
+        try:
+            done = serve(link, peer, self._store, self._pace)
+            sys.stderr.write(f"{peer.address}: {done}\n")
+        except (SekishoError, OSError) as error:
+            self._tell(peer.address, error)
+        finally:
+            with self._lock:
+                self._active[peer.address] -= 1
+            if self._store.completed:
+                self.completed.set()
+                with contextlib.suppress(OSError):
+                    self._waker.send(b"x")
+
+    def _tell(self, address: str, error: Exception) -> None:
+        """Say what was refused; the journal is told at most so many times a minute."""
+        text = error.diagnostics() if isinstance(error, SekishoError) else str(error)
+        text = printable(" / ".join(line.strip() for line in text.split("\n")), 400)
+        sys.stderr.write(f"{address}: refused: {text}\n")
+        now = time.monotonic()
+        with self._lock:
+            self.refused += 1
+            count = self.refused
+            self._told = [then for then in self._told if then > now - 60.0]
+            if len(self._told) >= TOLD_PER_MINUTE:
+                return
+            self._told.append(now)
+        try:
+            self._journal("transfer.refused", {"peer": address, "why": text, "count": count})
+        except SekishoError as failure:
+            sys.stderr.write(f"not journalled: {printable(failure.message)}\n")
+
+
+def run_receiver(plan: Plan, root: Path, journal: Journal, *, once: bool) -> None:
+    """Run the service in the foreground until SIGTERM or SIGINT.
+
+    Raises:
+        SekishoError: an address cannot be had.
+        OSError: the store cannot be made.
+
+    """
+    store = Store(root, journal, name=plan.host)
+    for trouble in store.resume():
+        sys.stderr.write(f"not finished: {trouble}\n")
+    receiver = Receiver(plan, store, journal)
+    receiver.open()
+    notifier = Notifier(os.environ)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, receiver.stop)
+    for one, port in zip(plan.listen, receiver.ports, strict=True):
+        sys.stderr.write(f"listening on {one.address} port {port} for {', '.join(one.peers)}\n")
+    notifier.send(READY="1")
+    receiver.run(once=once, alive=lambda: notifier.send(WATCHDOG="1"))
+    notifier.send(STOPPING="1")

@@ -1,0 +1,45 @@
+"""Which deliveries of a sender are missing, by their numbers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from sekisho.canonical import canonical
+from sekisho.errors import Problem, SekishoError, printable
+
+MAX_MISSING = 1000  # numbers kept; beyond that only the range's end is
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """The numbers seen so far from one sender: the highest, and those below that never came."""
+
+    highest: int = 0
+    missing: tuple[int, ...] = ()
+
+    def take(self, number: int) -> tuple[Sequence, bool]:
+        """Return the state after ``number`` and whether that number had been seen before."""
+        if number > self.highest:
+            gap = tuple(range(max(self.highest + 1, number - MAX_MISSING), number))
+            return Sequence(number, (*self.missing, *gap)[-MAX_MISSING:]), False
+        if number in self.missing:
+            return Sequence(self.highest, tuple(n for n in self.missing if n != number)), False
+        return self, True
+
+    def to_bytes(self) -> bytes:
+        """Return the canonical JSON."""
+        return canonical({"highest": self.highest, "missing": list(self.missing)})
+
+
+def parse_sequence(raw: bytes) -> Sequence:
+    """Return the state kept in a file; SekishoError when it is none."""
+    try:
+        value = json.loads(raw.decode("utf-8"))
+        highest, missing = value["highest"], tuple(value["missing"])
+        if any(type(n) is not int or n < 0 for n in (highest, *missing)):
+            raise ValueError("no whole numbers")  # noqa: TRY301 - one refusal for all of it
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        problem = Problem("sequence", "", printable(str(error)), "highest and missing")
+        raise SekishoError("the count of deliveries cannot be read", (problem,)) from error
+    return Sequence(highest, missing)
