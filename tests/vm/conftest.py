@@ -10,6 +10,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "vagrant"))
 
 from labkit.api import Lab
+from tests.vm.demo import provision
+from tests.vm.trial import Lab as Site
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -40,3 +42,11 @@ def fresh(lab: Lab) -> Lab:
     """The lab as it was right after its first boot."""
     lab.restore("fresh")
     return lab
+
+
+@pytest.fixture(scope="module")
+def provisioned(lab: Lab) -> Site:  # noqa: ARG001 - brought up, and down at the end
+    """The lab brought to the site's policy, from its saved state when one is held."""
+    site = Site()
+    provision(site)
+    return site

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib
 import subprocess
 import sys
@@ -21,7 +22,8 @@ ATTACKS = (
     "attack_5_power",
     "attack_6_person",
 )
-STATE = "provisioned"
+#: What a provisioned machine is made of: a state saved from other content is not restored.
+CONTENT = ("agent", "hardening", "inventory/lab", "monitors", "playbooks", "requirements")
 BEGAN = time.monotonic()
 
 
@@ -32,6 +34,18 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def state_name() -> str:
+    """Return the name of the saved state that fits this checkout's content."""
+    whole = hashlib.sha256()
+    for folder in CONTENT:
+        for path in sorted((REPOSITORY / folder).rglob("*")):
+            parts = path.relative_to(REPOSITORY).parts
+            if path.is_file() and not {"__pycache__", "keys", "pki"} & set(parts):
+                whole.update(str(path.relative_to(REPOSITORY)).encode() + b"\0")
+                whole.update(hashlib.sha256(path.read_bytes()).digest())
+    return f"provisioned-{whole.hexdigest()[:12]}"
+
+
 def saved(name: str) -> bool:
     """Return whether the lab holds that saved state."""
     done = subprocess.run([str(LAB), "status"], capture_output=True, text=True, check=False)
@@ -40,9 +54,10 @@ def saved(name: str) -> bool:
 
 def provision(lab: Lab) -> None:
     """Bring the lab up provisioned: restored when that state is held, else from the box."""
-    if saved(STATE):
-        say("restoring the provisioned lab (about a minute)")
-        subprocess.run([str(LAB), "up", "--restore", STATE], check=True)
+    state = state_name()
+    if saved(state):
+        say("restoring the provisioned lab (about half a minute)")
+        subprocess.run([str(LAB), "up", "--restore", state], check=True)
         return
     say("box and machines (emulated, 2 cores: about 8 minutes; with KVM about 2)")
     subprocess.run([str(LAB), "up"], check=True)
@@ -55,7 +70,7 @@ def provision(lab: Lab) -> None:
             raise SystemExit(msg)
     equip_outside(lab)
     say("saving the provisioned state")
-    lab.driver("save", STATE, timeout=300)
+    lab.driver("save", state, timeout=300)
 
 
 def equip_outside(lab: Lab) -> None:
