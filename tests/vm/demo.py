@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -24,6 +26,8 @@ ATTACKS = (
 )
 #: What a provisioned machine is made of: a state saved from other content is not restored.
 CONTENT = ("agent", "hardening", "inventory/lab", "monitors", "playbooks", "requirements")
+PKI = INVENTORY / "pki"
+LAB_STATE = Path(os.environ.get("SEKISHO_LAB_STATE", "/var/lib/sekisho-lab"))
 BEGAN = time.monotonic()
 
 
@@ -58,6 +62,8 @@ def provision(lab: Lab) -> None:
     if saved(state):
         say("restoring the provisioned lab (about half a minute)")
         subprocess.run([str(LAB), "up", "--restore", state], check=True)
+        if not (PKI / "serials.json").exists():  # a clean clone: the site's keys go with its state
+            shutil.copytree(LAB_STATE / f"pki-{state}", PKI, dirs_exist_ok=True)
         return
     say("box and machines (emulated, 2 cores: about 8 minutes; with KVM about 2)")
     subprocess.run([str(LAB), "up"], check=True)
@@ -71,6 +77,8 @@ def provision(lab: Lab) -> None:
     equip_outside(lab)
     say("saving the provisioned state")
     lab.driver("save", state, timeout=300)
+    shutil.rmtree(LAB_STATE / f"pki-{state}", ignore_errors=True)
+    shutil.copytree(PKI, LAB_STATE / f"pki-{state}")
 
 
 def equip_outside(lab: Lab) -> None:
