@@ -215,7 +215,7 @@ def _show(value: Any) -> str:
 
 def _judge_assertion(assertion: Assertion, facts: HostFacts) -> tuple[Verdict, str, str]:
     """Return the verdict, what was expected and what was observed."""
-    wanted = f"{assertion.probe}:{'.'.join(assertion.key)} {assertion.op}"
+    wanted = f"{_label(assertion)} {assertion.op}"
     try:
         expected = _expected(assertion, facts.policy)
         if assertion.op not in _VALUELESS:
@@ -223,6 +223,10 @@ def _judge_assertion(assertion: Assertion, facts: HostFacts) -> tuple[Verdict, s
         return _judge_fact(assertion, _fact(assertion.probe, facts), expected, wanted)
     except Unknown as reason:
         return Verdict.ERROR, wanted, f"could not tell: {printable(str(reason), 400)}"
+
+
+def _label(assertion: Assertion) -> str:
+    return f"{assertion.probe}:{'.'.join(assertion.key)}"
 
 
 def _fact(probe: str, facts: HostFacts) -> Any:
@@ -246,7 +250,8 @@ def _judge_fact(
             return Verdict.FAIL, wanted, str(reason)
         if not assertion.has_missing:
             raise
-        observed, seen = assertion.missing, f"{_show(assertion.missing)} (not set)"
+        observed = assertion.missing
+        seen = f"{_show(observed)} (not set)" if observed not in (None, "") else "not set"
     else:
         seen = _show(observed)
         if assertion.op in (Op.ABSENT, Op.PRESENT):
@@ -283,23 +288,20 @@ def _judge(check: Check, facts: HostFacts) -> tuple[Verdict, str, str, str]:
             return Verdict.ERROR, "a role", "could not tell: this machine has no role", ""
         if facts.role not in check.applies:
             return Verdict.NOT_APPLICABLE, ", ".join(check.applies), facts.role, ""
-    results = [(a.where, *_judge_assertion(a, facts)) for a in check.asserts]
+    results = [(a.where, *_judge_assertion(a, facts), _label(a)) for a in check.asserts]
     if not results:
         return Verdict.ERROR, "at least one assertion", "none", ""
     worst = min(results, key=lambda result: SEVERITY[result[1]])
-    if worst[1] is Verdict.PASS:
-        return (
-            Verdict.PASS,
-            "; ".join(result[2] for result in results),
-            "; ".join(result[3] for result in results),
-            "+".join(sorted({result[0] for result in results})),
-        )
-    off = [result for result in results if result[1] is worst[1]]
+    told = [result for result in results if result[1] is worst[1]]
+    # Several things off are told apart by their names; one reason for all is told once.
+    seen = dict.fromkeys(result[3] for result in told)
+    if worst[1] is Verdict.FAIL and len(told) > 1:
+        seen = dict.fromkeys(f"{result[4]} {result[3]}" for result in told)
     return (
         worst[1],
-        "; ".join(result[2] for result in off),
-        "; ".join(result[3] for result in off),
-        "+".join(sorted({result[0] for result in off})),
+        "; ".join(dict.fromkeys(result[2] for result in told)),
+        "; ".join(seen),
+        "+".join(sorted({result[0] for result in told})),
     )
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from sekisho.catalogue.model import SEVERITY, Catalogue, Finding, Verdict
 from sekisho.errors import printable
 from sekisho.evidence.report import AuditRun, Judged
-from sekisho.evidence.summary import KINDS, Row
+from sekisho.evidence.summary import KINDS, Row, group, unknown_by_reason
 from sekisho.evidence.words import KIND_WORDS, LAW_TEXT, VERDICT_WORDS
 
 _STYLE = {
@@ -51,7 +51,7 @@ def print_report(
         _print_failing(screen, judged.findings)
         _print_unknown(screen, judged.findings)
     screen.print(_counts(judged))
-    screen.print(Text(f"{LAW_TEXT['en']}\n{LAW_TEXT['ja']}", style="dim"))
+    _say(screen, Text(f"{LAW_TEXT['en']}\n{LAW_TEXT['ja']}", style="dim"))
 
 
 def _head(catalogue: Catalogue, run: AuditRun) -> Text:
@@ -113,34 +113,39 @@ def _table(rows: Iterable[Row]) -> Table:
 
 
 def _print_failing(screen: Console, findings: Iterable[Finding]) -> None:
-    failing = [finding for finding in findings if finding.verdict is Verdict.FAIL]
+    failing = group(findings, Verdict.FAIL)
     if not failing:
         return
     screen.print(Text("\nBreaches and their remedies / 不適合と是正", style="bold red"))
-    for finding in failing:
+    for finding, hosts in failing:
         line = Text(f"{finding.check}", style="bold red")
-        line.append(f"  {finding.host}", style="bold")
+        line.append(f"  {', '.join(hosts)}", style="bold")
         line.append(f"  {finding.title['en']} / {finding.title['ja']}", style="")
-        screen.print(line)
-        screen.print(Text(f"  expected  {finding.expected} ({finding.where})", style="dim"))
-        screen.print(Text(f"  observed  {finding.observed}"))
-        screen.print(
-            Text(f"  remedy    ansible-playbook playbooks/site.yml --tags {finding.remedy}")
+        _say(screen, line)
+        _say(screen, Text(f"  expected  {finding.expected} ({finding.where})", style="dim"))
+        _say(screen, Text(f"  observed  {finding.observed}"))
+        _say(
+            screen, Text(f"  remedy    ansible-playbook playbooks/site.yml --tags {finding.remedy}")
         )
-        screen.print(Text(f"  by hand   {printable(finding.by_hand, 400)}"))
+        first, *more = finding.by_hand.splitlines()
+        _say(screen, Text(f"  by hand   {printable(first, 400)}", style="cyan"))
+        for command in more:
+            _say(screen, Text(f"            {printable(command, 400)}", style="cyan"))
+
+
+def _say(screen: Console, text: Text) -> None:
+    # Not wrapped by us: a command must be copied as it stands.
+    screen.print(text, soft_wrap=True)
 
 
 def _print_unknown(screen: Console, findings: Iterable[Finding]) -> None:
-    grouped: dict[tuple[str, str], list[str]] = {}
-    for finding in findings:
-        if finding.verdict is Verdict.ERROR:
-            grouped.setdefault((finding.host, finding.observed), []).append(finding.check)
-    if not grouped:
+    reasons = unknown_by_reason(findings)
+    if not reasons:
         return
     screen.print(Text("\nCould not tell / 判定不能", style="bold yellow"))
-    for (host, reason), checks in sorted(grouped.items()):
-        screen.print(Text(f"{host}: {reason}", style="yellow"))
-        screen.print(Text(f"  {', '.join(checks)}", style="dim"))
+    for reason, hosts, checks in reasons:
+        _say(screen, Text(f"{', '.join(hosts)}: {reason}", style="yellow"))
+        _say(screen, Text(f"  {', '.join(checks)}", style="dim"))
 
 
 def _counts(judged: Judged) -> Text:

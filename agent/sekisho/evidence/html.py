@@ -13,7 +13,7 @@ from sekisho.catalogue.model import SEVERITY, Catalogue, Finding, Verdict
 from sekisho.errors import printable
 from sekisho.evidence.report import AuditRun, HostRecord, Judged
 from sekisho.evidence.style import CSS
-from sekisho.evidence.summary import KINDS, Row, worst
+from sekisho.evidence.summary import KINDS, Row, group, unknown_by_reason, worst
 from sekisho.evidence.words import (
     CAVEATS,
     HEADINGS,
@@ -57,6 +57,10 @@ def render(catalogue: Catalogue, run: AuditRun, judged: Judged) -> str:
 
 def _t(text: object, limit: int = 2000) -> str:
     return escape(printable(str(text), limit), quote=True)
+
+
+def _lines(text: str) -> str:
+    return "<br>".join(f"<code>{_t(line)}</code>" for line in text.splitlines() if line.strip())
 
 
 def _both(words: Mapping[str, str]) -> str:
@@ -141,10 +145,7 @@ def _items(rows: Iterable[Row]) -> str:
         lines.append(
             f'<tr id="item-{_t(row.item.id)}"><th scope="row">{_t(row.item.citation)}</th>'
             f"<td><b>{_t(row.item.title['en'])}</b><br>"
-            f'<span lang="ja" class="ja">{_t(row.item.title["ja"])}</span>'
-            f"<details><summary>{_both(HEADINGS['reading'])}</summary>"
-            f"<p>{_t(row.item.reading['en'])}</p>"
-            f'<p lang="ja" class="ja">{_t(row.item.reading["ja"])}</p></details></td>'
+            f'<span lang="ja" class="ja">{_t(row.item.title["ja"])}</span></td>'
             f"<td>{_badge(row.verdict)}</td>{cells}</tr>"
         )
     return (
@@ -163,7 +164,7 @@ def _kind_cell(row: Row, kind: str) -> str:
     if kind in row.missing:
         return f'<span class="none">{_both(MISSING_WORDS[kind])}</span>'
     return " ".join(
-        f"{_badge(verdict, short=True)}&nbsp;{row.counts[verdict]}"
+        f'<span class="tally">{_badge(verdict, short=True)} {row.counts[verdict]}</span>'
         for verdict in _ORDER
         if row.counts.get(verdict)
     )
@@ -202,14 +203,14 @@ def _matrix_cell(verdicts: list[Verdict]) -> str:
 
 
 def _breaches(findings: Iterable[Finding]) -> str:
-    failing = [finding for finding in findings if finding.verdict is Verdict.FAIL]
-    if not failing:
+    grouped = group(findings, Verdict.FAIL)
+    if not grouped:
         return f"<section>{_h('breaches')}<p>{_both(HEADINGS['no_breach'])}</p></section>"
     return (
         f"<section>{_h('breaches')}"
         + "".join(
             f'<article class="finding"><h3>{_badge(Verdict.FAIL)} '
-            f"<code>{_t(finding.check)}</code> · {_t(finding.host)}</h3>"
+            f"<code>{_t(finding.check)}</code> · {_t(', '.join(hosts))}</h3>"
             f"<p>{_both(finding.title)}</p><dl>"
             f"<div><dt>{_both(HEADINGS['expected'])}</dt><dd><code>{_t(finding.expected)}</code> "
             f"({_t(finding.where)})</dd></div>"
@@ -218,31 +219,29 @@ def _breaches(findings: Iterable[Finding]) -> str:
             f"<div><dt>{_both(HEADINGS['remedy'])}</dt>"
             f"<dd><code>ansible-playbook playbooks/site.yml --tags {_t(finding.remedy)}</code>"
             f"</dd></div><div><dt>{_both(HEADINGS['by_hand'])}</dt>"
-            f"<dd><code>{_t(finding.by_hand)}</code></dd></div></dl></article>"
-            for finding in failing
+            f"<dd>{_lines(finding.by_hand)}</dd></div></dl></article>"
+            for finding, hosts in grouped
         )
         + "</section>"
     )
 
 
 def _unknown(findings: Iterable[Finding]) -> str:
-    grouped: dict[tuple[str, str], list[str]] = {}
-    for finding in findings:
-        if finding.verdict is Verdict.ERROR:
-            grouped.setdefault((finding.host, finding.observed), []).append(finding.check)
-    if not grouped:
+    reasons = unknown_by_reason(findings)
+    if not reasons:
         return ""
     return (
         f"<section>{_h('unknown')}<table><thead><tr>"
         + "".join(
-            f'<th scope="col">{_both(HEADINGS[key])}</th>' for key in ("host", "reason", "checks")
+            f'<th scope="col">{_both(HEADINGS[key])}</th>' for key in ("reason", "host", "checks")
         )
         + "</tr></thead><tbody>"
         + "".join(
-            f'<tr><th scope="row">{_t(host)}</th><td>{_t(reason)}</td><td class="small">'
-            + ", ".join(f"<code>{_t(check)}</code>" for check in checks)
+            f'<tr><td class="reason">{_t(reason)}</td><td>{_t(", ".join(hosts))}</td>'
+            f'<td class="small">'
+            + ", ".join(f"<code>{_t(name)}</code>" for name in checks)
             + "</td></tr>"
-            for (host, reason), checks in sorted(grouped.items())
+            for reason, hosts, checks in reasons
         )
         + "</tbody></table></section>"
     )
@@ -250,18 +249,18 @@ def _unknown(findings: Iterable[Finding]) -> str:
 
 def _gaps(rows: Iterable[Row]) -> str:
     lines = [
-        f'<tr><th scope="row">{_t(row.item.citation)}</th><td>{_t(row.item.status)}</td><td><ul>'
+        f'<tr><th scope="row">{_t(row.item.citation)}</th><td>{_t(row.item.status)}</td>'
+        f"<td>{_t(row.item.reading['en'])}<br>"
+        f'<span lang="ja" class="ja">{_t(row.item.reading["ja"])}</span></td><td><ul>'
         + "".join(f"<li>{_t(gap)}</li>" for gap in row.item.gaps)
         + "</ul></td></tr>"
         for row in rows
-        if row.item.gaps
     ]
-    if not lines:
-        return ""
     return (
         f"<section>{_h('gaps')}<p>{_both(HEADINGS['gaps_note'])}</p><table><thead><tr>"
         + "".join(
-            f'<th scope="col">{_both(HEADINGS[key])}</th>' for key in ("item", "status", "open")
+            f'<th scope="col">{_both(HEADINGS[key])}</th>'
+            for key in ("item", "status", "reading", "open")
         )
         + "</tr></thead><tbody>"
         + "".join(lines)

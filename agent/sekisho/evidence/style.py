@@ -35,7 +35,8 @@ white-space:nowrap;font-size:.93em}
 .v.error{color:#6b4a00;background:#fff4d6}
 .v.not_applicable{color:var(--quiet);background:var(--band)}
 .v.waived{color:#0b4a6f;background:#e3f1fb}
-.tally{margin-right:1rem;white-space:nowrap}
+.tally{margin-right:.7rem;white-space:nowrap}
+.reason{min-width:22rem}
 .matrix td.cell{text-align:center;font-weight:600;white-space:nowrap}
 td.cell.pass{background:#e6f4ea}td.cell.fail{background:#a4161a;color:#fff}
 td.cell.error{background:#fff4d6}
@@ -44,9 +45,7 @@ td.cell.waived{background:#e3f1fb}
 .finding{border:1px solid var(--line);border-left:5px solid #a4161a;padding:.7rem 1rem;
 margin:.8rem 0;break-inside:avoid}
 .finding dl>div{grid-template-columns:9rem 1fr}
-details{margin-top:.25rem;font-size:.93em}summary{cursor:pointer;color:var(--quiet)}
-details p{margin:.3rem 0}
-@media print{body{max-width:none;padding:0;font-size:11px}details{display:block}
+@media print{body{max-width:none;padding:0;font-size:11px}
 tr,.finding{break-inside:avoid}}
 @media (max-width:50rem){dl>div,.finding dl>div{grid-template-columns:1fr}}
 """

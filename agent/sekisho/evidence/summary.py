@@ -111,3 +111,30 @@ def _row(item: Item, machine: list[Verdict], profile: str | None, wanted: list[s
             kinds[kind] = Verdict.ERROR
             missing.append(kind)
     return Row(item, worst(kinds.values()), kinds, counts, tuple(missing))
+
+
+def group(findings: Iterable[Finding], verdict: Verdict) -> list[tuple[Finding, tuple[str, ...]]]:
+    """Return the findings of one verdict, each once with all the hosts that show the same."""
+    hosts: dict[tuple[str, str, str], list[str]] = {}
+    first: dict[tuple[str, str, str], Finding] = {}
+    for finding in findings:
+        if finding.verdict is verdict:
+            key = (finding.check, finding.expected, finding.observed)
+            first.setdefault(key, finding)
+            hosts.setdefault(key, []).append(finding.host)
+    return [(finding, tuple(hosts[key])) for key, finding in first.items()]
+
+
+def unknown_by_reason(
+    findings: Iterable[Finding],
+) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    """Return why findings could not be told: reason, hosts, checks; the same hosts together."""
+    by_host: dict[tuple[str, str], list[str]] = {}
+    for finding in findings:
+        if finding.verdict is Verdict.ERROR:
+            reason = finding.observed.replace("could not tell: ", "")
+            by_host.setdefault((reason, finding.host), []).append(finding.check)
+    alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (reason, host), checks in by_host.items():
+        alike.setdefault((reason, tuple(checks)), []).append(host)
+    return [(reason, tuple(hosts), checks) for (reason, checks), hosts in alike.items()]

@@ -143,7 +143,7 @@ HEADINGS: dict[str, dict[str, str]] = {
     "breaches": {"en": "Breaches and their remedies", "ja": "不適合と是正"},
     "no_breach": {"en": "No machine check found a breach.", "ja": "機械の確認で不適合は無い。"},
     "unknown": {"en": "What could not be told", "ja": "判定できなかったもの"},
-    "gaps": {"en": "What stays open", "ja": "残る課題"},
+    "gaps": {"en": "Our reading, and what stays open", "ja": "解釈と残る課題"},
     "gaps_note": {
         "en": "Known limits of this project for each item, whatever the verdict.",
         "ja": "判定にかかわらず、本プロジェクトの既知の限界。",
