@@ -1,8 +1,10 @@
 """Kernel modules that must not load: the one list behind modprobe.d, the probe and the checks.
 
 ``blacklist`` alone stops only loading by alias, so every module also gets an ``install`` command
-that fails; ``modprobe --ignore-install`` and ``insmod`` still work for root, which is why the
-checks look at what is loaded too. Pure.
+that fails. kmod passes that command over for a module with soft dependencies (libkmod's
+``ignorecmd``; seen: nfsd, ksmbd, f2fs, bcachefs loaded all the same), so each is given an empty
+one, and the first counts. ``modprobe --ignore-install`` and ``insmod`` still work for root, which
+is why the checks ask modprobe itself, and look at what is loaded. Pure.
 """
 
 from __future__ import annotations
@@ -194,7 +196,11 @@ def render(area: str) -> str:
             continue
         lines += ["", f"# {name}: {group.why}"]
         for module in group.modules:
-            lines += [f"blacklist {module}", f"install {module} /bin/false"]
+            lines += [
+                f"blacklist {module}",
+                f"install {module} /bin/false",
+                f"softdep {module} pre:",
+            ]
     return "\n".join(lines) + "\n"
 
 

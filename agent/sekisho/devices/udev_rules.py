@@ -18,7 +18,7 @@ _HEAD = """\
 # Compiled from the site's policy; the next run of the playbooks overwrites a change made here.
 # The kernel denies every USB device (usbcore authorized_default=0). These lines admit what the
 # site lists, and shut what somebody else let in.
-ACTION=="remove", GOTO="sekisho_end"
+ACTION=="remove|unbind", GOTO="sekisho_end"
 SUBSYSTEM!="usb", GOTO="sekisho_end"
 ENV{DEVTYPE}!="usb_device", GOTO="sekisho_end"
 KERNEL=="usb[0-9]*", GOTO="sekisho_end"

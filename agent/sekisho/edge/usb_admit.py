@@ -125,8 +125,9 @@ def admit(argv: Sequence[str]) -> int:
     except OSError as bad:
         syslog.syslog(syslog.LOG_ERR, f"{path.name}: {bad.strerror}")
         return 2
-    if change:
-        syslog.syslog(syslog.LOG_NOTICE, change)
+    if change or not decision.admit:
+        said = change or f"refused {path.name}: {decision.reason}"
+        syslog.syslog(syslog.LOG_NOTICE, said)
     return 0 if decision.admit else 1
 
 
