@@ -21,6 +21,7 @@ description:
     list differs. One line that does not load fails the run.
   - The daemon reads its settings again when they are not those it read last, whoever changed them.
   - Rules locked with C(-e 2) cannot be changed before a boot; then C(reboot_required) is returned.
+  - What the kernel lost since its start is said, and the count set back (which is itself recorded).
 options:
   folders:
     description: Folders that rules speak of; made (C(0755) root) when missing, else left alone.
@@ -143,6 +144,14 @@ def main():
                 after = [line for line in loaded if line not in listing]
                 if _status(module).get("enabled") == "0":
                     module.fail_json(msg="the kernel's audit is still off after loading the rules")
+
+    lost = status.get("lost", "0")
+    if lost != "0":
+        # Setting it back makes a record that holds the old count, so the loss stays on the books.
+        changes.append("acknowledge %s lost records" % lost)
+        module.warn("the kernel lost %s audit records; look into why before you go on" % lost)
+        if not module.check_mode:
+            module.run_command(["auditctl", "--reset-lost"], check_rc=True)
 
     for unit in UNITS:
         code, out, _ = module.run_command(["systemctl", "is-enabled", unit])

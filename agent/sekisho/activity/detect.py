@@ -128,6 +128,9 @@ def audit_configured(seen: Seen) -> Found | None:
             key = record.text("key") or "no key"
             op = record.text("op") or ""
             return Found("audit-rules-changed", key, f"{op}: {key}", once=op)
+        if fields.get("lost") == b"0":
+            what = f"the kernel's count of lost records ({record.text('old')}) was set back"
+            return Found("evidence-touched", "lost", what)
         if fields.get("audit_enabled") == b"0":
             return Found("audit-stopped", "audit_enabled", "the kernel's audit was switched off")
         if "audit_pid" in fields and fields["audit_pid"] == b"0":

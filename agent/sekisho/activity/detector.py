@@ -7,6 +7,7 @@ as them, which is why such changes are recorded all the same and named with the 
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict, deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ BURST_MS = 60_000
 REPEAT_MS = 10_000
 #: systemd does what a person asked it for within so long (a unit may take its time to stop).
 CONTROL_MS = 100_000
+_DRAFT = re.compile(r"/\.sekisho-[a-z0-9_]{8}$")
 _CONTROL_TOOLS = ("/systemctl", "/service", "/deb-systemd-invoke", "/invoke-rc.d")
 _PLAYBOOK_MARKS = ("(mitogen:", "mitogen:", "/.ansible/tmp/", "AnsiballZ_")
 
@@ -143,6 +145,8 @@ class Detector:
         if event.types[0] == b"SERVICE_STOP":
             actor = self._who_controlled(event) or actor
         source = self._source(actor)
+        if source == "playbook":  # its file appears under this name first, then under its own
+            found = {slug: one for slug, one in found.items() if not _DRAFT.search(one.subject)}
         who = name_of(None if actor is None else actor.auid, self.people)
         return [
             self._detection(
