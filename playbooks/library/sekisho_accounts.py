@@ -10,6 +10,7 @@ import glob
 import grp
 import os
 import pwd
+import signal
 import stat
 import tempfile
 
@@ -192,6 +193,46 @@ class Run:
         for group in ("sudo", "adm", "disk", "shadow", "staff", "sekisho-admin"):
             self.members(group, accounts)
         self.lock("root", shadow.get("root", ("!", ""))[0])
+        absent = sorted(entry.pw_name for entry in pwd.getpwall() if entry.pw_name not in shadow)
+        if absent:
+            self.note("/etc/shadow", "without " + " ".join(absent), "with them")
+            self.do("pwconv")
+
+    def secrets(self):
+        """Close the files that hold secrets."""
+        shadow = grp.getgrnam("shadow").gr_gid
+        wanted = [("/etc/" + name, 0o640, shadow) for name in ("shadow", "gshadow")]
+        wanted += [("/etc/" + name, 0o640, shadow) for name in ("shadow-", "gshadow-")]
+        wanted += [("/etc/security/opasswd", 0o600, 0)]
+        wanted += [(path, 0o600, 0) for path in sorted(glob.glob("/etc/ssh/ssh_host_*_key"))]
+        for path, mode, group in wanted:
+            try:
+                info = os.lstat(path)
+            except FileNotFoundError:
+                continue
+            held = stat.S_IMODE(info.st_mode)
+            if held & ~mode or info.st_uid != 0 or info.st_gid not in (0, group):
+                self.note(path, "%04o %d:%d" % (held, info.st_uid, info.st_gid), "%04o" % mode)
+                if not self.module.check_mode:
+                    os.chown(path, 0, group)
+                    os.chmod(path, mode)
+
+    def strangers(self):
+        """End processes of a user id that no account has (systemd's passing ones excepted)."""
+        known = {entry.pw_uid for entry in pwd.getpwall()} | set(range(61184, 65520))
+        for folder in glob.glob("/proc/[0-9]*"):
+            try:
+                uid = os.stat(folder).st_uid
+                name = open(folder + "/comm", encoding="utf-8", errors="replace").read().strip()
+            except OSError:
+                continue
+            if uid not in known:
+                self.note("process %s of uid %d" % (name, uid), "running", "ended")
+                if not self.module.check_mode:
+                    try:
+                        os.kill(int(os.path.basename(folder)), signal.SIGKILL)
+                    except ProcessLookupError:
+                        pass
 
     def members(self, group, accounts):
         """Take everybody out of a privileged group who is not meant to be in it."""
@@ -335,6 +376,8 @@ def main():
         run.account(name, accounts[name], expiry[name], password, shadow)
     run.keys(accounts)
     run.others(accounts, shadow)
+    run.secrets()
+    run.strangers()
     module.exit_json(
         changed=bool(run.after),
         diff={"before": "\n".join(run.before) + "\n", "after": "\n".join(run.after) + "\n"},

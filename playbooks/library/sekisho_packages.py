@@ -6,7 +6,12 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import grp
 import os
+import pwd
+import shutil
+import stat
+import time
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -27,6 +32,32 @@ options:
     type: list
     elements: str
     default: []
+  only:
+    description:
+      - Folder to the patterns of names that may stand in it beside what packages put there. Every
+        other file is moved to C(/var/lib/sekisho/quarantine), out of everybody's reach but root's.
+    type: dict
+    default: {}
+  folders:
+    description: Folders of C(only) in which directories are moved too.
+    type: list
+    elements: str
+    default: []
+  closed:
+    description: Patterns of paths that root must own and nobody else may write.
+    type: list
+    elements: str
+    default: []
+  privileged:
+    description: Files that may be set-user-id or set-group-id; every other loses the bit.
+    type: list
+    elements: str
+    default: []
+  timers:
+    description: Patterns of timers that may be active; every other is stopped.
+    type: list
+    elements: str
+    default: []
   upgrade:
     description: Refresh the lists and install what waits.
     type: bool
@@ -35,7 +66,19 @@ options:
 
 ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
 KEEP = ("-o", "Dpkg::Options::=--force-confold", "-o", "Dpkg::Options::=--force-confdef")
+QUARANTINE = "/var/lib/sekisho/quarantine"
 NOT_CONTENT = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/usr/share/info/")
+
+
+def _known(look_up, number):
+    """Return whether an id has a name, or is one of systemd's passing ones."""
+    if 61184 <= number <= 65519:
+        return True
+    try:
+        look_up(number)
+    except KeyError:
+        return False
+    return True
 
 
 class Run:
@@ -123,6 +166,111 @@ class Run:
                         % (full, " ".join(off))
                     )
 
+    def only(self):
+        """Take out of force what stands in a folder of ours and is nobody's."""
+        wanted = self.module.params["only"]
+        if not wanted:
+            return
+        patterns = [folder + "/*" for folder in sorted(wanted)]
+        lines = self.ask("dpkg-query", "-S", *patterns, ok=(0, 1)).splitlines()
+        owned = {line.partition(": ")[2] for line in lines}
+        owned |= {"/usr" + path for path in owned if path.startswith(("/bin/", "/sbin/", "/lib/"))}
+        units = []
+        for folder in sorted(wanted):
+            for path in sorted(glob.glob(glob.escape(folder) + "/*")):
+                name = os.path.basename(path)
+                if path in owned or os.path.islink(path) and folder not in self.module.params["folders"]:
+                    continue
+                if os.path.isdir(path) and not os.path.islink(path):
+                    if folder not in self.module.params["folders"]:
+                        continue
+                if any(fnmatch.fnmatchcase(name, pattern) for pattern in wanted[folder]):
+                    continue
+                if folder.startswith("/etc/systemd/system"):
+                    units.append(name)
+                self.quarantine(path)
+        if units and not self.module.check_mode:
+            self.ask("systemctl", "stop", *units, ok=(0, 1, 5))
+            self.ask("systemctl", "daemon-reload")
+
+    def quarantine(self, path):
+        """Move one file where only root reaches it; its path is its name there."""
+        self.done.append("quarantine " + path)
+        if self.module.check_mode:
+            return
+        os.makedirs(QUARANTINE, mode=0o700, exist_ok=True)
+        os.chmod(QUARANTINE, 0o700)
+        target = os.path.join(QUARANTINE, "%d%s" % (time.time(), path.replace("/", "%")))
+        shutil.move(path, target)
+
+    def closed(self):
+        """Give root what is root's, and take writing from everybody else."""
+        for pattern in self.module.params["closed"]:
+            for path in sorted(glob.glob(pattern)):
+                info = os.lstat(path)
+                if stat.S_ISLNK(info.st_mode):
+                    continue
+                mode = stat.S_IMODE(info.st_mode)
+                if info.st_uid != 0 or mode & 0o022:
+                    self.done.append("close %s (%04o, owner %d)" % (path, mode, info.st_uid))
+                    if not self.module.check_mode:
+                        os.chown(path, 0, -1)
+                        os.chmod(path, mode & ~0o022)
+
+    def walk(self):
+        """Mend what the walk over the local file systems finds."""
+        places = [p for p in ("/", "/run", "/tmp", "/var/tmp", "/dev/shm") if os.path.isdir(p)]
+        out = self.ask(
+            *("find", *places, "-xdev"),
+            *("(", "-path", QUARANTINE, "-o", "-path", "/run/user", ")", "-prune", "-o", "("),
+            *("-type", "f", "-perm", "/6000", "-o", "-nouser", "-o", "-nogroup", "-o"),
+            *("-perm", "-0002", "!", "-type", "l", "!", "-type", "s", "!", "-perm", "-1000"),
+            *("-o", "-type", "b", "-o", "-type", "c", ")", "-printf", "%p\\0"),
+            ok=(0, 1),
+        )
+        for path in sorted(set(out.split("\0")) - {""}):
+            try:
+                info = os.lstat(path)
+            except FileNotFoundError:
+                continue
+            self.mend(path, info)
+
+    def mend(self, path, info):
+        """Mend one file: device, owner, bits."""
+        mode = stat.S_IMODE(info.st_mode)
+        act = not self.module.check_mode
+        if stat.S_ISBLK(info.st_mode) or stat.S_ISCHR(info.st_mode):
+            if not path.startswith("/dev/") and "/systemd/inaccessible/" not in path:
+                self.done.append("remove device " + path)
+                if act:
+                    os.unlink(path)
+            return
+        if not (_known(pwd.getpwuid, info.st_uid) and _known(grp.getgrgid, info.st_gid)):
+            self.done.append("give root %s (was %d:%d)" % (path, info.st_uid, info.st_gid))
+            if act:
+                os.lchown(path, 0, 0)
+        if stat.S_ISLNK(info.st_mode):
+            return
+        wanted = mode
+        if stat.S_ISREG(info.st_mode) and mode & 0o6000:
+            if path not in self.module.params["privileged"]:
+                wanted &= ~0o6000
+        if wanted & 0o002 and not wanted & 0o1000 and not stat.S_ISSOCK(info.st_mode):
+            wanted &= ~0o002
+        if wanted != mode:
+            self.done.append("%s: %04o to %04o" % (path, mode, wanted))
+            if act:
+                os.chmod(path, wanted)
+
+    def timers(self):
+        """Stop timers that nobody declared."""
+        listing = ("--type=timer", "--state=active", "--plain", "--no-legend", "--no-pager")
+        for line in self.ask("systemctl", "list-units", *listing).splitlines():
+            name = line.split()[0]
+            known = self.module.params["timers"]
+            if not any(fnmatch.fnmatchcase(name, pattern) for pattern in known):
+                self.act("stop " + name, "systemctl", "stop", name)
+
     def upgrade(self):
         """Install what waits."""
         self.ask("apt-get", "-qq", "update")
@@ -138,6 +286,11 @@ def main():
         argument_spec={
             "absent": {"type": "list", "elements": "str", "default": []},
             "whole": {"type": "list", "elements": "str", "default": []},
+            "only": {"type": "dict", "default": {}},
+            "folders": {"type": "list", "elements": "str", "default": []},
+            "closed": {"type": "list", "elements": "str", "default": []},
+            "privileged": {"type": "list", "elements": "str", "default": []},
+            "timers": {"type": "list", "elements": "str", "default": []},
             "upgrade": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
@@ -145,6 +298,12 @@ def main():
     run = Run(module)
     packages = run.state()
     run.whole(packages)
+    run.only()
+    run.closed()
+    if module.params["privileged"]:
+        run.walk()
+    if module.params["timers"]:
+        run.timers()
     if module.params["upgrade"]:
         run.upgrade()
     module.exit_json(changed=bool(run.done), done=run.done, diff={"prepared": "\n".join(run.done)})

@@ -258,11 +258,11 @@ def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
             if expiry.get(account.name, "never") == "never" or expiry[account.name] > today
         ),
         "expiry": sorted(f"{a.name} {expiry.get(a.name, 'never')}" for a in people),
-        "superusers": sorted(account.name for account in accounts if account.uid == 0),
+        "superusers": sorted(a.name for a in accounts if a.uid == 0 and a.may_log_in),
         "system_with_shell": sorted(
             a.name for a in accounts if a.may_log_in and not a.person and a.uid != 0
         ),
-        "shared_uids": _several((str(account.uid), account.name) for account in accounts),
+        "shared_uids": _several((str(a.uid), a.name) for a in accounts if a.may_log_in),
         "repeated_names": sorted(
             {a.name for a in accounts if sum(b.name == a.name for b in accounts) > 1}
         ),

@@ -1,0 +1,4 @@
+#!/bin/sh
+# An account without an end.
+set -eu
+usermod --expiredate '' auditor

@@ -1,0 +1,4 @@
+#!/bin/sh
+# The auditor gets a password.
+set -eu
+usermod --password 'not-a-hash' auditor

@@ -1,0 +1,4 @@
+#!/bin/sh
+# A system account gets a shell.
+set -eu
+usermod --shell /bin/sh daemon
