@@ -131,6 +131,9 @@ def send(  # noqa: PLR0913, PLR0917 - the options of one command
     state: Annotated[
         Path | None, typer.Option("--state", help="Where unfinished deliveries are remembered.")
     ] = None,
+    tries: Annotated[
+        int, typer.Option("--tries", min=1, max=4, help="How often an object is tried.")
+    ] = 4,
     new: Annotated[
         bool, typer.Option("--new", help="Give up an unfinished delivery of this directory.")
     ] = False,
@@ -141,7 +144,7 @@ def send(  # noqa: PLR0913, PLR0917 - the options of one command
 
     Exit codes: 0 stored and verified by the receiver, 1 refused, 2 could not tell, 3 not sendable.
     """
-    from sekisho.edge.transfer_deliver import deliver  # noqa: PLC0415 - only to send
+    from sekisho.edge.transfer_deliver import PAUSES, deliver  # noqa: PLC0415 - only to send
     from sekisho.edge.transfer_files import find_files  # noqa: PLC0415 - same
     from sekisho.edge.transfer_outbox import Job, open_outbox  # noqa: PLC0415 - same
     from sekisho.edge.transfer_send import Target  # noqa: PLC0415 - same
@@ -166,7 +169,7 @@ def send(  # noqa: PLR0913, PLR0917 - the options of one command
         ):
             bar.sending(outbox)
             begin = time.monotonic()
-            result = deliver(outbox, directory, target, bar.sent)
+            result = deliver(outbox, directory, target, bar.sent, pauses=PAUSES[: tries - 1])
             seconds = time.monotonic() - begin
     except OSError as error:
         raise _wrong(str(directory), printable(str(error)), "readable files") from error
