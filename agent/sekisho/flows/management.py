@@ -26,7 +26,7 @@ def management_rules(rules: Ruleset, policy: Mapping[str, Any]) -> None:
     serve = _Served(rules, where, own)
     serve.incoming(ssh, "management-ssh", "tcp", SSH, admins)
     serve.incoming(metrics, "management-metrics", "tcp", METRICS, monitors)
-    serve.echo("6-iv-a.echo-from-controllers-only", admins)
+    serve.echo(ssh, admins)
     if policy["role"] == "monitor":
         serve.outgoing(metrics, "management-scrape", "tcp", METRICS, everyone)
         serve.incoming("6-iv-b.time-from-monitors-only", "management-time", "udp", TIME, everyone)

@@ -46,11 +46,11 @@ def compile_ruleset(policy: Mapping[str, Any]) -> Json:
     rules = Ruleset()
     management = policy["management"]["interface"]
     for chain, interface in (("input", iif), ("output", oif)):
-        rules.rule(chain, "6-iv-a.loopback-only-local", interface("lo"), {"accept": None})
+        rules.rule(chain, "6-iv-a.default-drop", interface("lo"), {"accept": None})
     for chain, direction in (("input", "iifname"), ("forward", "iifname"), ("output", "oifname")):
         rules.rule(
             chain,
-            "6-iv-a.ipv6-dropped",
+            "6-iv-a.ipv6-filtered-out",
             equals(meta("nfproto"), "ipv6"),
             rules.count(f"drop-{chain}-ipv6"),
             {"drop": None},
@@ -59,7 +59,7 @@ def compile_ruleset(policy: Mapping[str, Any]) -> Json:
         # Not on management: a session that is open when the rules are first loaded must live on.
         rules.rule(
             chain,
-            "6-iv-d-2.hops-begin-with-syn",
+            "6-iv-a.hops-begin-with-syn",
             ct_state("new"),
             equals(meta(direction), management, "!="),
             equals({"&": [payload("tcp", "flags"), ["fin", "syn", "rst", "ack"]]}, "syn", "!="),

@@ -12,6 +12,7 @@ from sekisho.errors import Problem, SekishoError
 from sekisho.flows.management import METRICS, SSH, TIME
 from sekisho.flows.nftables import compile_ruleset
 from sekisho.flows.readback import normalise
+from sekisho.site.derived_accounts import derived as derived_accounts
 from sekisho.site.model import (
     MANAGEMENT,
     Flow,
@@ -94,6 +95,8 @@ def compile_host(site: Site, host: str, *, serial: int, issued: datetime) -> dic
         "metrics": {"address": str(ours.address), "port": METRICS},
     }
     policy["listeners"] = _listeners(policy)
+    policy |= _flat(policy)
+    policy["derived"] = {"accounts": derived_accounts(policy)}
     rules = compile_ruleset(policy)
     policy["nftables"] = rules
     policy["nftables_digest"] = digest(normalise(rules))
@@ -203,7 +206,7 @@ def _listeners(policy: dict[str, Any]) -> list[dict[str, Any]]:
     own = policy["management"]["address"]
     found: set[tuple[str, str, int, str]] = {
         ("tcp", own, SSH, "sshd"),
-        ("tcp", own, METRICS, "sekisho"),
+        ("tcp", own, METRICS, "agent"),
     }
     for entry in policy["sessions"]:
         if entry["direction"] == "in":
@@ -211,7 +214,7 @@ def _listeners(policy: dict[str, Any]) -> list[dict[str, Any]]:
     for flow in policy["flows"]:
         if flow["direction"] == "in":
             protocol = "udp" if flow["mode"] == "diode" else "tcp"
-            found.add((protocol, flow["local_address"], flow["port"], "sekisho"))
+            found.add((protocol, flow["local_address"], flow["port"], "receive"))
     if policy["role"] == Role.MONITOR:
         found.add(("udp", own, TIME, "chronyd"))
     return [
@@ -220,3 +223,36 @@ def _listeners(policy: dict[str, Any]) -> list[dict[str, Any]]:
             found, key=lambda one: (one[0], int(IPv4Address(one[1])), one[2])
         )
     ]
+
+
+def _flat(policy: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the same facts as flat lists of text: the form checks compare with probes."""
+    interfaces = policy["interfaces"]
+    hops = []
+    for flow in policy["flows"]:
+        protocol = "udp" if flow["mode"] == "diode" else "tcp"
+        if flow["direction"] == "forward":
+            keys = "in_interface out_interface from_address to_address"
+        else:
+            keys = "interface peer_address local_address"
+        words = " ".join(flow[key] for key in keys.split())
+        hops.append(f"{flow['direction']} {words} {protocol} {flow['port']}")
+    networks = {str(IPv4Network(one["address"], strict=False)) for one in interfaces.values()}
+    ours = policy["management"]
+    return {
+        "macs": [f"{name} {one['mac']}" for name, one in interfaces.items()],
+        "addresses": [f"{name} {one['address']}" for name, one in interfaces.items()],
+        "networks": sorted(networks),
+        "hops": hops,
+        "ssh_from": sorted({*ours["controllers"], *ours["auditors"]}),
+        "sockets": [
+            f"{one['proto']} {one['address']}:{one['port']}" for one in policy["listeners"]
+        ],
+    } | {
+        f"desk_{way}": [
+            f"{one['interface']} {one['peer_address']} {one['local_address']} {one['port']}"
+            for one in policy["sessions"]
+            if one["direction"] == way
+        ]
+        for way in ("in", "out")
+    }

@@ -1,0 +1,4 @@
+#!/bin/sh
+# Another name after the next boot.
+set -eu
+echo forged >/etc/hostname

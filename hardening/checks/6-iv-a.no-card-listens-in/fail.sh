@@ -1,0 +1,4 @@
+#!/bin/sh
+# A card that takes in everything.
+set -eu
+ip link set eth0 promisc on

@@ -1,0 +1,218 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Bring the running network to the site's plan, in one module run, with check mode."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: sekisho_network
+short_description: Remove what the site does not declare from the running network
+description:
+  - Compares the running network with the host's compiled policy and takes away what is not
+    declared. Files are C(sekisho_files)' business. What is missing is put up by systemd-networkd,
+    and only when the packet filter is loaded.
+  - Never touches the management address, sshd, systemd or networkd.
+options:
+  policy: {type: dict, required: true, description: The host's compiled policy.}
+  reconfigure: {type: bool, default: false, description: networkd's files changed.}
+"""
+
+_KEPT = {"sshd", "systemd", "systemd-network", "systemd-networkd", "init"}
+_SOCKET = re.compile(r"(?P<address>.*):(?P<port>[0-9]+|\*)")
+_HOLDER = re.compile(r'\("([^"]*)",pid=([0-9]+)')
+_UNIT = re.compile(r"/([A-Za-z0-9:_.\\@-]+\.(?:service|socket))$")
+
+
+class Plan:
+    """What is off, and the commands that mend it."""
+
+    def __init__(self, module):
+        self.module = module
+        self.said = []
+        self.commands = []
+        self.ended = []
+
+    def json(self, *argv):
+        code, out, err = self.module.run_command(list(argv))
+        if code != 0:
+            self.module.fail_json(msg="%s: %s" % (" ".join(argv), err.strip() or code))
+        return [entry for entry in json.loads(out or "[]") if entry]
+
+    def mend(self, said, *argv):
+        self.said.append(said)
+        self.commands.append(list(argv))
+
+
+def shadowed(plan):
+    """Take away what is mounted over the machine's identity."""
+    with open("/proc/self/mountinfo") as lines:
+        for line in lines:
+            point = line.split()[4]
+            if re.match(r"/sys/(devices/virtual/dmi|class/dmi|class/net|devices/.*/net)/", point):
+                plan.mend("something is mounted over %s" % point, "umount", point)
+
+
+def name(plan, policy):
+    """Give the machine its name."""
+    with open("/proc/sys/kernel/hostname") as handle:
+        if handle.read().strip() != policy["host"]:
+            plan.mend("the machine bears another name", "hostname", policy["host"])
+
+
+def links(plan, policy):
+    """Take away cards that are none and addresses that are not declared; return what is missing."""
+    missing = set()
+    own = {(n, one["address"]) for n, one in policy["interfaces"].items()}
+    seen = set()
+    for entry in plan.json("ip", "-json", "-details", "address", "show"):
+        card = entry["ifname"]
+        declared = policy["interfaces"].get(card)
+        if entry.get("linkinfo", {}).get("info_kind") and declared is None:
+            plan.mend("%s is no card of the site" % card, "ip", "link", "delete", card)
+            continue
+        if "PROMISC" in entry.get("flags", []):
+            plan.mend("%s listens in" % card, "ip", "link", "set", card, "promisc", "off")
+        for one in entry.get("addr_info", []):
+            if one.get("family") != "inet" or one.get("local") == "127.0.0.1":
+                continue
+            address = "%s/%s" % (one["local"], one["prefixlen"])
+            seen.add((card, address))
+            if (card, address) not in own:
+                plan.mend(
+                    "%s has %s" % (card, address), "ip", "address", "delete", address, "dev", card
+                )
+    missing |= {card for card, _ in own - seen}
+    return missing
+
+
+def routes(plan, policy):
+    """Take away routes and rules that are not declared; return cards that lack theirs."""
+    wanted = {(one["to"], one["via"], one["interface"]) for one in policy["routes"]}
+    seen = set()
+    for entry in plan.json("ip", "-json", "-4", "route", "show", "table", "all"):
+        table, card, target = entry.get("table", "main"), entry.get("dev", ""), entry["dst"]
+        if table == "local" or card == "lo" or (entry.get("protocol") == "kernel"):
+            continue
+        to = target if "/" in target or target == "default" else target + "/32"
+        key = (to, entry.get("gateway", ""), card)
+        if table == "main" and key in wanted:
+            seen.add(key)
+            continue
+        argv = ["ip", "route", "delete", target]
+        if entry.get("gateway"):
+            argv += ["via", entry["gateway"]]
+        if card:
+            argv += ["dev", card]
+        plan.mend("a route to %s" % target, *argv, "table", str(table))
+    for entry in plan.json("ip", "-json", "rule", "show"):
+        if entry.get("table") not in ("local", "main", "default") or entry.get("src") != "all":
+            plan.mend(
+                "a rule of priority %s" % entry["priority"],
+                "ip", "rule", "delete", "priority", str(entry["priority"]),
+            )  # fmt: skip
+    return {card for _, _, card in wanted - seen}
+
+
+def tables(plan):
+    """Take away packet filters that are not ours; return whether ours is loaded."""
+    code, out, err = plan.module.run_command(["nft", "-j", "list", "tables"])
+    if code != 0:
+        plan.module.fail_json(msg="nft: %s" % err.strip())
+    found = [entry["table"] for entry in json.loads(out)["nftables"] if "table" in entry]
+    loaded = False
+    for table in found:
+        if (table["family"], table["name"]) == ("inet", "sekisho"):
+            loaded = True
+        elif table["name"] != "sekisho_twin":  # the agent's, for a moment, while it compares
+            plan.mend(
+                "a table %s %s" % (table["family"], table["name"]),
+                "nft", "delete", "table", table["family"], table["name"],
+            )  # fmt: skip
+    return loaded
+
+
+def listeners(plan, policy):
+    """End what listens, or sniffs, without being declared."""
+    wanted = set(policy["sockets"])
+    _, out, _ = plan.module.run_command(["ss", "-H", "-l", "-n", "-t", "-u", "-p"])
+    for line in out.splitlines():
+        words = line.split()
+        match = _SOCKET.fullmatch(words[4]) if len(words) > 5 else None
+        if match is None:
+            continue
+        bare = match["address"].partition("%")[0]
+        said = "%s %s:%s" % (words[0], match["address"], match["port"])
+        if bare.startswith(("127.", "[::1]", "[::ffff:127.")) or said in wanted:
+            continue
+        _end(plan, line, "%s listens" % said)
+    _, out, _ = plan.module.run_command(["ss", "-H", "-n", "-0", "-w", "-p"])
+    for line in out.splitlines():
+        _end(plan, line, "a packet socket")
+
+
+def _end(plan, line, said):
+    for program, pid in _HOLDER.findall(line):
+        if program in _KEPT or int(pid) == 1:
+            continue
+        try:
+            with open("/proc/%s/cgroup" % pid) as handle:
+                unit = _UNIT.search(handle.read().strip())
+        except OSError:
+            continue
+        if unit and not unit[1].startswith(("user@", "ssh")):
+            plan.mend("%s (%s)" % (said, unit[1]), "systemctl", "stop", unit[1])
+        elif unit is None:
+            plan.said.append("%s (%s)" % (said, program))
+            plan.ended.append(int(pid))
+
+
+def main():
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "policy": {"type": "dict", "required": True},
+            "reconfigure": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    policy = module.params["policy"]
+    plan = Plan(module)
+    shadowed(plan)
+    name(plan, policy)
+    loaded = tables(plan)
+    missing = links(plan, policy)
+    lacking = routes(plan, policy)
+    listeners(plan, policy)
+    # Without rules nothing is put up: no network before its filter.
+    up = sorted(missing | lacking)
+    if loaded and module.params["reconfigure"]:
+        plan.mend("networkd's files changed", "networkctl", "reload")
+    elif loaded and up:
+        plan.mend("%s lack their address or route" % ", ".join(up), "networkctl", "reconfigure", *up)
+    if not module.check_mode:
+        for argv in dict.fromkeys(map(tuple, plan.commands)):
+            code, _, err = module.run_command(list(argv))
+            if code != 0:
+                module.fail_json(msg="%s: %s" % (" ".join(argv), err.strip()), off=plan.said)
+        for pid in plan.ended:
+            try:
+                os.kill(pid, signal.SIGTERM)
+            except ProcessLookupError:
+                continue
+    module.exit_json(
+        changed=bool(plan.said),
+        off=plan.said,
+        loaded=loaded,
+        diff={"before": "".join(line + "\n" for line in plan.said), "after": ""},
+    )
+
+
+if __name__ == "__main__":
+    main()
