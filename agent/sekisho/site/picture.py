@@ -126,7 +126,9 @@ class _Picture:
         x1, y1 = self.places[left]
         x2, y2 = self.places[right]
         start, end = (x1 + _BOX_W, y1 + _BOX_H // 2), (x2 - 7, y2 + _BOX_H // 2)
-        middle = end[0] - _GAP_X // 2 + 4
+        # Each machine on the right has its own upright, so that two gateways' lines do not merge.
+        row = (y2 - _TOP) // (_BOX_H + _GAP_Y)
+        middle = end[0] - 16 - 9 * (row % 4)
         outside = link.kind is Kind.IP_VPN
         colour, width = ("#2563eb", 3) if outside else ("#18181b", 1.8)
         mark = "blue" if outside else "black"
