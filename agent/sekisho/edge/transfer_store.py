@@ -92,6 +92,7 @@ class Store:
         self.root, self._journal, self._name = root, journal, name
         self._limits = limits or Limits()
         self._lock = threading.RLock()
+        self._parsing = threading.Lock()
         self._busy: set[tuple[str, int]] = set()
         self._gates: dict[str, threading.RLock] = {}
         self._open: dict[str, _Open] = {}
@@ -127,7 +128,8 @@ class Store:
         """
         if hashlib.sha256(raw).hexdigest() != header.sha256:
             raise refuse(header.delivery, "bytes with another digest", "what the header says")
-        manifest = parse_manifest(raw)
+        with self._parsing:  # a large one takes some hundred megabytes for a moment
+            manifest = parse_manifest(raw)
         if manifest.delivery != header.delivery:
             raise refuse(header.delivery, manifest.delivery, "the delivery of the header")
         if peer.name is not None and manifest.sender != peer.name:
@@ -306,6 +308,8 @@ class Store:
             shutil.rmtree(folder)
             sync_dir(folder.parent)
             with self._lock:
+                for name in [key for key, one in self._open.items() if one.complete]:
+                    del self._open[name]  # asked for again it is read again
                 found.complete = True
                 self.completed += 1
             return True

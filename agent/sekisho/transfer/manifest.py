@@ -21,7 +21,7 @@ DELIVERY = re.compile(r"[0-9a-f]{32}", re.ASCII)
 HEX64 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 PARTY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
-MAX_MANIFEST = 64 * 1024 * 1024  # bytes
+MAX_MANIFEST = 32 * 1024 * 1024  # bytes
 MAX_FILES = 100_000
 MAX_PART = 1024**3  # bytes
 MAX_TOTAL = 2**50  # bytes
