@@ -1,0 +1,170 @@
+"""Kernel facts: what systemd-sysctl would do, and what the kernel says of itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from probes_raw import held, link, unreadable
+
+from sekisho.probes.kernel import PROBES, sysctl_name
+from sekisho.probes.model import ProbeError
+
+BY_NAME = {probe.name: probe for probe in PROBES}
+
+
+def fact(name: str, **raw: Any) -> Any:
+    return BY_NAME[name].parse(raw)
+
+
+def test_a_file_in_etc_hides_one_of_the_same_name_in_usr_lib() -> None:
+    told = fact(
+        "sysctl",
+        live=held({}),
+        disk=held(
+            {
+                "/etc/sysctl.d/50-a.conf": "kernel.sysrq = 0\n",
+                "/usr/lib/sysctl.d/50-a.conf": "kernel.sysrq = 438\nkernel.panic = 1\n",
+            }
+        ),
+    )
+    assert told["disk"] == {"kernel.sysrq": "0"}
+
+
+def test_the_last_file_name_counts_whatever_its_directory() -> None:
+    told = fact(
+        "sysctl",
+        live=held({}),
+        disk=held(
+            {
+                "/etc/sysctl.d/60-sekisho.conf": "kernel.sysrq = 0\n",
+                "/usr/lib/sysctl.d/99-vendor.conf": "kernel.sysrq=1\n",
+            }
+        ),
+    )
+    assert told["disk"]["kernel.sysrq"] == "1"
+
+
+def test_a_link_to_dev_null_masks_a_vendor_file() -> None:
+    raw = held({"/usr/lib/sysctl.d/50-a.conf": "kernel.sysrq = 1\n"})
+    raw["files"]["/etc/sysctl.d/50-a.conf"] = link("/dev/null")
+    assert fact("sysctl", live=held({}), disk=raw)["disk"] == {}
+
+
+def test_an_unreadable_sysctl_file_is_an_error_and_not_silence() -> None:
+    raw = held({})
+    raw["files"]["/etc/sysctl.d/99-secret.conf"] = unreadable()
+    with pytest.raises(ProbeError, match="99-secret"):
+        fact("sysctl", live=held({}), disk=raw)
+
+
+def test_comments_and_the_ignore_mark_are_read_as_sysctl_d_says() -> None:
+    told = fact(
+        "sysctl",
+        live=held({}),
+        disk=held({"/etc/sysctl.d/a.conf": "# kernel.a = 1\n; kernel.b=2\n-kernel.c = 3 4\n"}),
+    )
+    assert told["disk"] == {"kernel.c": "3 4"}
+
+
+def test_one_interface_with_another_value_is_seen() -> None:
+    told = fact(
+        "sysctl",
+        live=held(
+            {
+                "/proc/sys/net/ipv4/conf/all/rp_filter": "1\n",
+                "/proc/sys/net/ipv4/conf/eth1/rp_filter": "0\n",
+                "/proc/sys/net/ipv6/conf/eth1/accept_ra": "0\n",
+            }
+        ),
+        disk=held({}),
+    )
+    assert told["interfaces"]["runtime"]["ipv4"]["rp_filter"] == ["0", "1"]
+    assert told["interfaces"]["runtime"]["ipv6"]["accept_ra"] == ["0"]
+
+
+def test_a_setting_that_cannot_be_read_is_absent_so_that_judging_says_error() -> None:
+    raw = held({})
+    raw["files"]["/proc/sys/kernel/kptr_restrict"] = unreadable()
+    assert "kernel.kptr_restrict" not in fact("sysctl", live=raw, disk=held({}))["runtime"]
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("kernel.sysrq", "kernel.sysrq"),
+        (" -kernel/sysrq ", "kernel.sysrq"),
+        ("net/ipv4/conf/eth0.7/rp_filter", "net.ipv4.conf.eth0/7.rp_filter"),
+        ("net.ipv4.conf.eth0/7.rp_filter", "net.ipv4.conf.eth0/7.rp_filter"),
+    ],
+)
+def test_the_first_separator_says_how_a_name_is_written(written: str, name: str) -> None:
+    assert sysctl_name(written) == name
+
+
+@given(st.text(max_size=200))
+def test_no_sysctl_file_makes_the_reader_crash(text: str) -> None:
+    told = fact("sysctl", live=held({}), disk=held({"/etc/sysctl.d/a.conf": text}))
+    assert isinstance(told["disk"], dict)
+
+
+def test_taint_bits_have_names_and_modules_are_named() -> None:
+    told = fact(
+        "taint",
+        tainted=held({"/proc/sys/kernel/tainted": "12289\n"}),
+        modules=held({"/sys/module/evil/taint": "OE\n", "/sys/module/ext4/taint": "\n"}),
+    )
+    assert told["flags"] == ["proprietary-module", "out-of-tree-module", "unsigned-module"]
+    assert told["modules"] == {"evil": "OE"}
+
+
+@pytest.mark.parametrize("text", ["", "yes", "-1", "0x1"])
+def test_a_garbled_taint_is_an_error(text: str) -> None:
+    with pytest.raises(ProbeError):
+        fact("taint", tainted=held({"/proc/sys/kernel/tainted": text}), modules=held({}))
+
+
+def test_an_unknown_taint_bit_is_not_lost() -> None:
+    told = fact("taint", tainted=held({"/proc/sys/kernel/tainted": str(1 << 40)}), modules=held({}))
+    assert told["flags"] == ["bit-40"]
+
+
+def test_lockdown_is_the_bracketed_state() -> None:
+    told = fact(
+        "lockdown",
+        state=held(
+            {
+                "/sys/kernel/security/lockdown": "none [integrity] confidentiality\n",
+                "/sys/kernel/security/lsm": "lockdown,yama,apparmor",
+                "/sys/module/module/parameters/sig_enforce": "Y\n",
+            }
+        ),
+    )
+    assert told == {
+        "lockdown": "integrity",
+        "lsm": ["lockdown", "yama", "apparmor"],
+        "signatures_required": "Y",
+    }
+
+
+def test_a_kernel_without_lockdown_has_no_state_to_pass_with() -> None:
+    assert "lockdown" not in fact("lockdown", state=held({}))
+
+
+def test_a_lockdown_file_without_a_state_is_an_error() -> None:
+    with pytest.raises(ProbeError):
+        fact("lockdown", state=held({"/sys/kernel/security/lockdown": "none integrity"}))
+
+
+def test_the_boot_parameters_of_our_grub_file_are_read(repository: Any) -> None:
+    text = (repository / "hardening/grub/sekisho.cfg").read_text()
+    told = fact(
+        "kernel-command-line",
+        cmdline=held(
+            {"/proc/cmdline": "root=/dev/vda ro\n", "/etc/default/grub.d/sekisho.cfg": text}
+        ),
+    )
+    assert told["runtime"] == ["root=/dev/vda", "ro"]
+    assert "usbcore.authorized_default=0" in told["disk"]

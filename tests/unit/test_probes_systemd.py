@@ -1,0 +1,88 @@
+"""Units that run, and units that are masked or enabled on disk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from probes_raw import held, link, ran
+
+from sekisho.probes.model import ProbeError
+from sekisho.probes.systemd import PROBES
+
+BY_NAME = {probe.name: probe for probe in PROBES}
+
+
+def test_active_and_failed_units_are_told_apart() -> None:
+    told = BY_NAME["units"].parse(
+        {
+            "units": ran(
+                "ssh.service loaded active running OpenBSD Secure Shell server\n"
+                "x.service   loaded failed failed  X\n"
+                "y.service   loaded activating auto-restart Y\n"
+            )
+        }
+    )
+    assert told == {"active": ["ssh.service", "y.service"], "failed": ["x.service"]}
+
+
+@pytest.mark.parametrize("text", ["", "● x\n", "no units\n", "x.service loaded failed failed X\n"])
+def test_a_list_without_one_active_unit_is_an_error(text: str) -> None:
+    with pytest.raises(ProbeError):
+        BY_NAME["units"].parse({"units": ran(text)})
+
+
+def test_a_systemctl_that_fails_is_an_error() -> None:
+    with pytest.raises(ProbeError):
+        BY_NAME["units"].parse({"units": ran("", rc=1)})
+
+
+def unit_files(etc: dict[str, Any], lib: tuple[str, ...] = ()) -> Any:
+    return BY_NAME["unit-files"].parse(
+        {
+            "etc": {"files": etc},
+            "lib": held(dict.fromkeys((f"/usr/lib/systemd/system/{name}" for name in lib), None)),
+        }
+    )
+
+
+ETC = "/etc/systemd/system"
+FILE = {"mode": 0o644, "uid": 0, "gid": 0, "kind": "file"}
+DIR = {"mode": 0o755, "uid": 0, "gid": 0, "kind": "dir"}
+
+
+def test_only_a_link_to_dev_null_masks() -> None:
+    told = unit_files(
+        {
+            f"{ETC}/a.service": link("/dev/null"),
+            f"{ETC}/b.service": link("/usr/lib/systemd/system/b.service"),
+            f"{ETC}/c.service": FILE,
+        },
+        ("a.service", "d.service"),
+    )
+    assert told["masked"] == ["a.service"]
+    assert told["present"] == ["b.service", "c.service", "d.service"]
+
+
+def test_enabled_is_a_link_in_a_wants_directory() -> None:
+    told = unit_files(
+        {
+            f"{ETC}/sysinit.target.wants": DIR,
+            f"{ETC}/sysinit.target.wants/apparmor.service": link(
+                "/usr/lib/systemd/system/apparmor.service"
+            ),
+            f"{ETC}/ssh.service.d/x.conf": FILE,
+        }
+    )
+    assert told["enabled"] == ["apparmor.service"]
+    assert told["drop_ins"] == ["ssh.service.d/x.conf"]
+
+
+@given(st.text(max_size=300))
+def test_no_list_makes_the_reader_crash(text: str) -> None:
+    try:
+        BY_NAME["units"].parse({"units": ran(text)})
+    except ProbeError:
+        return

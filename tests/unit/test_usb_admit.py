@@ -1,0 +1,205 @@
+"""The helper at work on a pretended /sys: what it admits, shuts and refuses to touch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sekisho.devices.udev_rules import render
+from sekisho.edge import usb_admit
+from sekisho.errors import SekishoError
+
+# It writes relative to an open directory, which the tests' own guard cannot follow.
+pytestmark = pytest.mark.process
+
+KEYBOARD = {
+    "name": "console-keyboard",
+    "vendor": "0627",
+    "product": "0001",
+    "serial": "SEKISHO-KBD-1",
+    "port": "1",
+    "interfaces": ["03:01:01"],
+}
+
+
+def descriptors(*triples: tuple[int, int, int]) -> bytes:
+    body = b"".join(bytes([9, 4, i, 0, 0, *triple, 0]) for i, triple in enumerate(triples))
+    head = bytes([18, 1, 0, 2, 0, 0, 0, 64, 0x27, 6, 1, 0, 0, 1, 1, 2, 3, 1])
+    total = (9 + len(body)).to_bytes(2, "little")
+    return head + bytes([9, 2, *total, len(triples), 1, 0, 0x80, 50]) + body
+
+
+class Sys:
+    """A pretended /sys/bus/usb/devices, policy and rules."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.bus = root / "devices"
+        self.bus.mkdir()
+        self.policy = root / "policy.json"
+        self.rules = root / "60.rules"
+        self.parameter = root / "authorized_default"
+        self.parameter.write_text("-1\n")
+        for number in (1, 2):
+            folder = self.bus / f"usb{number}"
+            folder.mkdir()
+            (folder / "authorized").write_text("1\n")
+            (folder / "authorized_default").write_text("1\n")
+        self.said: list[str] = []
+        monkeypatch.setattr(usb_admit, "BUS", self.bus)
+        monkeypatch.setattr(usb_admit, "PARAMETER", self.parameter)
+        monkeypatch.setattr(usb_admit, "POLICY", self.policy)
+        monkeypatch.setattr(usb_admit, "RULES", str(self.rules))
+        monkeypatch.setattr(usb_admit.syslog, "syslog", lambda _level, text: self.said.append(text))
+        monkeypatch.setattr(usb_admit.read_policy, "__defaults__", (self.policy,), raising=True)
+        self.write_policy()
+
+    def write_policy(self, **change: Any) -> None:
+        policy = {"devices": [KEYBOARD], "console": "listed-keyboard"} | change
+        self.policy.write_text(json.dumps(policy))
+        self.policy.chmod(0o644)
+
+    def plug(
+        self,
+        name: str = "1-1",
+        *,
+        serial: str = "SEKISHO-KBD-1",
+        raw: bytes | None = None,
+        authorized: str = "0",
+    ) -> Path:
+        folder = self.bus / name
+        folder.mkdir()
+        (folder / "authorized").write_text(f"{authorized}\n")
+        (folder / "serial").write_text(f"{serial}\n")
+        (folder / "devpath").write_text(f"{name.partition('-')[2]}\n")
+        (folder / "descriptors").write_bytes(descriptors((3, 1, 1)) if raw is None else raw)
+        return folder
+
+    def state(self, name: str) -> str:
+        return (self.bus / name / "authorized").read_text().strip()
+
+
+@pytest.fixture
+def sys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sys:
+    return Sys(tmp_path, monkeypatch)
+
+
+def test_the_listed_keyboard_is_admitted(sys: Sys) -> None:
+    assert usb_admit.admit([str(sys.plug())]) == 0
+    assert sys.state("1-1") == "1"
+    assert any("admitted 1-1" in line for line in sys.said)
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("1-2", {}),
+        ("1-1", {"serial": "SEKISHO-KBD-2"}),
+        ("1-1", {"raw": descriptors((3, 1, 1), (8, 6, 0x50))}),
+        ("1-1", {"raw": descriptors((8, 6, 0x62))}),
+        ("1-1", {"raw": b""}),
+        ("1-1", {"raw": descriptors((3, 1, 1))[:-1]}),
+    ],
+)
+@pytest.mark.parametrize("before", ["0", "1"])
+def test_anything_else_is_shut_whatever_it_was(
+    sys: Sys, name: str, more: dict[str, Any], before: str
+) -> None:
+    folder = sys.plug(name, authorized=before, **more)
+    assert usb_admit.admit([str(folder)]) == 1
+    assert sys.state(name) == "0"
+    assert sys.said
+
+
+def test_without_a_policy_nothing_is_admitted(sys: Sys) -> None:
+    sys.policy.unlink()
+    assert usb_admit.admit([str(sys.plug())]) == 1
+    assert sys.state("1-1") == "0"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"devices": 1}', '{"devices": [{}]}', "[" * 9999])
+def test_a_garbled_policy_admits_nothing(sys: Sys, text: str) -> None:
+    sys.policy.write_text(text)
+    assert usb_admit.admit([str(sys.plug())]) == 1
+    assert sys.state("1-1") == "0"
+
+
+def test_a_policy_that_others_may_write_admits_nothing(sys: Sys) -> None:
+    sys.policy.chmod(0o666)
+    assert usb_admit.admit([str(sys.plug())]) == 1
+
+
+def test_a_device_that_is_gone_is_told_apart(sys: Sys) -> None:
+    assert usb_admit.admit([str(sys.bus / "1-9")]) == 2
+
+
+def test_enforcing_shuts_every_bus_and_settles_what_is_attached(
+    sys: Sys, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sys.plug("1-1")
+    sys.plug("2-1", serial="STICK", raw=descriptors((8, 6, 0x50)), authorized="1")
+    (sys.bus / "2-1:1.0").mkdir()
+    assert usb_admit.enforce([]) == 0
+    assert (sys.state("1-1"), sys.state("2-1")) == ("1", "0")
+    assert sys.state("usb1") == "1"  # a root hub is part of the machine
+    assert {path.read_text() for path in sys.bus.glob("usb*/authorized_default")} == {"0"}
+    assert sys.parameter.read_text() == "0"
+    assert "shut 2-1" in capsys.readouterr().out
+    assert usb_admit.enforce([]) == 0
+    assert capsys.readouterr().out == ""  # a second run changes nothing
+
+
+def test_a_check_says_what_would_change_and_changes_nothing(
+    sys: Sys, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sys.plug("2-1", serial="STICK", raw=descriptors((8, 6, 0x50)), authorized="1")
+    assert usb_admit.enforce(["--check"]) == 0
+    said = capsys.readouterr().out
+    assert "shut 2-1" in said
+    assert "deny by default" in said
+    assert sys.state("2-1") == "1"
+    assert sys.parameter.read_text() == "-1\n"
+
+
+def test_enforcing_waits_until_the_rules_are_in_force(sys: Sys) -> None:
+    sys.plug("2-1", serial="STICK", authorized="1")
+    assert usb_admit.enforce(["--if-in-force"]) == 0
+    assert sys.state("2-1") == "1"
+    sys.rules.write_text(render([KEYBOARD]))
+    assert usb_admit.enforce(["--if-in-force"]) == 0
+    assert sys.state("2-1") == "0"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"devices": []},
+        {"console": "none"},
+        {"console": None},
+        {"devices": [KEYBOARD | {"interfaces": ["0b:00:00"]}]},
+    ],
+)
+def test_nothing_is_enforced_without_a_way_in_at_the_console(
+    sys: Sys, change: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sys.write_policy(**change)
+    sys.plug("2-1", serial="ADMIN-KEYBOARD", authorized="1")
+    assert usb_admit.enforce([]) == 2
+    assert sys.state("2-1") == "1"
+    assert sys.parameter.read_text() == "-1\n"
+    assert "console" in capsys.readouterr().err
+
+
+def test_a_serial_console_is_a_way_in(sys: Sys) -> None:
+    sys.write_policy(console="serial", devices=[])
+    sys.plug("1-1", authorized="1")
+    assert usb_admit.enforce([]) == 0
+    assert sys.state("1-1") == "0"
+
+
+def test_a_policy_of_another_owner_is_refused(sys: Sys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usb_admit.os, "geteuid", lambda: 4711)
+    with pytest.raises(SekishoError):
+        usb_admit.read_policy(sys.policy)
