@@ -421,7 +421,7 @@ def hostile() -> dict[str, Any]:
 
 def core() -> dict[str, Any]:
     """Core tries the outside, the gateways and a forged route; inbound tries to be asked back."""
-    world = World(("gate-in", "inbound-1", "core-1", "outbound-1", "gate-out"))
+    World(("gate-in", "inbound-1", "core-1", "outbound-1", "gate-out"))
     result: dict[str, Any] = {
         "release": push("core-1", "outbound-1", "10.77.4.2", 1 << 20),
         "provide": push("outbound-1", "university-b", "10.77.6.2", 1 << 20),
