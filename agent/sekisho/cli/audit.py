@@ -65,7 +65,7 @@ def audit(  # noqa: PLR0913 - the options of a command
     ] = None,
     timeout: Annotated[
         float, typer.Option(min=1, max=3600, help="Seconds one host may take.")
-    ] = 120,
+    ] = 300,
     jobs: Annotated[int, typer.Option(min=1, max=256, help="Hosts asked at once.")] = 16,
     out: Annotated[
         Path | None, typer.Option(help="Write an evidence bundle below this folder.")
