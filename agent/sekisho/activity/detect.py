@@ -268,10 +268,17 @@ def crashed(seen: Seen) -> Found | None:
     return Found("program-crashed", exe, f"{exe} died of signal {record.text('sig')}")
 
 
+_ODD = (*ODD_PLACES, "/memfd:")
+
+
 def odd_program(command: Command) -> Found | None:
     """Find a program or script run from where anybody can put one."""
-    for path in (command.exe, resolve(command.script or "", command.cwd)):
-        if path.startswith((*ODD_PLACES, "/memfd:")) or path.endswith(" (deleted)"):
+    path = command.exe
+    if path.startswith(_ODD) or path.endswith(" (deleted)"):
+        return Found("odd-program", path, f"{path} was run")
+    if command.script is not None:
+        path = resolve(command.script, command.cwd)
+        if path.startswith(_ODD):
             return Found("odd-program", path, f"{path} was run")
     return None
 

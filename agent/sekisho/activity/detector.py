@@ -11,7 +11,7 @@ import re
 from collections import OrderedDict, deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sekisho.activity.detect import (
     BY_KEY,
@@ -79,8 +79,7 @@ class Detection:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _Process:
+class _Process(NamedTuple):
     ppid: int
     exe: str
     mark: str  # "", package or playbook
@@ -102,13 +101,16 @@ class Detector:
         """Return the detections of a command, and remember its process."""
         if not command.success:
             return []
-        source = self._remember(command)
+        self._remember(command)
         found = [odd_program(command)]
         stranger = root_by_stranger(command, self.administrators)
         if stranger is not None and (command.auid, command.session) not in self._strangers:
             self._strangers[command.auid, command.session] = None
             _bound(self._strangers, MAX_SOURCES)
             found.append(stranger)
+        if not any(found):
+            return []
+        source = self._source(command)
         return [
             self._detection(
                 one,
@@ -234,20 +236,22 @@ class Detector:
             pid=0 if call is None else call.pid,
         )
 
-    def _remember(self, command: Command) -> str:
+    def _remember(self, command: Command) -> None:
         mark = ""
         if command.exe in INSTALLERS or command.script in INSTALLERS:
             mark = "package"
-        elif command.who in self.administrators and any(
-            sign in argument for argument in command.argv[:4] for sign in _PLAYBOOK_MARKS
+        elif (
+            "python" in command.exe
+            and command.who in self.administrators
+            and any(sign in argument for argument in command.argv[:4] for sign in _PLAYBOOK_MARKS)
         ):
             mark = "playbook"
         if command.exe.endswith(_CONTROL_TOOLS) or (command.script or "").endswith(_CONTROL_TOOLS):
             self._controls.append((command.when, command))
         self._processes.pop(command.pid, None)
         self._processes[command.pid] = _Process(command.ppid, command.exe, mark)
-        _bound(self._processes, MAX_PROCESSES)
-        return self._source(command)
+        if len(self._processes) > MAX_PROCESSES:
+            self._processes.popitem(last=False)
 
     def _source(self, actor: Syscall | Command | None) -> str:
         """Return on whose behalf a process acts, as far as its known ancestors tell."""
@@ -286,7 +290,6 @@ def _actor(event: Event) -> Syscall | None:
         number=-1,
         success=None,
         exit=None,
-        arguments=(0, 0, 0),
         ppid=0,
         pid=pid,
         auid=auid,

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
-from sekisho.activity.records import HEAD, MAX_LINE, UNSET, Record
+from sekisho.activity.records import HEAD, LINES, MAX_LINE, UNSET, Record
 
 #: A program's own message is complete in one record; the kernel closes no such event.
 _SINGLE = (
@@ -66,6 +67,12 @@ class Event:
             return self.bodies[self.types.index(type_)]
         except ValueError:
             return None
+
+    def all(self, type_: bytes) -> list[bytes]:
+        """Return the bodies of the records of a type, unparsed, in the log's order."""
+        if self.types.count(type_) == 0:
+            return []
+        return [body for name, body in zip(self.types, self.bodies, strict=True) if name == type_]
 
     def records(self, type_: str | None = None) -> list[Record]:
         """Return the event's records, all or of one type, in the log's order."""
@@ -186,36 +193,27 @@ class Joiner:
         self._swept_ms = 0
 
     # One pass, one function: a call per line would cost a third of the speed.
-    def feed(self, lines: Iterable[bytes]) -> Iterator[Event]:  # noqa: C901, PLR0912, PLR0915
+    def feed(self, lines: Iterable[bytes]) -> Iterator[Event]:  # noqa: C901, PLR0912
         """Take lines; yield every event that is complete or has waited too long."""
-        match, pending = HEAD.match, self._pending
+        pending = self._pending
         current_id, current = b"", None
-        for line in lines:
+        for type_, id_, seconds, milli, number, body in self._split(lines):
             self.lines += 1
-            head = match(line)
-            if head is None or len(line) > MAX_LINE:
-                if line.strip():
-                    self._refuse(line)
-                continue
-            type_, seconds, milli, number = head.groups()
-            id_ = line[head.start(2) : head.end(4)]
             if id_ != current_id or current is None:
                 current = pending.get(id_)
                 if current is None:
-                    serial = int(number)
-                    if serial > UNSET:
-                        self._refuse(line)
+                    serial = int(number or b"-1")
+                    if serial < 0 or serial > UNSET:
+                        self._refuse(body)
                         continue
                     ms = int(seconds) * 1000 + int(milli)
                     if type_.startswith(_SINGLE):
-                        single = self._single(id_, ms, serial, type_, line[head.end() :])
+                        single = self._single(id_, ms, serial, type_, body)
                         if single is not None:
                             yield single
-                        current = None
                         continue
                     if id_ in self._done:
                         self._late_record(type_)
-                        current = None
                         continue
                     self.serials.seen(serial, ms)
                     current = pending[id_] = Event(id_, ms, serial, self.lines - 1)
@@ -226,33 +224,59 @@ class Joiner:
                     if len(pending) > self.max_pending:
                         yield self._overflow()
                 current_id = id_
-            if type_ == b"EOE":
-                del pending[id_]
-                current.complete = current.dropped == 0
-                self._done[id_] = self.lines
-                yield current
-                current = None
+            if type_ != b"EOE":
+                current.size += len(body)
+                if current.size > self.max_bytes:
+                    current.dropped += 1
+                    self.dropped_records += 1
+                    continue
+                current.types.append(type_)
+                current.bodies.append(body)
+                # auditd writes no EOE to disk; the kernel's last record before it is PROCTITLE.
+                if type_ != b"PROCTITLE" or b"SYSCALL" not in current.types:
+                    continue
+            del pending[id_]
+            current.complete = current.dropped == 0
+            self._done[id_] = self.lines
+            yield current
+            current = None
+
+    def _split(self, lines: Iterable[bytes]) -> Iterator[tuple[bytes, ...]]:
+        """Yield type, id, seconds, milliseconds, serial, body of every line.
+
+        Many lines are matched at once, which is twice as fast. What is no record comes as its
+        text in ``body`` and nothing else.
+        """
+        source = iter(lines)
+        while some := list(islice(source, 2048)):
+            data = b"".join(some)
+            found = LINES.findall(data)
+            # As many matches as lines, each of one line: then every line is a record.
+            if len(found) == len(some) == data.count(b"\n") and len(max(some, key=len)) < MAX_LINE:
+                yield from found
                 continue
-            current.size += len(line)
-            if current.size > self.max_bytes:
-                current.dropped += 1
-                self.dropped_records += 1
-                continue
-            current.types.append(type_)
-            current.bodies.append(line[head.end() :].rstrip(b"\n"))
-            # auditd writes no EOE to disk; the kernel's last record before it is PROCTITLE.
-            if type_ == b"PROCTITLE" and b"SYSCALL" in current.types:
-                del pending[id_]
-                current.complete = current.dropped == 0
-                self._done[id_] = self.lines
-                yield current
-                current = None
+            for line in some:
+                head = None if len(line) > MAX_LINE else HEAD.match(line)
+                if head is None:
+                    yield b"", b"", b"", b"", b"", line
+                else:
+                    id_ = line[head.start(2) : head.end(4)]
+                    yield (
+                        head[1],
+                        id_,
+                        head[2],
+                        head[3],
+                        head[4],
+                        line[head.end() :].rstrip(b"\n"),
+                    )
 
     def _late_record(self, type_: bytes) -> None:
         if type_ != b"EOE":
             self.late += 1
 
     def _refuse(self, line: bytes) -> None:
+        if not line.strip():
+            return
         if len(line) > MAX_LINE:
             self.overlong += 1
             self._gap("overlong", 1, f"a line of {len(line)} bytes")
@@ -278,7 +302,7 @@ class Joiner:
             self.newest_ms = ms
         event = Event(id_, ms, serial, self.lines - 1)
         event.types.append(type_)
-        event.bodies.append(body.rstrip(b"\n"))
+        event.bodies.append(body)
         event.complete = True
         return event
 

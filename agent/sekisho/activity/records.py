@@ -18,8 +18,14 @@ UNSET = 4294967295
 SEPARATOR = b"\x1d"
 
 HEAD = re.compile(
-    rb"(?:node=[^ ]{1,255} )?type=([A-Za-z0-9_\[\]]{1,40}) "
+    rb"(?:node=[^ \n]{1,255} )?type=([A-Za-z0-9_\[\]]{1,40}) "
     rb"msg=audit\(([0-9]{1,11})\.([0-9]{3}):([0-9]{1,10})\)(?::[ ]?|[ ])"  # old auditd: no colon
+)
+#: The same, over many lines at once: type, id, seconds, milliseconds, serial, body.
+LINES = re.compile(
+    rb"^(?:node=[^ \n]{1,255} )?type=([A-Za-z0-9_\[\]]{1,40}) "
+    rb"msg=audit\((([0-9]{1,11})\.([0-9]{3}):([0-9]{1,10}))\)(?::[ ]?|[ ])(.*)\n",
+    re.MULTILINE,
 )
 # A value is quoted, braced (auditd's SADDR={ … }), or runs to the next blank.
 _FIELD = re.compile(rb"""([A-Za-z0-9_.\-]+(?:\[[0-9]+\])?)=("[^"]*"|\{[^}]*\}|[^ ]*)""")
