@@ -39,6 +39,7 @@ def _one_spelling(text: str) -> str:
     text = text.replace(
         "tcp flags & (fin | syn | rst | ack) != syn", "tcp flags != syn / fin,syn,rst,ack"
     )
+    text = text.replace("ip frag-off & 0x3fff != 0x0", "ip frag-off & 16383 != 0")
     return text.replace("tcp flags & (syn | ack) == syn", "tcp flags syn / syn,ack")
 
 
