@@ -1,0 +1,155 @@
+"""`sekisho audit --local` as a person runs it: table, JSON, bundle, exit codes, plain errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.process
+ITEM = ("--item", "6-iv-b")  # no probe of this item walks the whole disk
+
+
+def sekisho(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    root = Path(__file__).resolve().parents[2]
+    return subprocess.run(
+        [sys.executable, "-m", "sekisho.cli.main", *words],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(root / "agent"), "LANG": "C.UTF-8"}
+        | more,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_table_names_the_item_in_both_languages() -> None:
+    done = sekisho("audit", "--local", *ITEM)
+    assert done.returncode in (1, 2), done.stderr
+    assert "6(iv)(b)" in done.stdout
+    assert "動作を記録し" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert "English translation of 2019" in done.stdout
+    assert "none 無" in done.stdout  # the exercise that no record shows
+
+
+def test_a_breach_comes_with_its_remedy_and_a_look_by_hand() -> None:
+    done = sekisho("audit", "--local", "--check", "6-iv-a.kernel-pointers-hidden")
+    if done.returncode == 1:
+        assert "playbooks/site.yml --tags kernel" in done.stdout
+        assert "by hand" in done.stdout
+
+
+def test_json_is_one_value_that_agrees_with_the_exit_code() -> None:
+    done = sekisho("audit", "--local", "--json", *ITEM)
+    told = json.loads(done.stdout)
+    assert told["exit_code"] == done.returncode
+    assert [item["id"] for item in told["items"]] == ["6-iv-b"]
+    assert {finding["item"] for finding in told["findings"]} == {"6-iv-b"}
+    assert told["items"][0]["missing"] == ["exercise"]
+    assert sum(told["counts"]["findings"].values()) == len(told["findings"])
+
+
+def test_an_attested_item_is_could_not_tell_and_says_why() -> None:
+    done = sekisho("audit", "--local", "--json", "--item", "6-v-a")
+    told = json.loads(done.stdout)
+    assert done.returncode == 2
+    assert told["items"][0]["verdict"] == "error"
+    assert told["items"][0]["missing"] == ["attested"]
+
+
+def test_only_machine_evidence_can_be_asked_for() -> None:
+    done = sekisho("audit", "--local", "--json", "--evidence", "machine", *ITEM, "--item", "6-v-a")
+    told = json.loads(done.stdout)
+    assert all(set(item["evidence"]) == {"machine"} for item in told["items"])
+    assert [item["id"] for item in told["items"]] == ["6-iv-b"]
+
+
+def test_a_bundle_is_written_signed_and_verifies(tmp_path: Path) -> None:
+    made = sekisho("audit", "keygen", str(tmp_path / "auditor"))
+    assert made.returncode == 0, made.stderr
+    done = sekisho(
+        "audit", "--local", *ITEM, "--out", str(tmp_path / "out"),
+        "--sign-key", str(tmp_path / "auditor"),
+    )  # fmt: skip
+    assert "evidence bundle" in done.stderr
+    (bundle,) = (tmp_path / "out").iterdir()
+    code = (
+        "import sys; from pathlib import Path;"
+        "from sekisho.cli.verify_bundle import verify_bundle;"
+        "sys.exit(verify_bundle(Path(sys.argv[1]), Path(sys.argv[2])))"
+    )
+    root = Path(__file__).resolve().parents[2]
+    checked = subprocess.run(
+        [sys.executable, "-c", code, str(bundle), str(tmp_path / "auditor.pub.pem")],
+        env={"PYTHONPATH": str(root / "agent"), "PATH": os.environ["PATH"], "LANG": "C.UTF-8"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "whole 完全" in checked.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("audit",), "either --local or -i"),
+        (("audit", "--local", "-i", "x"), "either --local or -i"),
+        (("audit", "--local", "--item", "6-iv-z"), "6-iv-z"),
+        (("audit", "--local", "--check", "x"), "the id of a check"),
+        (("audit", "--local", "--evidence", "hearsay"), "hearsay"),
+        (("audit", "--local", "--policy", "/nonexistent"), "policy"),
+        (("audit", "--local", "--sign-key", "/nonexistent"), "--out"),
+        (("audit", "-i", "/nonexistent"), "inventory"),
+        (("audit", "--local", "--no-such-option"), "no-such-option"),
+    ],
+)
+def test_wrong_usage_is_exit_three_with_a_reason_and_no_traceback(
+    words: tuple[str, ...], said: str
+) -> None:
+    done = sekisho(*words)
+    assert done.returncode == 3
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"schema": 2}', '{"schema": 1, "schema": 1}'])
+def test_a_bad_policy_is_exit_three(tmp_path: Path, content: str) -> None:
+    (tmp_path / "policy.json").write_text(content, encoding="utf-8")
+    done = sekisho("audit", "--local", *ITEM, "--policy", str(tmp_path / "policy.json"))
+    assert done.returncode == 3
+    assert "policy" in done.stderr
+
+
+def test_a_person_without_rights_gets_reasons_not_passes() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can step down")
+    root = Path(__file__).resolve().parents[2]
+    # The interpreter may lie in root's home: a first run loads all it needs, then root steps down.
+    words = ["audit", "--local", "--json", "--item", "6-iv-d-2"]
+    code = (
+        "import contextlib, io, os, sys\n"
+        "from sekisho.cli.main import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()):\n"
+        f"    main({words!r})\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        f"sys.exit(main({words!r}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONPATH": str(root / "agent")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    told = json.loads(done.stdout)
+    assert told["exit_code"] in (1, 2)
+    assert not [f for f in told["findings"] if f["verdict"] == "pass"]
