@@ -197,6 +197,8 @@ class Run:
         if absent:
             self.note("/etc/shadow", "without " + " ".join(absent), "with them")
             self.do("pwconv")
+            for name in absent:
+                self.do("usermod", "--lock", name)
 
     def secrets(self):
         """Close the files that hold secrets."""

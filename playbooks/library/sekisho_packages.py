@@ -130,10 +130,10 @@ class Run:
             self.act("remove " + " ".join(unwanted), "dpkg", "--purge", *unwanted)
         return packages
 
-    def changed(self, package):
-        """Return the programs of a package that are missing or not as dpkg recorded them."""
+    def changed(self, *packages):
+        """Return the programs of packages that are missing or not as dpkg recorded them."""
         off = []
-        for line in self.ask("dpkg", "--verify", package, ok=(0, 1)).splitlines():
+        for line in self.ask("dpkg", "--verify", *packages, ok=(0, 1)).splitlines():
             marks, _, path = line.partition(" ")
             path = path.strip()
             # "c /path" is a configuration file; documentation may be left out on purpose.
@@ -144,14 +144,19 @@ class Run:
 
     def whole(self, packages):
         """Install again, from apt's cache or the mirror, every package with a changed program."""
-        for name in self.module.params["whole"]:
-            known = [full for full in packages if full.partition(":")[0] == name]
+        known = [
+            full
+            for full in sorted(packages)
+            if full.partition(":")[0] in self.module.params["whole"]
+            and packages[full][1] == "installed"
+        ]
+        # One run of dpkg for all; only when something is off is it asked package by package.
+        if known and self.changed(*known):
             for full in known:
-                if packages[full][1] != "installed":
-                    continue
                 off = self.changed(full)
                 if not off:
                     continue
+                name = full.partition(":")[0]
                 version = packages[full][2].replace(":", "%3a")
                 cached = glob.glob("/var/cache/apt/archives/%s_%s_*.deb" % (name, version))
                 what = "install %s again: %s" % (full, " ".join(off))

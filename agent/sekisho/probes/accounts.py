@@ -245,6 +245,8 @@ def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
     people = [account for account in accounts if account.person]
     folder = {p: e for p, e in files(raw, "keys").items() if p.startswith(KEY_FOLDER)}
     uids = {account.uid for account in accounts}
+    # A person's account that the playbook shut keeps its groups; it leads nowhere any more.
+    shut = {a.name for a in accounts if not a.may_log_in and (a.uid == 0 or a.uid >= FIRST_PERSON)}
     running = {int(word) for word in output(raw, "processes").split() if word.isdecimal()}
     if not running:
         raise ProbeError("ps: no process")
@@ -290,7 +292,7 @@ def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
             f"{group} {name}"
             for group in PRIVILEGED
             for name in groups.get(group, ())
-            if name != "root"
+            if name != "root" and name not in shut
         ),
         "unknown_users_running": sorted(
             str(uid) for uid in running if uid not in uids and uid not in DYNAMIC

@@ -1,6 +1,7 @@
 #!/bin/sh
 # A newer package is offered and not installed.
 set -eu
+umask 022
 work=/var/tmp/sekisho-trial
 mkdir -p "$work/root/DEBIAN"
 printf 'Package: tzdata\nVersion: 9999-1\nArchitecture: all\nMaintainer: trial <root@localhost>\nDescription: trial\n' >"$work/root/DEBIAN/control"

@@ -4,6 +4,7 @@ set -eu
 # Keep the package in apt's cache first, as it is installed: the playbook installs it again from there.
 version=$(dpkg-query -W -f '${Version}' sqv)
 name="sqv_$(echo "$version" | sed 's/:/%3a/')_$(dpkg --print-architecture)"
+umask 022
 work=$(mktemp -d)
 mkdir "$work/DEBIAN"
 dpkg-query -s sqv | grep -vE '^(Status|Conffiles| /)' >"$work/DEBIAN/control"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # A relay waits on a port.
 set -eu
-printf '[Service]\nExecStart=/usr/bin/nc -lk 127.0.0.1 4444\n' >/etc/systemd/system/trial.service
+printf '[Service]\nExecStart=/usr/bin/nc -lk 127.0.0.1 4444\n' >/etc/systemd/system/relay.service
 systemctl daemon-reload
-systemctl start trial.service
+systemctl start relay.service
 sleep 1
