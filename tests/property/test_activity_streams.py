@@ -10,7 +10,8 @@ from tempfile import TemporaryDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sekisho.activity.events import parse_argv, parse_path, parse_syscall
+from sekisho.activity.arguments import parse_argv
+from sekisho.activity.events import parse_path, parse_syscall
 from sekisho.activity.join import Joiner, Serials
 from sekisho.activity.pipeline import COMMAND, GAP, Activity
 from sekisho.activity.records import Record, RecordError, decode, parse_line, unquote

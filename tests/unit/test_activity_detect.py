@@ -185,6 +185,11 @@ def test_a_watched_file_changed_by_a_person_is_told(path: str, slug: str, severi
     assert Log().file(path).found() == [(slug, severity, "aoki")]
 
 
+def test_a_folder_that_is_there_already_was_not_changed() -> None:
+    assert Log().file("/etc/audit", success=False, exit_=-17).found() == []
+    assert Log().file("/etc/sudoers", success=False, exit_=-13).found() != []
+
+
 @pytest.mark.parametrize(
     "path", ["/etc/resolv.conf", "/etc/passwd.lock", "/srv/x", "/var/spool/x", "/etc-not/passwd"]
 )
@@ -389,6 +394,24 @@ def test_root_in_the_hands_of_no_administrator_is_an_alert_once_a_session() -> N
     assert log.found() == [("root-by-stranger", "alert", "baba")]
     assert Log().command("/usr/bin/id", auid=2001).found() == []
     assert Log().command("/usr/bin/id", auid=UNSET).found() == []
+
+
+def test_root_that_lets_a_person_in_is_not_yet_in_its_hands() -> None:
+    log = Log().command("/usr/bin/env", "-i", "run-parts", auid=2002, pid=50, ppid=40)
+    log.command("/usr/bin/uname", auid=2002, pid=51, ppid=50)  # the message of the day
+    log.command("/usr/sbin/unix_chkpwd", auid=2002, pid=52, ppid=40)
+    log.command("/usr/bin/bash", auid=2002, uid=2002, pid=60, ppid=40)
+    assert log.found() == []
+    log.command("/usr/bin/sudo", "-i", auid=2002, uid=2002, euid=0, mode="0104755", pid=61, ppid=60)
+    assert log.found() == []
+    log.command("/usr/bin/env", auid=2002, pid=62, ppid=61)
+    assert log.found() == [("root-by-stranger", "alert", "baba")]
+
+
+def test_a_shell_that_turns_into_root_without_a_new_process_is_told() -> None:
+    log = Log().command("/usr/bin/bash", auid=2002, uid=2002, pid=60, ppid=40)
+    log.command("/usr/bin/env", auid=2002, pid=60, ppid=40)
+    assert log.found() == [("root-by-stranger", "alert", "baba")]
 
 
 def test_a_program_with_its_owners_rights_is_not_yet_root_in_hand() -> None:

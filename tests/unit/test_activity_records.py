@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sekisho.activity.events import command_of, is_exec, parse_argv, parse_path, parse_syscall
+from sekisho.activity.arguments import parse_argv
+from sekisho.activity.events import command_of, is_exec, parse_path, parse_syscall
 from sekisho.activity.join import Event, Gap, Joiner, Serials
 from sekisho.activity.records import MAX_LINE, UNSET, Record, RecordError, decode, parse_line
 

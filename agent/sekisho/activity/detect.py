@@ -182,12 +182,17 @@ def module_by_call(seen: Seen) -> Found | None:
     )
 
 
+_NO_SUCH_FILE, _THERE_ALREADY = -2, -17
+
+
 def file_changed(seen: Seen) -> Found | None:
     """Find a watched file written, created, renamed, removed or given other rights."""
     if seen.call is None or seen.call.exe in KEEPERS:
         return None
     if seen.call.exe in ACCOUNT_TOOLS and seen.call.success:
         return None  # they tell of it themselves: new-account, account-changed
+    if seen.call.exit in (_NO_SUCH_FILE, _THERE_ALREADY):
+        return None  # looked for or made sure of, not changed
     candidates = [path for path in seen.paths if path.nametype != "PARENT"]
     # Of a rename the new name tells more than the old one.
     rank = {"CREATE": 0, "NORMAL": 1, "UNKNOWN": 2, "DELETE": 3}

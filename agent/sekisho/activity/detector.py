@@ -24,7 +24,7 @@ from sekisho.activity.detect import (
 from sekisho.activity.events import Command, Syscall, cwd_of, name_of, paths_of
 from sekisho.activity.join import Event
 from sekisho.activity.records import UNSET, decode
-from sekisho.activity.watched import INSTALLERS, KINDS, NOTICE
+from sekisho.activity.watched import INSTALLERS, KINDS, LOGIN_HELPERS, NOTICE
 
 MAX_PROCESSES = 8192
 MAX_SOURCES = 1024
@@ -81,8 +81,9 @@ class Detection:
 
 class _Process(NamedTuple):
     ppid: int
-    exe: str
-    mark: str  # "", package or playbook
+    session: int
+    mark: str  # "", package, playbook or login (what lets the person in)
+    own: bool  # it, or an ancestor, ran as the person and not as root
 
 
 class Detector:
@@ -101,9 +102,12 @@ class Detector:
         """Return the detections of a command, and remember its process."""
         if not command.success:
             return []
-        self._remember(command)
+        process = self._remember(command)
         found = [odd_program(command)]
         stranger = root_by_stranger(command, self.administrators)
+        # Before the person has a process of its own, root is PAM's and systemd's, letting it in.
+        if not process.own and (process.mark == "login" or not command.terminal):
+            stranger = None
         if stranger is not None and (command.auid, command.session) not in self._strangers:
             self._strangers[command.auid, command.session] = None
             _bound(self._strangers, MAX_SOURCES)
@@ -236,7 +240,7 @@ class Detector:
             pid=0 if call is None else call.pid,
         )
 
-    def _remember(self, command: Command) -> None:
+    def _remember(self, command: Command) -> _Process:
         mark = ""
         if command.exe in INSTALLERS or command.script in INSTALLERS:
             mark = "package"
@@ -248,10 +252,20 @@ class Detector:
             mark = "playbook"
         if command.exe.endswith(_CONTROL_TOOLS) or (command.script or "").endswith(_CONTROL_TOOLS):
             self._controls.append((command.when, command))
-        self._processes.pop(command.pid, None)
-        self._processes[command.pid] = _Process(command.ppid, command.exe, mark)
+        before = self._processes.pop(command.pid, None)
+        parent = self._processes.get(command.ppid)
+        own = command.uid != 0
+        for known in (before, parent):
+            if known is not None and known.session == command.session:
+                own = own or known.own
+                mark = mark or (known.mark if known.mark == "login" else "")
+        if not mark and not own and command.exe in LOGIN_HELPERS:
+            mark = "login"
+        process = _Process(command.ppid, command.session, mark, own)
+        self._processes[command.pid] = process
         if len(self._processes) > MAX_PROCESSES:
             self._processes.popitem(last=False)
+        return process
 
     def _source(self, actor: Syscall | Command | None) -> str:
         """Return on whose behalf a process acts, as far as its known ancestors tell."""
@@ -268,7 +282,7 @@ class Detector:
                     break
                 pid = fallback
                 continue
-            if process.mark:
+            if process.mark in ("package", "playbook"):
                 return process.mark
             pid = fallback = process.ppid
         return "system" if actor.auid == UNSET else "person"

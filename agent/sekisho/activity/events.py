@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from sekisho.activity.arguments import parse_argv
 from sekisho.activity.join import Event
-from sekisho.activity.records import SEPARATOR, UNSET, Record, decode, unquote
+from sekisho.activity.records import SEPARATOR, UNSET, Record, decode, text_of, unquote
 
-#: Text of one command kept in its entry; the rest is cut, and the entry says so.
-MAX_ARGV_CHARACTERS = 16 * 1024
-MAX_ARGUMENTS = 4096
 
 _VALUE = rb'("[^"]*"|[^ ]*)'
 _SYSCALL = re.compile(
@@ -28,7 +26,6 @@ _SYSCALL = re.compile(
     rb" tty=" + _VALUE + rb" ses=([0-9]+) comm=" + _VALUE + rb" exe=" + _VALUE
 )
 _KEY = re.compile(rb" key=" + _VALUE + rb"(?: |$)")
-_ARGUMENT = re.compile(rb"(?:^| )a([0-9]+)(?:\[([0-9]+)\])?=" + _VALUE)
 _PATH_FIELD = re.compile(rb" ?(item|name|inode|dev|mode|nametype)=" + _VALUE)
 
 _MODE = re.compile(rb" mode=(0?[0-7]{1,11}) ")
@@ -140,17 +137,6 @@ def name_of(auid: int | None, people: Mapping[int, str]) -> str:
     return people.get(auid) or ("root" if auid == 0 else f"uid:{auid}")
 
 
-@lru_cache(4096)
-def _short_text(raw: bytes) -> str:
-    value = unquote(raw)
-    return "" if value is None else decode(value)
-
-
-def _text(raw: bytes) -> str:
-    """Return an encodable value as text; the same few programs and folders come all the time."""
-    return _short_text(raw) if len(raw) < 256 else _short_text.__wrapped__(raw)
-
-
 def keys_of(body: bytes) -> tuple[str, ...]:
     """Return the keys of the rules that made the kernel record this (several: split at 0x01)."""
     last = body.rpartition(b" ")[2]  # the kernel's last field
@@ -193,8 +179,8 @@ def parse_syscall(body: bytes) -> Syscall | None:
         int(euid),
         _terminal(tty),
         int(session),
-        _text(comm),
-        _text(exe),
+        text_of(comm),
+        text_of(exe),
         keys_of(body[found.end() :]),
     )
 
@@ -233,83 +219,6 @@ def _slow_syscall(body: bytes) -> Syscall | None:
     )
 
 
-def parse_argv(bodies: Iterable[bytes]) -> tuple[tuple[str, ...], bool]:
-    """Return the arguments of an event's EXECVE records, and whether they are all there.
-
-    A long argument comes in pieces (``a1_len=… a1[0]=… a1[1]=…``) over several records.
-    """
-    bodies = list(bodies)
-    if len(bodies) == 1 and len(bodies[0]) < MAX_ARGV_CHARACTERS:
-        quick = _quick_argv(bodies[0])
-        if quick is not None:
-            return quick, True
-    return _slow_argv(bodies)
-
-
-def _quick_argv(body: bytes) -> tuple[str, ...] | None:
-    """Read an ordinary record: the kernel writes no blank inside a value. None if it is not one."""
-    count, *words = body.partition(SEPARATOR)[0].rstrip().split(b" ")
-    if count != b"argc=%d" % len(words) or len(words) > len(_NAMES):
-        return None
-    argv = []
-    for name, word in zip(_NAMES, words, strict=False):
-        if not word.startswith(name):
-            return None
-        raw = word[len(name) :]
-        if raw[:1] != b'"':
-            argv.append(_text(raw) if raw not in (b"(null)", b"?") else decode(raw))
-        elif raw[-1:] == b'"' and len(raw) > 1:
-            argv.append(raw[1:-1].decode("utf-8", "backslashreplace"))
-        else:
-            return None
-    return tuple(argv)
-
-
-_NAMES = tuple(b"a%d=" % number for number in range(256))
-
-
-def _slow_argv(bodies: list[bytes]) -> tuple[tuple[str, ...], bool]:
-    whole: dict[int, bytes] = {}
-    pieces: dict[int, dict[int, bytes]] = {}
-    declared: int | None = None
-    for body in bodies:
-        if declared is None and body.startswith(b"argc="):
-            count = body[5:].split(b" ", 1)[0]
-            declared = int(count) if count.isdigit() and len(count) < 10 else None
-        for index, piece, raw in _ARGUMENT.findall(body.partition(SEPARATOR)[0]):
-            if len(index) > 7 or len(piece) > 7:
-                continue
-            value = unquote(raw)
-            if value is None:
-                value = b"" if raw == b"" else raw
-            if piece:
-                pieces.setdefault(int(index), {})[int(piece)] = value
-            else:
-                whole.setdefault(int(index), value)
-    complete = declared is not None
-    for index, parts in pieces.items():
-        complete = complete and sorted(parts) == list(range(len(parts)))
-        whole.setdefault(index, b"".join(parts[piece] for piece in sorted(parts)))
-    if sorted(whole) != list(range(declared or 0)):
-        complete = False
-    argv, cut = _cut(whole[index] for index in sorted(whole))
-    return argv, complete and not cut
-
-
-def _cut(values: Iterable[bytes]) -> tuple[tuple[str, ...], bool]:
-    """Return arguments as text of a bounded size, and whether anything was left out."""
-    argv: list[str] = []
-    room = MAX_ARGV_CHARACTERS
-    for value in values:
-        text = decode(value[: MAX_ARGV_CHARACTERS + 1])
-        if room < len(text) or len(argv) >= MAX_ARGUMENTS:
-            argv.append(text[:room])
-            return tuple(argv), True
-        room -= len(text)
-        argv.append(text)
-    return tuple(argv), False
-
-
 def parse_path(body: bytes) -> Path:
     """Return the values of a PATH record's body; absent ones are empty."""
     found: dict[bytes, bytes] = {}
@@ -319,7 +228,7 @@ def parse_path(body: bytes) -> Path:
     item = found.get(b"item", b"0")
     return Path(
         item=int(item) if item.isdigit() and len(item) < 10 else 0,
-        name=_text(found.get(b"name", b"")),
+        name=text_of(found.get(b"name", b"")),
         inode=decode(found.get(b"dev", b"") + b":" + found.get(b"inode", b"")),
         mode=int(mode, 8) if re.fullmatch(rb"[0-7]{1,12}", mode) else 0,
         nametype=decode(found.get(b"nametype", b"").strip(b'"')),
@@ -338,7 +247,7 @@ def cwd_of(event: Event) -> str:
     body = event.body(b"CWD")
     if body is None:
         return ""
-    return _text(body.partition(SEPARATOR)[0].strip().removeprefix(b"cwd="))
+    return text_of(body.partition(SEPARATOR)[0].strip().removeprefix(b"cwd="))
 
 
 def resolve(name: str, cwd: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 #: A longer line is not an audit record (the kernel's largest is 8,970 bytes, auditd's 16 KiB).
 MAX_LINE = 64 * 1024
@@ -62,6 +63,17 @@ def unquote(raw: bytes) -> bytes | None:
     if _HEX.fullmatch(raw):
         return bytes.fromhex(raw.decode("ascii"))
     return raw
+
+
+@lru_cache(4096)
+def _short_text(raw: bytes) -> str:
+    value = unquote(raw)
+    return "" if value is None else decode(value)
+
+
+def text_of(raw: bytes) -> str:
+    """Return an encodable value as text; the same few programs and folders come all the time."""
+    return _short_text(raw) if len(raw) < 256 else _short_text.__wrapped__(raw)
 
 
 def parse_fields(body: bytes) -> dict[str, bytes]:

@@ -341,6 +341,13 @@ INSTALLERS = frozenset(
         "/usr/bin/unattended-upgrades",
     )
 )
+#: What PAM and systemd run as root while a person is being let in.
+LOGIN_HELPERS = frozenset(
+    (
+        *("/usr/bin/env", "/usr/bin/run-parts", "/usr/sbin/unix_chkpwd"),
+        *("/usr/lib/systemd/systemd", "/usr/lib/systemd/systemd-executor"),
+    )
+)
 #: Programs that keep the clock (their small corrections are their work).
 CLOCK_KEEPERS = frozenset(("/usr/sbin/chronyd", "/usr/lib/systemd/systemd-timesyncd"))
 #: Who writes the records of activity in the course of duty.
