@@ -16,7 +16,6 @@ from sekisho.activity.arguments import parse_argv
 from sekisho.activity.join import Event
 from sekisho.activity.records import SEPARATOR, UNSET, Record, decode, text_of, unquote
 
-
 _VALUE = rb'("[^"]*"|[^ ]*)'
 _SYSCALL = re.compile(
     rb"arch=([0-9a-f]{8}) syscall=([0-9]+)(?: per=[^ ]*)?(?: success=([a-z]+) exit=(-?[0-9]+))?"
