@@ -205,7 +205,7 @@ class Run:
             return
         os.makedirs(QUARANTINE, mode=0o700, exist_ok=True)
         os.chmod(QUARANTINE, 0o700)
-        target = os.path.join(QUARANTINE, "%d%s" % (time.time(), path.replace("/", "%")))
+        target = os.path.join(QUARANTINE, "%d%s" % (time.time_ns(), path.replace("/", "%")))
         shutil.move(path, target)
 
     def closed(self):
