@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from sekisho.activity.arguments import parse_argv
 from sekisho.activity.events import parse_path, parse_syscall
-from sekisho.activity.join import Joiner, Serials
+from sekisho.activity.join import Joiner
 from sekisho.activity.pipeline import COMMAND, GAP, Activity
+from sekisho.activity.quick import ORDINARY
 from sekisho.activity.records import Record, RecordError, decode, parse_line, unquote
+from sekisho.activity.serials import Serials
 from sekisho.edge.audit_tail import ActivityTail, AuditFollower
 from sekisho.probes.audit import parse_rule
 from sekisho.probes.model import ProbeError
@@ -186,6 +188,82 @@ def test_interleaved_records_give_every_command_whole(count: int, source: random
     assert sorted(int(data["argv"][1]) for data in commands) == list(range(1, count + 1))
     assert all(data["complete"] for data in commands)
     assert not [entry for entry in entries if entry.kind == GAP]
+
+
+_CHANGES = st.sampled_from(
+    [
+        (b"success=yes", b"success=no"),
+        (b"exit=0", b"exit=-13"),
+        (b"arch=c000003e", b"arch=40000003"),
+        (b"syscall=59", b"syscall=257"),
+        (b'"/usr/bin/id"', b'"/tmp/x"'),
+        (b'"/usr/bin/id"', b"2F746D702F612062"),
+        (b"tty=pts0", b"tty=(none)"),
+        (b"auid=2001", b"auid=4294967295"),
+        (b"uid=2001 gid", b"uid=0 gid"),
+        (b"mode=0100755", b"mode=0104755"),
+        (b"item=1", b"item=2"),
+        (b"ld-linux-x86-64.so.2", b"sh"),
+        (b'cwd="/root"', b"cwd=2F61"),
+        (b"proctitle=00", b"proctitle=00\x1dX=y"),
+        (b"type=CWD", b"node=n type=CWD"),
+        (b'a1="', b'a1="\xff'),
+        (b"argc=2", b"argc=3"),
+        (b"\n", b""),
+        (b"type=EXECVE", b"type=EXEC?"),
+    ]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 12), st.none() | st.tuples(_CHANGES, st.integers(0, 5)))),
+    st.randoms(use_true_random=False),
+)
+def test_at_one_glance_or_record_by_record_is_the_same(
+    events: list[tuple[int, tuple[tuple[bytes, bytes], int] | None]], source: random.Random
+) -> None:
+    lines: list[bytes] = []
+    for serial, change in events:
+        records = ordinary(serial)
+        if change is not None:
+            (old, new), index = change
+            records[index] = records[index].replace(old, new)
+        if source.random() < 0.2:
+            source.shuffle(records)
+        if source.random() < 0.2:
+            records.pop(source.randrange(6))
+        lines += records
+    data = b"".join(lines).splitlines(keepends=True)
+    quick = Activity(people={2001: "aoki"}, administrators={"aoki"})
+    slow = Activity(people={2001: "aoki"}, administrators={"aoki"})
+    slow._joiner.ordinary = None
+    cut = source.randint(0, len(data))
+    assert quick.feed(data[:cut]) == slow.feed(data[:cut])
+    assert quick.checkpoint() == slow.checkpoint()
+    assert quick.feed(data[cut:]) + quick.flush() == slow.feed(data[cut:]) + slow.flush()
+    assert quick.counters == slow.counters
+
+
+def ordinary(serial: int) -> list[bytes]:
+    head = f"msg=audit({MS // 1000}.{MS % 1000:03d}:{serial}): "
+    return [
+        f"type=SYSCALL {head}arch=c000003e syscall=59 success=yes exit=0 a0=1 a1=2 a2=3 a3=4 "
+        f"items=2 ppid=1 pid={serial} auid=2001 uid=2001 gid=0 euid=2001 suid=0 fsuid=0 egid=0 "
+        f'sgid=0 fsgid=0 tty=pts0 ses=7 comm="id" exe="/usr/bin/id" subj=unconfined '
+        f'key="sekisho-exec"\n'.encode(),
+        f'type=EXECVE {head}argc=2 a0="id" a1="{serial}"\n'.encode(),
+        f'type=CWD {head}cwd="/root"\n'.encode(),
+        f'type=PATH {head}item=0 name="/usr/bin/id" inode=2512 dev=fe:00 mode=0100755 ouid=0 '
+        f"ogid=0 rdev=00:00 nametype=NORMAL\n".encode(),
+        f'type=PATH {head}item=1 name="/lib64/ld-linux-x86-64.so.2" inode=11186 dev=fe:00 '
+        f"mode=0100755 ouid=0 ogid=0 rdev=00:00 nametype=NORMAL\n".encode(),
+        f"type=PROCTITLE {head}proctitle=00\n".encode(),
+    ]
+
+
+def test_an_ordinary_command_is_read_at_one_glance() -> None:
+    assert ORDINARY.fullmatch(b"".join(ordinary(7)))
 
 
 @given(

@@ -496,6 +496,13 @@ def test_every_kind_has_both_titles_and_a_name_that_can_be_an_id() -> None:
         assert not kind.ja.isascii()
 
 
+def test_the_page_lists_every_detection_as_it_is(repository: Path) -> None:
+    page = (repository / "docs/activity.md").read_text()
+    for slug, kind in KINDS.items():
+        then = "notice" if kind.excusable else kind.severity
+        assert f"| `{slug}` {kind.en} | {kind.severity} | {then} |" in page
+
+
 def test_every_watched_path_leads_to_a_kind() -> None:
     for path, slug in PATHS:
         assert slug in KINDS

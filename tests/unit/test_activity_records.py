@@ -9,8 +9,9 @@ import pytest
 
 from sekisho.activity.arguments import parse_argv
 from sekisho.activity.events import command_of, is_exec, parse_path, parse_syscall
-from sekisho.activity.join import Event, Gap, Joiner, Serials
+from sekisho.activity.join import Event, Joiner
 from sekisho.activity.records import MAX_LINE, UNSET, Record, RecordError, decode, parse_line
+from sekisho.activity.serials import Gap, Serials
 
 SYSCALL = (
     b"arch=c000003e syscall=59 success=yes exit=0 a0=1 a1=2 a2=3 a3=4 items=2 ppid=10 pid=11 "

@@ -1,54 +1,33 @@
 """Records into events: one event is every record of one serial. Bounded memory. Pure.
 
 Records of events interleave, come late, or never come; the closing record (EOE) may be missing.
-The kernel numbers events without a hole, so a number that never comes is a lost event. auditd's
-own records (``DAEMON_…``) carry numbers of auditd's and are left out of that count.
+auditd's own records (``DAEMON_…``) carry numbers of auditd's and are left out of the count of the
+kernel's.
 """
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 
 from sekisho.activity.records import HEAD, LINES, MAX_LINE, UNSET, Record
+from sekisho.activity.serials import Gap, Serials
 
 #: A program's own message is complete in one record; the kernel closes no such event.
 _SINGLE = (
     *(b"USER", b"CRED_", b"SERVICE_", b"DAEMON_", b"ADD_", b"DEL_", b"GRP_", b"CHUSER", b"CHGRP"),
     *(b"ACCT_", b"SYSTEM_", b"TRUSTED_APP", b"SOFTWARE_", b"CRYPTO_", b"VIRT_", b"LABEL_"),
 )
-#: More missing numbers than this at once is another boot of the kernel, not a loss.
-_RESTART = 1 << 24
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Something that should be in the log and is not.
-
-    Attributes:
-        reason: ``serial kernel-lost malformed overlong overflow rotated-away truncated``.
-        count: how many events, lines or bytes; -1 when nobody can know.
-        first: first missing serial or offset, or None.
-        last: last missing serial or offset, or None.
-        ms: when it was noticed, by the log's own clock (0: no event seen yet).
-        detail: one line for a reader.
-
-    """
-
-    reason: str
-    count: int
-    ms: int
-    first: int | None = None
-    last: int | None = None
-    detail: str = ""
 
 
 class Event:
     """All records of one serial; ``complete`` is False when its end never came or it was cut."""
 
-    __slots__ = ("bodies", "complete", "dropped", "id", "line", "ms", "serial", "size", "types")
+    __slots__ = (
+        *("bodies", "complete", "dropped", "id", "line", "ms", "quick", "serial", "size", "types"),
+    )
 
     def __init__(self, id_: bytes, ms: int, serial: int, line: int) -> None:
         self.id = id_
@@ -60,6 +39,8 @@ class Event:
         self.size = 0
         self.dropped = 0
         self.complete = False
+        #: What the joiner's ``ordinary`` pattern found at once; then there are no bodies.
+        self.quick: tuple[bytes, ...] | None = None
 
     def body(self, type_: bytes) -> bytes | None:
         """Return the body of the first record of a type, unparsed; None when there is none."""
@@ -89,72 +70,6 @@ class Event:
         return None if body is None else Record(type_, self.ms, self.serial, body)
 
 
-class Serials:
-    """Accounts for the kernel's numbers: what never came within the time-out is a gap."""
-
-    def __init__(self, last: int | None = None) -> None:
-        self.high = last
-        self.highest_ms = 0
-        self.restarts = 0
-        self._missing: OrderedDict[int, int] = OrderedDict()  # serial → when it was first missed
-        self._ranges: list[
-            tuple[int, int, int]
-        ] = []  # first, last, ms: too many to hold one by one
-
-    def seen(self, serial: int, ms: int) -> None:
-        """Take note of one event's number."""
-        high = self.high
-        if high is None:
-            self.high, self.highest_ms = serial, ms
-            return
-        ahead = (serial - high) & UNSET
-        if ahead == 1:
-            self.high = serial
-        elif ahead == 0 or self._missing.pop(serial, None) is not None:
-            return
-        elif ahead < _RESTART:
-            if ahead > 4096:
-                self._ranges.append(((high + 1) & UNSET, (serial - 1) & UNSET, ms))
-            else:
-                for step in range(1, ahead):
-                    self._missing[(high + step) & UNSET] = ms
-            self.high = serial
-        elif (high - serial) & UNSET >= 4096 or ms > self.highest_ms + 1000:
-            # Far behind, or later than everything so far: the kernel started again from 1.
-            self.restarts += 1
-            self.high = serial
-        self.highest_ms = max(ms, self.highest_ms)
-
-    def settle(self, before_ms: int) -> list[Gap]:
-        """Return as gaps the numbers that have been missing since before ``before_ms``."""
-        gaps: list[Gap] = []
-        run: list[int] = []
-        while self._missing:
-            serial, ms = next(iter(self._missing.items()))
-            if ms > before_ms:
-                break
-            del self._missing[serial]
-            if run and serial != (run[-1] + 1) & UNSET:
-                gaps.append(_serial_gap(run[0], run[-1], before_ms))
-                run = []
-            run.append(serial)
-        if run:
-            gaps.append(_serial_gap(run[0], run[-1], before_ms))
-        late = [entry for entry in self._ranges if entry[2] <= before_ms]
-        self._ranges = [entry for entry in self._ranges if entry[2] > before_ms]
-        gaps += [_serial_gap(first, last, before_ms) for first, last, _ in late]
-        if len(gaps) <= 8:
-            return gaps
-        count = sum(gap.count for gap in gaps)  # a sieve is one gap with its total
-        detail = f"{count} event(s) of the kernel never came, in {len(gaps)} places"
-        return [Gap("serial", count, before_ms, gaps[0].first, gaps[-1].last, detail)]
-
-
-def _serial_gap(first: int, last: int, ms: int) -> Gap:
-    count = ((last - first) & UNSET) + 1
-    return Gap("serial", count, ms, first, last, f"{count} event(s) of the kernel never came")
-
-
 class Joiner:
     """Lines in, complete events out, in the order in which they became complete.
 
@@ -164,6 +79,9 @@ class Joiner:
         max_pending: events held at the same time; beyond, the oldest is given out.
         max_bytes: bytes held of one event; beyond, its records are dropped and counted.
         last_serial: number of the last event of an earlier run, to see what was missed between.
+        ordinary: a pattern of whole events and its number of lines. Such an event is given out
+            with ``quick`` set to the match's groups (the first four: id, seconds, milliseconds,
+            serial) and without bodies.
 
     """
 
@@ -174,7 +92,9 @@ class Joiner:
         max_pending: int = 1024,
         max_bytes: int = 1024 * 1024,
         last_serial: int | None = None,
+        ordinary: tuple[re.Pattern[bytes], int] | None = None,
     ) -> None:
+        self.ordinary = ordinary
         self.timeout_ms = timeout_ms
         self.max_pending = max_pending
         self.max_bytes = max_bytes
@@ -193,11 +113,19 @@ class Joiner:
         self._swept_ms = 0
 
     # One pass, one function: a call per line would cost a third of the speed.
-    def feed(self, lines: Iterable[bytes]) -> Iterator[Event]:  # noqa: C901, PLR0912
+    def feed(self, lines: Iterable[bytes]) -> Iterator[Event]:  # noqa: C901, PLR0912, PLR0915
         """Take lines; yield every event that is complete or has waited too long."""
         pending = self._pending
         current_id, current = b"", None
-        for type_, id_, seconds, milli, number, body in self._split(lines):
+        at_once = 0 if self.ordinary is None else self.ordinary[1]
+        for part in self._split(lines):
+            if len(part) != 6:
+                event = self._at_once(part, at_once)
+                if abs(event.ms - self._swept_ms) > 500:
+                    yield from self._sweep(event.ms)
+                yield event
+                continue
+            type_, id_, seconds, milli, number, body = part
             self.lines += 1
             if id_ != current_id or current is None:
                 current = pending.get(id_)
@@ -242,33 +170,47 @@ class Joiner:
             current = None
 
     def _split(self, lines: Iterable[bytes]) -> Iterator[tuple[bytes, ...]]:
-        """Yield type, id, seconds, milliseconds, serial, body of every line.
+        """Yield type, id, seconds, milliseconds, serial, body of every line, or a whole event.
 
         Many lines are matched at once, which is twice as fast. What is no record comes as its
-        text in ``body`` and nothing else.
+        text in ``body`` and nothing else. A whole event is the groups of ``ordinary``.
         """
         source = iter(lines)
         while some := list(islice(source, 2048)):
             data = b"".join(some)
-            found = LINES.findall(data)
-            # As many matches as lines, each of one line: then every line is a record.
-            if len(found) == len(some) == data.count(b"\n") and len(max(some, key=len)) < MAX_LINE:
-                yield from found
-                continue
-            for line in some:
-                head = None if len(line) > MAX_LINE else HEAD.match(line)
-                if head is None:
-                    yield b"", b"", b"", b"", b"", line
-                else:
-                    id_ = line[head.start(2) : head.end(4)]
-                    yield (
-                        head[1],
-                        id_,
-                        head[2],
-                        head[3],
-                        head[4],
-                        line[head.end() :].rstrip(b"\n"),
-                    )
+            if len(some) != data.count(b"\n") or len(max(some, key=len)) > MAX_LINE:
+                for line in some:
+                    yield _head(line)
+            elif self.ordinary is None:
+                yield from _heads(data)
+            else:
+                yield from self._ordinary(data, self.ordinary[0])
+
+    def _ordinary(self, data: bytes, pattern: re.Pattern[bytes]) -> Iterator[tuple[bytes, ...]]:
+        at = 0
+        for found in pattern.finditer(data):
+            if found.start() > at:
+                yield from _heads(data[at : found.start()])
+            id_ = found[1]
+            if id_ in self._pending or id_ in self._done or int(found[4]) > UNSET:
+                yield from _heads(found[0])
+            else:
+                yield found.groups()
+            at = found.end()
+        if at < len(data):
+            yield from _heads(data[at:])
+
+    def _at_once(self, groups: tuple[bytes, ...], lines: int) -> Event:
+        id_, seconds, milli, number = groups[:4]
+        serial, ms = int(number), int(seconds) * 1000 + int(milli)
+        self.lines += lines
+        self.serials.seen(serial, ms)
+        self.newest_ms = ms
+        event = Event(id_, ms, serial, self.lines)
+        event.quick = groups
+        event.complete = True
+        self._done[id_] = self.lines
+        return event
 
     def _late_record(self, type_: bytes) -> None:
         if type_ != b"EOE":
@@ -361,3 +303,21 @@ class Joiner:
         """Take ids as done: their records, read again after a restart, make no event."""
         for id_ in ids:
             self._done[id_] = self.lines
+
+
+def _head(line: bytes) -> tuple[bytes, ...]:
+    """Return the parts of one line; of what is no record its text alone, as the body."""
+    head = None if len(line) > MAX_LINE else HEAD.match(line)
+    if head is None:
+        return b"", b"", b"", b"", b"", line
+    id_ = line[head.start(2) : head.end(4)]
+    return head[1], id_, head[2], head[3], head[4], line[head.end() :].rstrip(b"\n")
+
+
+def _heads(data: bytes) -> Iterator[tuple[bytes, ...]]:
+    """Return the parts of many whole lines."""
+    found = LINES.findall(data)
+    # As many matches as lines, each within one line: then every line is a record.
+    if len(found) == data.count(b"\n"):
+        return iter(found)
+    return (_head(line + b"\n") for line in data.split(b"\n")[:-1])

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sekisho.activity.detector import Detection, Detector
-from sekisho.activity.events import command_of, is_exec, name_of, parse_syscall
-from sekisho.activity.join import Event, Gap, Joiner
+from sekisho.activity.events import Command, command_of, is_exec, name_of, parse_syscall
+from sekisho.activity.join import Event, Joiner
+from sekisho.activity.quick import ORDINARY, RECORDS, command_at_once
 from sekisho.activity.records import UNSET, Record, decode
+from sekisho.activity.serials import Gap
 
 COMMAND = "activity.command"
 SESSION = "activity.session"
@@ -23,8 +25,7 @@ _FAILURES = frozenset((b"USER_AUTH", b"USER_ACCT", b"USER_ERR", b"USER_LOGIN"))
 _NO_SUCH_FILE = -2
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One entry for the journal: its kind and plain JSON values without floats."""
 
     kind: str
@@ -68,7 +69,7 @@ class Activity:
     ) -> None:
         self.people = dict(people)
         self._detector = Detector(people=self.people, administrators=administrators)
-        self._joiner = Joiner(timeout_ms=timeout_ms)
+        self._joiner = Joiner(timeout_ms=timeout_ms, ordinary=(ORDINARY, RECORDS))
         self._counts: Counter[str] = Counter()
         self.detected: Counter[str] = Counter()
         self._kernel_lost: int | None = None
@@ -173,22 +174,29 @@ class Activity:
 
     def _event(self, event: Event, entries: list[Entry]) -> None:
         self._counts["events"] += 1
+        if event.quick is not None:
+            self._command(command_at_once(event.quick, event.ms, self.people), entries)
+            return
         body = event.body(b"SYSCALL")
         call = None if body is None else parse_syscall(body)
         if call is not None and is_exec(call):
             if call.exit == _NO_SUCH_FILE:  # a shell trying the folders of its PATH
                 self._counts["not_found"] += 1
                 return
-            command = command_of(event, call, self.people)
-            self._counts["commands"] += 1
-            entries.append(Entry(COMMAND, command.data()))
-            self._add(self._detector.command(command), entries)
+            self._command(command_of(event, call, self.people), entries)
             return
         if event.types and (event.types[0] in _SESSIONS or event.types[0] in _FAILURES):
             self._session(event, entries)
         elif event.types and event.types[0] == b"KERNEL":
             self._kernel_said(event.records()[0], entries)
         self._add(self._detector.event(event, call), entries)
+
+    def _command(self, command: Command, entries: list[Entry]) -> None:
+        self._counts["commands"] += 1
+        entries.append(Entry(COMMAND, command.data()))
+        found = self._detector.command(command)
+        if found:
+            self._add(found, entries)
 
     def _add(self, detections: Iterable[Detection], entries: list[Entry]) -> None:
         for detection in detections:

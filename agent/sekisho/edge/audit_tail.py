@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sekisho.activity.join import Gap
 from sekisho.activity.pipeline import Activity, Checkpoint, Entry
 from sekisho.activity.records import MAX_LINE
+from sekisho.activity.serials import Gap
 from sekisho.edge.audit_cursor import (
     Identity,
     boot_id_now,
