@@ -33,6 +33,7 @@ ip address add 10.77.3.2/29 dev eth1
 ip address add 10.77.4.1/29 dev eth2
 ip address add 10.77.7.2/29 dev eth3
 for n in 0 1 2 3; do ip link set eth$n up; done
+until [ "$(ip -br link | grep -c '^eth.*UP  ')" = 4 ]; do sleep 0.1; done
 nft -j -f "$RULES"
 """
 BREAK = """
