@@ -73,8 +73,7 @@ def _walk(raw: Mapping[str, Any]) -> dict[str, Any]:
     denied = [line for line in errors.splitlines() if "Permission denied" in line]
     if denied:
         raise ProbeError(f"find: {denied[0][:120]}")
-    owned = {path for line in lines for name, sep, path in [line.partition(": ")] if sep}
-    owned |= read_owners(output(raw, "owners", ok=OWNERS.ok))
+    owned = read_owners("\n".join((output(raw, "owners", ok=OWNERS.ok), *lines)))
     privileged = {r["path"]: r for r in records if r["kind"] == "f" and int(r["mode"], 8) & 0o6000}
     known_uids, known_gids = _known(raw)
     capable = [match for line in lines if (match := _CAPABLE.fullmatch(line))]

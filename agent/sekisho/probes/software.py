@@ -33,13 +33,16 @@ OWNERS = Run(
 _MERGED = ("/bin/", "/sbin/", "/lib/", "/lib64/")
 
 
+_DIVERSION = re.compile(r"(local )?diversion ")
+
+
 def read_owners(text: str) -> set[str]:
     """Return every path a package owns, as it stands on a merged-/usr system."""
     owned: set[str] = set()
     for line in text.splitlines():
-        _, sep, path = line.partition(": ")
-        if not sep or not path.startswith("/"):
-            continue  # "diversion by … from: …" names no owner
+        names, sep, path = line.partition(": ")
+        if not sep or not path.startswith("/") or _DIVERSION.match(names):
+            continue  # a diversion is anybody's to make and names no owner
         owned.add(path)
         if path.startswith(_MERGED):
             owned.add(f"/usr{path}")
