@@ -168,7 +168,7 @@ def _end(plan, line, said):
             continue
         if unit and not unit[1].startswith(("user@", "ssh")):
             plan.mend("%s (%s)" % (said, unit[1]), "systemctl", "stop", unit[1])
-        elif unit is None:
+        else:  # a login's own process
             plan.said.append("%s (%s)" % (said, program))
             plan.ended.append(int(pid))
 
