@@ -88,6 +88,8 @@ def nets(*, wall: str = WALL) -> Iterator[Nets]:
         for side, address in (("left", LEFT), ("right", RIGHT)):
             both.run(side, ["ip", "address", "add", f"{address}/24", "dev", "cable"])
             both.run(side, ["ip", "link", "set", "cable", "up"])
+            inner = f"fe80::{address[-1]}/64"  # usable at once: nobody else is on this cable
+            both.run(side, ["ip", "address", "add", inner, "dev", "cable", "nodad"])
             both.run(side, ["ip", "link", "set", "lo", "up"])
         if wall:
             both.run("right", ["nft", "-f", "-"], text=wall)

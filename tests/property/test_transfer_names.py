@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from sekisho.errors import SekishoError
 from sekisho.transfer.header import parse_header
 from sekisho.transfer.manifest import (
-    EMPTY,
     Entry,
     Manifest,
     Part,
+    digest_of,
     parse_manifest,
     spans,
 )
@@ -63,6 +63,6 @@ def test_every_built_manifest_is_accepted_and_its_parts_cover_each_file(
         for offset, length in spans(size, part):
             parts.append(Part(index, offset, length, digest))
             index += 1
-        entries.append(Entry(f"f{number}", size, digest if size else EMPTY, tuple(parts)))
+        entries.append(Entry(f"f{number}", size, digest_of(parts), tuple(parts)))
     manifest = Manifest("0" * 32, 1, "a", "b", 0, tuple(entries), sum(sizes))
     assert parse_manifest(manifest.to_bytes()) == manifest

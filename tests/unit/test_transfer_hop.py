@@ -33,11 +33,13 @@ HEADER = Header("manifest", "0" * 32, 0, 4, "0" * 64)
 def receiving(store: Store, peers: list[str], pace: Pace | None = None) -> Iterator[int]:
     receiver = Receiver(plan_of_words("127.0.0.1", 0, peers, None), store, lambda *_: 1, pace=pace)
     receiver.open()
-    thread = threading.Thread(target=receiver.run)
+    thread = threading.Thread(target=receiver.run, daemon=True)
     thread.start()
-    yield receiver.ports[0]
-    receiver.stop()
-    thread.join()
+    try:
+        yield receiver.ports[0]
+    finally:
+        receiver.stop()
+        thread.join(10)
 
 
 def source(tmp_path: Path, size: int = 3_000_000) -> Path:
@@ -115,11 +117,13 @@ def answering(how: str) -> Iterator[Target]:
                 elif how == "silence":
                     done.wait(5)
 
-        thread = threading.Thread(target=run)
+        thread = threading.Thread(target=run, daemon=True)
         thread.start()
-        yield Target("127.0.0.1", listener.getsockname()[1], stall_seconds=1.0)
-        done.set()
-        thread.join()
+        try:
+            yield Target("127.0.0.1", listener.getsockname()[1], stall_seconds=1.0)
+        finally:
+            done.set()
+            thread.join(10)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def value() -> dict[str, Any]:
             {
                 "path": "z",
                 "size": 20,
-                "sha256": B,
+                "sha256": None,
                 "parts": [
                     {"index": 1, "size": 15, "sha256": A},
                     {"index": 2, "size": 5, "sha256": A},
@@ -161,6 +161,10 @@ HOSTILE = [
     change("files", 1, "size", to=-10),
     change("files", 1, "size", to=True),
     change("files", 1, "sha256", to=B),
+    change("files", 1, "sha256", to=None),
+    change("files", 2, "sha256", to=B),
+    change("files", 0, "sha256", to=None),
+    change("files", 1, "sha256", to=7),
     change("files", 1, "sha256", to="A" * 64),
     change("files", 0, "sha256", to=A),
     change("files", 2, "parts", 0, "index", to=2),

@@ -298,24 +298,6 @@ def test_a_silent_and_a_slow_sender_are_let_go(tmp_path: Path) -> None:
     dripper.join()
 
 
-def test_a_file_of_parts_that_is_not_the_file_named_is_refused(tmp_path: Path) -> None:
-    root = source(tmp_path)
-    manifest = manifest_of(root)
-    entries = tuple(
-        replace(entry, sha256="0" * 64) if len(entry.parts) > 1 else entry
-        for entry in manifest.files
-    )
-    wrong = replace(manifest, files=entries)
-    store = Store(tmp_path / "store", Book())
-    announce(store, wrong)
-    *most, last = pieces(root, wrong)
-    for header, raw in most:
-        push(store, header, raw)
-    with pytest.raises(SekishoError, match="refused"):
-        push(store, *last)
-    assert list((tmp_path / "store/complete").iterdir()) == []
-
-
 class PowerCut(BaseException):
     """Everything stops here."""
 

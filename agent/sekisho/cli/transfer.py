@@ -127,7 +127,7 @@ def send(  # noqa: PLR0913, PLR0917 - the options of one command
     sender: Annotated[str | None, typer.Option("--from", help="Name of the sending side.")] = None,
     part_mib: Annotated[
         int, typer.Option("--part-mib", min=1, max=1024, help="Largest part, in MiB.")
-    ] = 1024,
+    ] = 256,
     state: Annotated[
         Path | None, typer.Option("--state", help="Where unfinished deliveries are remembered.")
     ] = None,

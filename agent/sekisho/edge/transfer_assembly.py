@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from sekisho.edge.transfer_files import hash_span, sync_dir, write_whole
-from sekisho.errors import Problem, SekishoError, printable
+from sekisho.edge.transfer_files import sync_dir, write_whole
+from sekisho.errors import Problem, SekishoError
 from sekisho.transfer.manifest import Entry, Manifest
 
 FILE_MODE, FOLDER_MODE = 0o640, 0o750
@@ -21,15 +20,11 @@ def assemble(folder: Path, manifest: Manifest) -> None:
     """Move the held parts of ``folder`` into its ``tree``, durably.
 
     Raises:
-        SekishoError: a file of several parts has another digest; its parts are given up.
         OSError: the disk refused.
 
     """
     mark = folder / "assembling"
     if not mark.exists():
-        for number, entry in enumerate(manifest.files):
-            if len(entry.parts) > 1:
-                _check_file(folder, number, entry)
         write_whole(mark, b"", FILE_MODE)
     tree = folder / "tree"
     folders = {tree}
@@ -43,20 +38,6 @@ def assemble(folder: Path, manifest: Manifest) -> None:
     for place in sorted(folders, key=lambda one: -len(one.parts)):
         sync_dir(place)
     sync_dir(folder)
-
-
-def _check_file(folder: Path, number: int, entry: Entry) -> None:
-    """Prove that the parts of a file of several parts make up the file the manifest names."""
-    path = folder / "files" / str(number)
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        if hash_span(fd, 0, entry.size, lambda _: None) == entry.sha256:
-            return
-    finally:
-        os.close(fd)
-    for part in entry.parts:
-        (folder / "parts" / str(part.index)).unlink(missing_ok=True)
-    raise refuse(folder.name, f"{printable(entry.path)} with another digest", "the manifest's")
 
 
 def _move(folder: Path, number: int, entry: Entry, path: Path) -> None:

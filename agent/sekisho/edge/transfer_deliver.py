@@ -18,7 +18,6 @@ from sekisho.transfer.manifest import Entry, Part
 
 PAUSES = (0.5, 2.0, 5.0)  # seconds before each further try
 CONNECTIONS = 2
-SMALL = 8 * 1024 * 1024  # bytes; larger parts go one after another
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +95,9 @@ def deliver(
 
     todo = [pair for pair in manifest.parts() if pair[1].index not in outbox.confirmed]
     held = manifest.part_count() - len(todo)
-    small = [pair for pair in todo if pair[1].size <= SMALL]
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        for job in [pool.submit(one, entry, part) for entry, part in small]:
+        for job in [pool.submit(one, entry, part) for entry, part in todo]:
             job.result()
-    for entry, part in todo:
-        if part.size > SMALL:
-            one(entry, part)
     if worst:
         index, answer = worst[0]
         return Delivered(answer.outcome, f"part {index}: {answer.why}", sent, held, count.bytes)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sekisho.errors import Problem, SekishoError, printable
-from sekisho.transfer.manifest import MAX_FILES, Entry, Part, spans
+from sekisho.transfer.manifest import MAX_FILES, Entry, Part, digest_of, spans
 from sekisho.transfer.names import check_path, check_together
 
 CHUNK = 1024 * 1024
@@ -109,13 +109,11 @@ def hash_span(fd: int, offset: int, size: int, progress: Callable[[int], None]) 
     return digest.hexdigest()
 
 
-def _hash_file(
-    root: Path, item: Found, part_size: int, progress: Callable[[int], None]
-) -> tuple[str, list[str]]:
-    places = spans(item.size, part_size)
+def _hash_part(
+    root: Path, item: Found, span: tuple[int, int], progress: Callable[[int], None]
+) -> str:
     with open_beneath(root, item.path) as fd:
-        parts = [hash_span(fd, offset, size, progress) for offset, size in places]
-        whole = parts[0] if len(parts) == 1 else hash_span(fd, 0, item.size, lambda _: None)
+        digest = hash_span(fd, *span, progress)
         status = os.fstat(fd)
     if (status.st_size, status.st_mtime_ns, status.st_ino) != (
         item.size,
@@ -123,27 +121,31 @@ def _hash_file(
         item.inode,
     ):
         raise _not_sent(item.path, "it changed while it was read", "files that do not change")
-    return whole, parts
+    return digest
 
 
 def digest_files(
     root: Path, found: list[Found], part_size: int, progress: Callable[[int], None]
 ) -> tuple[Entry, ...]:
-    """Return the manifest's entries of the files; two are hashed at a time."""
+    """Return the manifest's entries of the files; two parts are hashed at a time."""
     entries: list[Entry] = []
     index = 0
     with ThreadPoolExecutor(HASHERS) as pool:
-        jobs = [pool.submit(_hash_file, root, item, part_size, progress) for item in found]
+        jobs = [
+            [
+                (span, pool.submit(_hash_part, root, item, span, progress))
+                for span in spans(item.size, part_size)
+            ]
+            for item in found
+        ]
         try:
-            for item, job in zip(found, jobs, strict=True):
-                whole, digests = job.result()
-                places = spans(item.size, part_size)
+            for item, pieces in zip(found, jobs, strict=True):
                 parts = tuple(
-                    Part(index + number, offset, size, digests[number])
-                    for number, (offset, size) in enumerate(places)
+                    Part(index + number, offset, size, job.result())
+                    for number, ((offset, size), job) in enumerate(pieces)
                 )
                 index += len(parts)
-                entries.append(Entry(item.path, item.size, whole, parts))
+                entries.append(Entry(item.path, item.size, digest_of(parts), parts))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -92,6 +92,8 @@ def _try(target: Target, header: Header, body: Callable[[_Link], None]) -> Resul
             (target.address, target.port), timeout=target.connect_seconds
         )
     except OSError as error:
+        if error.errno in _RESETS:  # taken by the kernel, reset by the receiver at once
+            return _meaning(error)
         return Result(Outcome.UNKNOWN, f"no connection: {printable(str(error))}")
     with connection:
         link = _Link(connection, target)

@@ -284,8 +284,7 @@ class Store:
         """Complete the delivery when every part is held; return whether it is complete.
 
         Raises:
-            SekishoError: a file's digest is wrong (its parts are given up), or the journal
-                refuses: the delivery then stays partial, and is tried again.
+            SekishoError: the journal refuses: the delivery stays partial, and is tried again.
             OSError: the disk refused.
 
         """
@@ -296,7 +295,7 @@ class Store:
             folder = self.root / "partial" / delivery
             target = self.root / "complete" / delivery
             if not target.exists():
-                self._assemble(folder, found)
+                assemble(folder, found.manifest)
                 self._journal("transfer.received", _about(found.manifest, found.raw, found.peer))
                 done = self.root / "manifests" / f"{delivery}.json"
                 write_whole(done.with_suffix(".peer"), found.peer.encode(), FILE_MODE)
@@ -313,14 +312,6 @@ class Store:
                 found.complete = True
                 self.completed += 1
             return True
-
-    def _assemble(self, folder: Path, found: _Open) -> None:
-        try:
-            assemble(folder, found.manifest)
-        except SekishoError:
-            with self._lock:
-                self._open.pop(folder.name, None)  # parts were given up: look again
-            raise
 
 
 def _about(manifest: Manifest, raw: bytes, peer: str) -> dict[str, Any]:

@@ -2,14 +2,15 @@
 
 Canonical JSON: ``{"v":1, "delivery", "sequence", "from", "to", "created", "files": [{"path",
 "size", "sha256", "parts": [{"index", "size", "sha256"}]}], "total"}``. Parts are numbered through
-the whole delivery from 0; the parts of a file in their order are the file.
+the whole delivery from 0; the parts of a file in their order are the file. ``sha256`` of a file of
+several parts is null: their digests cover every byte of it, and can be taken side by side.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,11 +42,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file of the delivery: relative path, size in bytes, SHA-256 in hex, its parts in order."""
+    """A file of the delivery: relative path, size in bytes, SHA-256 in hex, its parts in order.
+
+    ``sha256`` is None for a file of several parts.
+    """
 
     path: str
     size: int
-    sha256: str
+    sha256: str | None
     parts: tuple[Part, ...]
 
 
@@ -187,7 +191,9 @@ def _entry(value: Any, where: str, index: int) -> Entry:
     item = _object(value, {"path", "size", "sha256", "parts"}, where)
     path = check_path(item["path"], f"manifest {where}")
     size = _integer(item["size"], f"{where}.size", 0, MAX_TOTAL)
-    sha256 = _text(item["sha256"], f"{where}.sha256", HEX64)
+    sha256 = item["sha256"]
+    if sha256 is not None:
+        _text(sha256, f"{where}.sha256", HEX64)
     parts: list[Part] = []
     offset = 0
     for number, raw in enumerate(_list(item["parts"], f"{where}.parts", MAX_FILES)):
@@ -200,11 +206,16 @@ def _entry(value: Any, where: str, index: int) -> Entry:
         offset += length
     if offset != size:
         raise refuse(f"{where}.parts", f"{offset} bytes", f"{size} bytes, the file's size")
-    if len(parts) == 1 and parts[0].sha256 != sha256:
-        raise refuse(f"{where}.sha256", sha256, "the digest of its only part")
-    if not parts and sha256 != EMPTY:
-        raise refuse(f"{where}.sha256", sha256, "the digest of nothing")
+    if sha256 != digest_of(parts):
+        raise refuse(f"{where}.sha256", sha256, "the digest of its only part; null for several")
     return Entry(path, size, sha256, tuple(parts))
+
+
+def digest_of(parts: Sequence[Part]) -> str | None:
+    """Return what stands as ``sha256`` of a file with these parts."""
+    if len(parts) > 1:
+        return None
+    return parts[0].sha256 if parts else EMPTY
 
 
 def spans(size: int, part_size: int) -> list[tuple[int, int]]:
