@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import datetime as dt
+import fnmatch
 import json
 import os
 import re
@@ -140,6 +141,11 @@ def test_the_catalogue_points_at_things_that_exist(root: Path, catalogue: Catalo
             for name in item.exercises
             if f'"{name}"' not in exercised
         ]
+    problems += [
+        f"monitors/rules: alert {name} serves {item or 'no item'}, whose file does not name it"
+        for name, item in alerts.items()
+        if name not in {alert for one in catalogue.items if one.id == item for alert in one.alerts}
+    ]
     report(problems)
 
 
@@ -181,14 +187,21 @@ def test_kinds_of_evidence_and_checks_agree(catalogue: Catalogue) -> None:
 
 
 def test_no_two_checks_say_the_same(catalogue: Catalogue) -> None:
-    seen: dict[Any, str] = {}
     problems = []
+    titles: dict[str, str] = {}
+    facts: dict[str, list[tuple[str, frozenset[str]]]] = {}
     for check in catalogue.checks:
-        for key in (("title", check.title["en"]), ("title", check.title["ja"]), check.asserts):
-            told = repr(key)
-            if told in seen and seen[told] != check.id:
-                problems.append(f"{check.id}: the same as {seen[told]}: {told[:120]}")
-            seen.setdefault(told, check.id)
+        for title in check.title.values():
+            if titles.setdefault(title, check.id) != check.id:
+                problems.append(f"{check.id}: titled like {titles[title]}: {title}")
+        roles = frozenset(ROLES if "all" in check.applies else check.applies)
+        # The same fact may serve two items, but not on the same machines.
+        problems += [
+            f"{check.id}: asserts the same as {other} on the same roles"
+            for other, others in facts.setdefault(repr(check.asserts), [])
+            if roles & others
+        ]
+        facts[repr(check.asserts)].append((check.id, roles))
     report(problems)
 
 
@@ -228,18 +241,21 @@ def test_every_expectation_from_the_policy_stands_in_the_labs_policies(
 def test_no_content_is_an_orphan(root: Path) -> None:
     users = [root / "playbooks", root / "agent", root / "vagrant", root / "Makefile"]
     text = "\n".join(told for place in users for told in _texts(place))
+    patterns = [
+        word.removeprefix("hardening/") for word in re.findall(r"[\w./-]+/[\w.-]*\*[\w.*-]*", text)
+    ]
     problems = []
     for folder in sorted((root / "hardening").iterdir()):
         if not folder.is_dir() or folder.name in NOT_CONTENT:
             continue
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             relative = file.relative_to(root / "hardening")
-            # Named by its path, composed from folder and name, or its folder is taken whole.
+            # Named by its path, composed from folder and name, or caught by a pattern.
             composed = f"{relative.parent}/" in text and re.search(
-                rf"\b{re.escape(relative.name.partition('.')[0])}\b", text
+                rf"\b{re.escape(relative.name.partition('.')[0].rstrip('@'))}\b", text
             )
-            whole = f"{relative.parent}/*" in text
-            if str(relative) not in text and not composed and not whole:
+            caught = any(fnmatch.fnmatch(str(relative), pattern) for pattern in patterns)
+            if str(relative) not in text and not composed and not caught:
                 problems.append(f"hardening/{relative}: no role, unit or package uses it")
     report(problems)
 
@@ -318,8 +334,12 @@ def _tags(root: Path) -> set[str]:
     return found
 
 
-def _alerts(root: Path) -> set[str]:
-    names: set[str] = set()
-    for text in _texts(root / "monitors"):
-        names |= set(re.findall(r"^\s*-?\s*alert:\s*(\w+)", text, re.MULTILINE))
-    return names
+def _alerts(root: Path) -> dict[str, str]:
+    """Return every alert of the monitors' rules and the item it says it serves."""
+    found: dict[str, str] = {}
+    for file in sorted((root / "monitors/rules").glob("*.yml")):
+        for group in yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]:
+            for rule in group["rules"]:
+                if "alert" in rule:
+                    found[rule["alert"]] = rule.get("labels", {}).get("item", "")
+    return found
