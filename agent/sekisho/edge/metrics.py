@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sekisho.edge.debian_python import load
 from sekisho.edge.metrics_table import METRICS, Metric
 from sekisho.errors import SekishoError
 
 HANDSHAKE_S = 5.0
+IDLE_S = 90.0  # between two requests on one connection
 MAX_REQUEST = 8192  # bytes of a request's head
 MAX_CONNECTIONS = 8
 _IP_FREEBIND = 15  # bind before the address is there: the network may come after us
@@ -32,12 +34,14 @@ class Metrics:
     def __init__(self, checks: Iterable[str], version: str) -> None:
         # Before the import: without it each counter brings a second series, ``…_created``.
         os.environ.setdefault("PROMETHEUS_DISABLE_CREATED_SERIES", "True")
-        import prometheus_client as prometheus  # noqa: PLC0415 - Debian's, on the servers only
-
+        prometheus = load("prometheus_client", "python3-prometheus-client")
         self._render = prometheus.generate_latest
         self.registry = prometheus.CollectorRegistry()
         self._held: dict[str, Any] = {}
         self._labels: dict[str, tuple[str, ...]] = {}
+        # Our own copy of the values: asking the library for one walks through all of them.
+        self._now: dict[tuple[str, tuple[str, ...]], float] = {}
+        self._lock = threading.Lock()
         known = tuple(checks)
         for metric in METRICS:
             kind = prometheus.Counter if metric.kind == "counter" else prometheus.Gauge
@@ -52,32 +56,35 @@ class Metrics:
 
     def add(self, name: str, *labels: str, by: float = 1) -> None:
         """Count ``by`` more."""
-        self._child(name, labels).inc(by)
+        with self._lock:
+            self._child(name, labels).inc(by)
+            self._now[name, labels] = self._now.get((name, labels), 0.0) + by
 
     def set(self, name: str, value: float, *labels: str) -> None:
         """Set a gauge."""
-        self._child(name, labels).set(value)
+        with self._lock:
+            self._child(name, labels).set(value)
+            self._now[name, labels] = value
 
     def raise_to(self, name: str, value: float) -> None:
         """Bring a counter to a total that something else counted; never down."""
-        held = self._held[name]
-        now = self.get(name)
-        if value > now:
-            held.inc(value - now)
+        missing = value - self.get(name)
+        if missing > 0:
+            self.add(name, by=missing)
 
     def get(self, name: str, *labels: str) -> float:
         """Return a metric's value now; 0 for labels never seen."""
-        given = dict(zip(self._labels[name], labels, strict=True))
-        return float(self.registry.get_sample_value(name, given) or 0)
+        if len(labels) != len(self._labels[name]):
+            raise ValueError(f"{name} has labels {self._labels[name]}, got {labels}")
+        return self._now.get((name, labels), 0.0)
 
-    def samples(self, name: str) -> list[tuple[dict[str, str], float]]:
-        """Return every (labels, value) of a metric."""
-        return [
-            (dict(sample.labels), float(sample.value))
-            for family in self._held[name].collect()
-            for sample in family.samples
-            if sample.name == name
-        ]
+    def by_label(self, name: str) -> dict[str, float]:
+        """Return the values of a metric of one label, those ever set, by its value."""
+        return {
+            labels[0]: value
+            for (held, labels), value in sorted(self._now.items())
+            if held == name and len(labels) == 1
+        }
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
@@ -183,6 +190,8 @@ class MetricsServer:
                     self._failed("a certificate that is not the monitor's")
                     return
                 self._answer(stream)
+        except TimeoutError:  # the client went away without a word, or never spoke
+            pass
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             self._failed(str(error))
         finally:
@@ -190,23 +199,24 @@ class MetricsServer:
             self._slots.release()
 
     def _answer(self, stream: ssl.SSLSocket) -> None:
+        """Answer requests until the client has no more: a handshake costs more than a scrape."""
         head = b""
-        while b"\r\n\r\n" not in head:
-            more = stream.recv(2048)
-            if not more or len(head) + len(more) > MAX_REQUEST:
+        while True:
+            while b"\r\n\r\n" not in head:
+                more = stream.recv(2048)
+                if not more or len(head) + len(more) > MAX_REQUEST:
+                    return
+                head += more
+            request, head = head.split(b"\r\n\r\n", 1)
+            words = request.split(b"\r\n", 1)[0].split(b" ")
+            if words[:1] != [b"GET"]:  # it may bring a body, which nobody reads
+                stream.sendall(_response(b"405 Method Not Allowed", b"only GET\n"))
                 return
-            head += more
-        words = head.split(b"\r\n", 1)[0].split(b" ")
-        if words[:1] != [b"GET"]:
-            status, body = b"405 Method Not Allowed", b"only GET\n"
-        elif len(words) < 2 or words[1].split(b"?", 1)[0] != b"/metrics":
-            status, body = b"404 Not Found", b"only /metrics\n"
-        else:
-            status, body = b"200 OK", self._render()
-        stream.sendall(
-            b"HTTP/1.1 %s\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
-            b"Content-Length: %d\r\nConnection: close\r\n\r\n" % (status, len(body)) + body
-        )
+            if len(words) < 2 or words[1].split(b"?", 1)[0] != b"/metrics":
+                stream.sendall(_response(b"404 Not Found", b"only /metrics\n"))
+            else:
+                stream.sendall(_response(b"200 OK", self._render()))
+            stream.settimeout(IDLE_S)
 
     def close(self) -> None:
         """Stop serving."""
@@ -214,3 +224,10 @@ class MetricsServer:
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         self._thread.join(timeout=HANDSHAKE_S)
+
+
+def _response(status: bytes, body: bytes) -> bytes:
+    return (
+        b"HTTP/1.1 %s\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
+        b"Content-Length: %d\r\n\r\n" % (status, len(body)) + body
+    )

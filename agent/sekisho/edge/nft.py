@@ -8,14 +8,13 @@ reads that.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import socket
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sekisho.edge.debian_python import load
 from sekisho.errors import Problem, SekishoError, printable
 
 FAMILY, TABLE = "inet", "sekisho"
@@ -24,7 +23,6 @@ MAX_READ = 64 * 1024 * 1024  # characters of JSON
 
 _NETLINK_NETFILTER = 12
 _NFNLGRP_NFTABLES = 7
-_DEBIAN_PYTHON = "/usr/lib/python3/dist-packages"
 
 
 def _failure(what: str, said: str) -> SekishoError:
@@ -32,22 +30,6 @@ def _failure(what: str, said: str) -> SekishoError:
         what,
         (Problem("nftables", f"{FAMILY} {TABLE}", printable(said, 300), "no error", "6-iv-d-2"),),
     )
-
-
-def _library() -> Any:
-    try:
-        return importlib.import_module("nftables")
-    except ImportError:
-        # Debian ships it for Debian's Python only; it is pure Python over ctypes.
-        if _DEBIAN_PYTHON in sys.path:
-            raise _failure("libnftables is missing", "no python3-nftables") from None
-    sys.path.append(_DEBIAN_PYTHON)
-    try:
-        return importlib.import_module("nftables")
-    except ImportError:
-        raise _failure("libnftables is missing", "no python3-nftables") from None
-    finally:
-        sys.path.remove(_DEBIAN_PYTHON)
 
 
 def _objects(rules: Any) -> list[dict[str, Any]]:
@@ -92,7 +74,7 @@ class Nft:
     """Our own table in this network namespace."""
 
     def __init__(self) -> None:
-        self._module = _library()
+        self._module = load("nftables", "python3-nftables")
 
     def _command(self, commands: list[dict[str, Any]]) -> Any:
         return self._run(json.dumps({"nftables": commands}))

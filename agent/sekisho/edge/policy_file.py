@@ -5,10 +5,12 @@ What the caller must still do: act on the value, and ``accept`` it once it is in
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -195,19 +197,17 @@ def read_bounded(path: Path, limit: int) -> bytes:
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except OSError as error:
-        raise SekishoError(
-            f"{path} cannot be read",
-            (Problem(str(path), "", error.strerror or "an error", "a file"),),
-        ) from None
-    with os.fdopen(handle, "rb") as stream:
         try:
-            return stream.read(limit + 1)
-        except OSError as error:
-            raise SekishoError(
-                f"{path} cannot be read",
-                (Problem(str(path), "", error.strerror or "an error", "a file"),),
-            ) from None
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")
+            data = b""
+            while len(data) <= limit and (more := os.read(handle, limit + 1 - len(data))):
+                data += more
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    return data
 
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:

@@ -21,6 +21,7 @@ from sekisho.devices.attempts import (
     worth_telling,
 )
 from sekisho.devices.policy import Device
+from sekisho.edge.debian_python import load
 from sekisho.edge.usb_admit import read_device
 
 MAX_ATTRIBUTE = 4096  # bytes of one sysfs attribute
@@ -154,8 +155,7 @@ class DeviceMonitor:
     """The kernel's announcements of added devices."""
 
     def __init__(self) -> None:
-        import pyudev  # noqa: PLC0415 - Debian's package, on the servers only
-
+        pyudev = load("pyudev", "python3-pyudev")
         self._monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source="kernel")
         with contextlib.suppress(OSError):  # beyond the default size only with CAP_NET_ADMIN
             self._monitor.set_receive_buffer_size(RECEIVE_BUFFER)

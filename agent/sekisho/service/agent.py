@@ -293,10 +293,7 @@ class Agent:
         return f"{policy}, journal at {self._journal.stats.last_n}"
 
     def _write_state(self, now: float) -> None:
-        parts = {
-            labels["part"]: value == 1
-            for labels, value in self._metrics.samples("sekisho_agent_part_up")
-        }
+        up = self._metrics.by_label("sekisho_agent_part_up")
         state = {
             "schema": 1,
             "version": __version__,
@@ -305,7 +302,7 @@ class Agent:
             "at": int(now),
             "policy_serial": self._policy.policy.serial if self._policy.policy else 0,
             "policy_refused": bool(self._metrics.get("sekisho_policy_fallback")),
-            "parts": parts,
+            "parts": {part: value == 1 for part, value in up.items()},
             "journal": {
                 "last": self._journal.stats.last_n,
                 "sealed": self._journal.stats.sealed_n,

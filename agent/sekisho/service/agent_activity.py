@@ -13,7 +13,7 @@ from sekisho.service.agent_book import Book, Paths
 if TYPE_CHECKING:
     from sekisho.edge.journal_store import JournalWriter
 
-POLL_EVERY_S = 0.4
+POLL_EVERY_S = 1.0
 ASK_KERNEL_EVERY_S = 30.0
 LINES_PER_TURN = 1000  # so that a flood of audit records cannot hold the loop up
 
