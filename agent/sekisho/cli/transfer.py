@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
 from sekisho.errors import Problem, SekishoError, printable
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from sekisho.edge.transfer_deliver import Delivered
     from sekisho.edge.transfer_outbox import Outbox
     from sekisho.edge.transfer_send import Target
@@ -164,12 +166,12 @@ def send(  # noqa: PLR0913, PLR0917 - the options of one command
                 job,
                 now=time.time_ns() // 1_000_000,
                 fresh=new,
-                progress=bar.hashing,
+                progress=bar.count,
             ) as outbox,
         ):
             bar.sending(outbox)
             begin = time.monotonic()
-            result = deliver(outbox, directory, target, bar.sent, pauses=PAUSES[: tries - 1])
+            result = deliver(outbox, directory, target, bar.count, pauses=PAUSES[: tries - 1])
             seconds = time.monotonic() - begin
     except OSError as error:
         raise _wrong(str(directory), printable(str(error)), "readable files") from error
@@ -241,49 +243,52 @@ class _Bar:
     """How far it is, on standard error: rate and time left; nothing when quiet."""
 
     def __init__(self, *, quiet: bool) -> None:
-        from rich.console import Console  # noqa: PLC0415 - heavy
-        from rich.progress import (  # noqa: PLC0415 - heavy
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
+        self._progress = None if quiet else _progress()
+        self._task = self._progress.add_task("reading 読取", total=None) if self._progress else None
 
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=quiet,
-            transient=True,
-        )
-        self._task = self._progress.add_task("reading 読取", total=None)
-
-    def __enter__(self) -> _Bar:  # noqa: PYI034 - not for inheriting
-        self._progress.start()
+    def __enter__(self) -> Self:
+        if self._progress is not None:
+            self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._progress is not None:
+            self._progress.stop()
 
-    def hashing(self, count: int) -> None:
-        """Count bytes read for their digests."""
-        self._progress.advance(self._task, count)
+    def count(self, size: int) -> None:
+        """Count bytes: read for their digests, or sent."""
+        if self._progress is not None and self._task is not None:
+            self._progress.advance(self._task, size)
 
     def sending(self, outbox: Outbox) -> None:
         """Begin to count what is sent."""
         todo = sum(
             part.size for _, part in outbox.manifest.parts() if part.index not in outbox.confirmed
         )
-        self._progress.reset(self._task, total=todo, description="sending 送信")
+        if self._progress is not None and self._task is not None:
+            self._progress.reset(self._task, total=todo, description="sending 送信")
 
-    def sent(self, count: int) -> None:
-        """Count bytes sent."""
-        self._progress.advance(self._task, count)
+
+def _progress() -> Progress:
+    from rich.console import Console  # noqa: PLC0415 - heavy
+    from rich.progress import (  # noqa: PLC0415 - heavy
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
 
 
 def receive(  # noqa: PLR0913, PLR0917 - the options of one command
