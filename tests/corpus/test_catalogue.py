@@ -191,9 +191,11 @@ def test_no_two_checks_say_the_same(catalogue: Catalogue) -> None:
     titles: dict[str, str] = {}
     facts: dict[str, list[tuple[str, frozenset[str]]]] = {}
     for check in catalogue.checks:
-        for title in check.title.values():
-            if titles.setdefault(title, check.id) != check.id:
-                problems.append(f"{check.id}: titled like {titles[title]}: {title}")
+        problems += [
+            f"{check.id}: titled like {titles[title]}: {title}"
+            for title in check.title.values()
+            if titles.setdefault(title, check.id) != check.id
+        ]
         roles = frozenset(ROLES if "all" in check.applies else check.applies)
         # The same fact may serve two items, but not on the same machines.
         problems += [

@@ -99,6 +99,9 @@ def _file(label: str, path: Any, entry: Any) -> FileOutcome:
     for key in ("text", "target", "error"):
         if not isinstance(entry.get(key), str | None):
             raise ProbeError(f"{label}: {path}: garbled entry ({key})")
+    if entry["uid"] < 0:
+        # Not even its metadata could be had: mode 0 must not look like a closed file.
+        raise ProbeError(f"{label}: {path}: {entry.get('error') or 'no metadata'}")
     return FileOutcome(
         path=path,
         mode=entry["mode"],
