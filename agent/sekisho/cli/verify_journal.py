@@ -82,6 +82,7 @@ def verify_journal(path: Path, key: Path, head: Path | None, json: bool) -> int:
     1 breach, 2 could not tell, 3 not usable input.
     """
     from sekisho.edge.journal_read import (  # noqa: PLC0415 - heavy
+        HEAD_FILE,
         read_head,
         read_public_key,
         segments,
@@ -90,8 +91,10 @@ def verify_journal(path: Path, key: Path, head: Path | None, json: bool) -> int:
 
     try:
         public = read_public_key(key)
-        outside = read_head(head) if head is not None else None
-        report = verify(segments(path), public, outside)
+        own = path / HEAD_FILE
+        # Read before the segments: a journal being written only grows meanwhile.
+        known = read_head(head) if head is not None else read_head(own) if own.exists() else None
+        report = verify(segments(path), public, known, outside=head is not None)
     except SekishoError as error:
         sys.stderr.write(error.diagnostics() + "\n")
         return 3

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
 
 MAX_KEY = 64 * 1024
+__all__ = ["HEAD_FILE", "read_head", "read_private_key", "read_public_key", "segments"]
 
 
 def _lines(path: Path) -> Iterator[bytes]:

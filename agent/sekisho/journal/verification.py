@@ -180,11 +180,15 @@ def verify(
     segments: Iterable[Segment],
     key: EllipticCurvePublicKey,
     head: bytes | None = None,
+    *,
+    outside: bool = True,
 ) -> Report:
     """Verify a journal's segments, given in the order of their names, and locate what is wrong.
 
     ``head`` is a signed head that was kept elsewhere. Without it the report says so: nothing then
-    shows that the end is still there. Reads each line once and keeps none.
+    shows that the end is still there. ``outside=False`` says that the head lay beside the journal:
+    it can then convict the journal of being too short, but not show it complete. Reads each line
+    once and keeps none.
     """
     report = Report()
     walk = _Walk(report, key, None)
@@ -194,8 +198,6 @@ def verify(
         except SekishoError as error:
             report.head = "refused"
             report.completeness_text = error.diagnostics()
-    else:
-        report.completeness_text = "completeness not shown: no outside head given"
     for segment in segments:
         report.segments += 1
         name = printable(segment.name)
@@ -204,6 +206,9 @@ def verify(
                 _judge_name(walk, segment.name, raw)
             walk.take(name, count, raw)
     walk.finish()
+    if report.head == "none" or (not outside and report.head not in {"beyond", "contradicts"}):
+        report.head = "none"
+        report.completeness_text = "completeness not shown: no outside head given"
     return report
 
 
