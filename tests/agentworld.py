@@ -1,8 +1,8 @@
-"""A host for the agent's tests: keys, a signed policy, folders; nothing outside the given folder."""
+"""A host for the agent's tests: keys, a signed policy, folders; all below one folder."""
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ipaddress
 import json
 from dataclasses import dataclass, field
@@ -101,7 +101,7 @@ class Authority:
         self, name: str, key: ec.EllipticCurvePrivateKey | None = None, address: str = ""
     ) -> bytes:
         """Return a certificate in PEM; without a key, the authority's own."""
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
         issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "ca")])
         builder = (
@@ -110,8 +110,8 @@ class Authority:
             .issuer_name(issuer)
             .public_key((key or self.key).public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=30))
+            .not_valid_before(now - dt.timedelta(days=1))
+            .not_valid_after(now + dt.timedelta(days=30))
             .add_extension(x509.BasicConstraints(ca=key is None, path_length=None), critical=True)
         )
         if address:
@@ -127,7 +127,7 @@ class MemoryJournal:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.full = False
 
-    def append(self, kind: str, data: dict[str, Any], *, durable: bool = False) -> int:
+    def append(self, kind: str, data: dict[str, Any], *, durable: bool = False) -> int:  # noqa: ARG002
         if self.full:
             raise SekishoError("the disk is full")
         canonical(data)  # what the real one would refuse

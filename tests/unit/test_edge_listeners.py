@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -39,10 +40,8 @@ def test_ipv6_and_ipv4_in_ipv6_are_written_as_people_write_them() -> None:
 
 @given(st.text(max_size=200))
 def test_a_garbled_table_is_an_error_or_empty_never_a_crash(text: str) -> None:
-    try:
-        parse("tcp", text)
-    except SekishoError as told:
-        assert "/proc/net/tcp" in told.diagnostics()
+    with contextlib.suppress(SekishoError):
+        assert parse("tcp", text) == []
 
 
 def test_a_kernel_without_a_protocol_has_no_listeners_of_it(tmp_path: Path) -> None:

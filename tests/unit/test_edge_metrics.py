@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agentworld import Authority, private_pem
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from agentworld import Authority, private_pem
 from sekisho.edge.metrics import Metrics, MetricsServer, named_addresses, server_context
 from sekisho.edge.metrics_table import METRICS, reference
 from sekisho.errors import SekishoError
@@ -89,6 +89,11 @@ class Wire:
         )
 
 
+def ask(client: http.client.HTTPSConnection) -> http.client.HTTPResponse:
+    client.request("GET", "/metrics")
+    return client.getresponse()
+
+
 @pytest.fixture
 def wire(tmp_path: Path) -> Iterator[Wire]:
     found = Wire(tmp_path)
@@ -124,8 +129,7 @@ def test_no_certificate_a_strangers_and_another_hosts_get_nothing(wire: Wire) ->
     ):
         client = wire.client(certificate)
         with pytest.raises((OSError, http.client.HTTPException)):
-            client.request("GET", "/metrics")
-            client.getresponse()
+            ask(client)
         client.close()
     assert any("not the monitor's" in failure for failure in wire.failures)
 
@@ -134,7 +138,7 @@ def test_no_certificate_a_strangers_and_another_hosts_get_nothing(wire: Wire) ->
 def test_an_older_tls_is_refused(wire: Wire) -> None:
     client = wire.client(wire.authority.certificate("monitor-1", wire.key, "127.0.0.1"))
     client._context.maximum_version = ssl.TLSVersion.TLSv1_2  # type: ignore[attr-defined]
-    with pytest.raises(OSError, match="(?i)ssl|protocol|version"):
+    with pytest.raises(OSError, match=r"(?i)ssl|protocol|version"):
         client.request("GET", "/metrics")
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agentworld import rules
 
+from agentworld import rules
 from sekisho.edge.nft import own_objects
 from sekisho.errors import SekishoError
 
@@ -36,7 +36,7 @@ def test_objects_come_in_their_order_without_the_commands_that_empty_the_table()
     ],
 )
 def test_rules_that_reach_beyond_our_own_table_are_refused(entry: Any) -> None:
-    with pytest.raises(SekishoError, match="refused|not libnftables"):
+    with pytest.raises(SekishoError, match=r"refused|not libnftables"):
         list(own_objects({"nftables": [*rules()["nftables"], entry]}))
 
 
@@ -80,7 +80,8 @@ subprocess.run(["nft", "flush", "ruleset"], check=True)
 seen["flushed"] = nft.read() is None
 nft.load(rules())
 bad = rules()
-bad["nftables"].append({{"add": {{"rule": {{"family": "inet", "table": "sekisho", "chain": "gone", "expr": []}}}}}})
+stray = {{"family": "inet", "table": "sekisho", "chain": "gone", "expr": []}}
+bad["nftables"].append({{"add": {{"rule": stray}}}})
 try:
     nft.load(bad)
     seen["bad rules refused"] = False

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agentworld import STRANGER, policy, signed, signer_pem
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentworld import STRANGER, policy, signed, signer_pem
 from sekisho.canonical import canonical
 from sekisho.edge.policy_file import MAX_POLICY, Floor, PolicyStore, prove
 from sekisho.errors import SekishoError
