@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 import grp
 import os
 import pwd
@@ -28,6 +29,7 @@ options:
     suboptions:
       path: {type: path, required: true, description: Absolute path.}
       content: {type: str, description: Text to hold; required when state is present.}
+      base64: {type: bool, default: false, description: The content is given in base64.}
       mode: {type: str, default: "0644", description: Octal mode.}
       owner: {type: str, default: root, description: User name.}
       group: {type: str, default: root, description: Group name.}
@@ -103,6 +105,7 @@ def main():
                 "options": {
                     "path": {"type": "path", "required": True},
                     "content": {"type": "str"},
+                    "base64": {"type": "bool", "default": False},
                     "mode": {"type": "str", "default": "0644"},
                     "owner": {"type": "str", "default": "root"},
                     "group": {"type": "str", "default": "root"},
@@ -131,6 +134,8 @@ def main():
         uid, gid = _ids(module, entry)
         mode = int(entry["mode"], 8)
         wanted = b"" if state != "present" else entry["content"].encode("utf-8", "surrogateescape")
+        if entry["base64"]:
+            wanted = base64.b64decode(wanted)
         if state == "absent":
             same = info is None
         elif state == "directory":
