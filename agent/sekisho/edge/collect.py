@@ -131,7 +131,11 @@ def collect(probes: Iterable[Probe]) -> dict[str, Any]:
     for probe in chosen:
         for operation in probe.operations.values():
             work[operation] = None
-    runs = [operation for operation in work if isinstance(operation, Run)]
+    # What may take longest begins first (one walk over all files), the rest fits beside it.
+    runs = sorted(
+        (operation for operation in work if isinstance(operation, Run)),
+        key=lambda operation: -operation.timeout_s,
+    )
     outcomes: dict[Run | Read, Mapping[str, Any]] = {}
     with ThreadPoolExecutor(max_workers=max(4, os.cpu_count() or 1)) as pool:
         pending = {operation: pool.submit(run, operation) for operation in runs}
