@@ -44,3 +44,14 @@ def test_a_dangling_link_in_the_keys_place_is_not_followed(tmp_path: Path) -> No
     with pytest.raises(SekishoError):
         enroll(tmp_path, host="core-1")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_check_writes_nothing_and_tells_what_would_be_made_or_mended(tmp_path: Path) -> None:
+    assert enroll(tmp_path / "etc", host="core-1", check=True)["made"] is True
+    assert not (tmp_path / "etc").exists()
+    enroll(tmp_path, host="core-1")
+    (tmp_path / "host.key.pem").chmod(0o644)
+    assert enroll(tmp_path, host="core-1", check=True)["mended"] is True
+    assert (tmp_path / "host.key.pem").stat().st_mode & 0o777 == 0o644
+    assert enroll(tmp_path, host="core-1")["mended"] is True
+    assert enroll(tmp_path, host="core-1")["mended"] is False

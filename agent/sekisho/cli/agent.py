@@ -44,11 +44,13 @@ def agent(
 def enroll_(
     host: _Host = None,
     etc: Annotated[Path, typer.Option(help="Where the key is kept.")] = ETC,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing.")] = False,
 ) -> int:
     """Make the host's key if it has none; print a request for its certificate as JSON."""
     from sekisho.service.agent_enroll import enroll  # noqa: PLC0415 - slow to import
 
-    sys.stdout.write(json.dumps(enroll(etc, host=host or _hostname()), sort_keys=True) + "\n")
+    found = enroll(etc, host=host or _hostname(), check=check)
+    sys.stdout.write(json.dumps(found, sort_keys=True) + "\n")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,14 +34,16 @@ def load_key(path: Path) -> EllipticCurvePrivateKey:
     return key
 
 
-def enroll(etc: Path, *, host: str) -> dict[str, object]:
+def enroll(etc: Path, *, host: str, check: bool = False) -> dict[str, object]:
     """Make the host's key where there is none; return a request for its certificate.
 
     Idempotent: an existing key is used and never replaced; one that is not a key is an error.
 
     Returns:
-        ``made`` (whether the key is new), ``csr`` and ``journal_public_key`` (PEM), and
-        ``fingerprint`` (SHA-256 of the public key, hex: what the journal's seals name).
+        ``made`` (whether the key is new), ``mended`` (whether others could read it), ``csr`` and
+        ``journal_public_key`` (PEM), and ``fingerprint`` (SHA-256 of the public key, hex: what the
+        journal's seals name). With ``check`` nothing is written; of a key that would be made only
+        ``made`` can be told.
 
     Raises:
         SekishoError: the folder cannot be written, or what stands there is no key.
@@ -52,6 +55,8 @@ def enroll(etc: Path, *, host: str) -> dict[str, object]:
 
     path = etc / KEY
     made = not os.path.lexists(path)
+    if made and check:
+        return {"host": host, "made": True, "mended": False}
     if made:
         fresh = ec.generate_private_key(ec.SECP384R1())
         pem = fresh.private_bytes(
@@ -65,6 +70,9 @@ def enroll(etc: Path, *, host: str) -> dict[str, object]:
         except OSError as error:
             raise SekishoError(f"{path} cannot be written: {error.strerror}") from None
     key = load_key(path)
+    mended = stat.S_IMODE(path.stat().st_mode) != 0o600
+    if mended and not check:
+        path.chmod(0o600)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
     request = (
         x509.CertificateSigningRequestBuilder()
@@ -76,6 +84,7 @@ def enroll(etc: Path, *, host: str) -> dict[str, object]:
     return {
         "host": host,
         "made": made,
+        "mended": mended,
         "csr": request.public_bytes(serialization.Encoding.PEM).decode(),
         "journal_public_key": public.public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
