@@ -87,9 +87,17 @@ def test_who_lingers_is_told() -> None:
     assert places({"/var/lib/systemd/linger/aoki": ""})["lingering"] == ["aoki"]
 
 
-def test_owners_are_read_across_the_merge_of_usr_and_diversions_name_nobody() -> None:
-    text = "a, b:amd64: /bin/x\ndiversion by dash from: /bin/sh\nc: /etc/y\n"
+def test_owners_are_read_across_the_merge_of_usr_and_local_diversions_name_nobody() -> None:
+    text = (
+        "a, b:amd64: /bin/x\ndiversion by d from: /etc/sh\nlocal diversion to: /etc/z\nc: /etc/y\n"
+    )
     assert read_owners(text) == {"/bin/x", "/usr/bin/x", "/etc/y"}
+
+
+def test_a_file_that_a_package_moved_aside_still_has_its_owner() -> None:
+    assert read_owners("diversion by postgresql-common to: /usr/bin/pg_config.libpq-dev\n") == {
+        "/usr/bin/pg_config.libpq-dev"
+    }
 
 
 def test_no_owner_at_all_is_no_fact() -> None:

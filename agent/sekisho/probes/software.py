@@ -15,17 +15,15 @@ from typing import Any
 
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output
 
-#: Places where a file of no package changes what the machine does; ``*`` matches ``/`` here.
+#: Places where a file of no package changes what the machine does; ``*`` matches ``/`` here. Few
+#: patterns: dpkg holds each against every file it knows.
 OWNERS = Run(
     (
         *("dpkg-query", "-S"),
-        *("/etc/apt/apt.conf.d/*", "/etc/apt/trusted.gpg.d/*", "/etc/cron.*", "/etc/init.d/*"),
-        *("/etc/ld.so.conf.d/*", "/etc/profile.d/*", "/etc/update-motd.d/*"),
-        *("/etc/dpkg/dpkg.cfg.d/*", "/etc/initramfs-tools/*", "/etc/kernel/*"),
-        *("/usr/lib/systemd/system/*", "/usr/lib/systemd/system-generators/*"),
-        *("/usr/lib/python3/dist-packages/*.pth", "*/security/*.so", "*/libnss_*.so*"),
-        *("/usr/bin/*", "/usr/sbin/*", "/bin/*", "/sbin/*", "/lib/systemd/system/*"),
-        *("/lib/systemd/system-generators/*", "/usr/share/initramfs-tools/*"),
+        *("/etc/*", "/usr/bin/*", "/usr/sbin/*", "/bin/*", "/sbin/*"),
+        *("/usr/lib/systemd/system*", "/lib/systemd/system*"),
+        *("/usr/lib/python3/dist-packages/*.pth", "/usr/lib/*/security/*.so"),
+        *("/lib/*/security/*.so", "/usr/lib/*/libnss_*.so*", "/lib/*/libnss_*.so*"),
     ),
     ok=(0, 1),
 )
@@ -33,7 +31,8 @@ OWNERS = Run(
 _MERGED = ("/bin/", "/sbin/", "/lib/", "/lib64/")
 
 
-_DIVERSION = re.compile(r"(local )?diversion ")
+#: A package's diversion moves another package's file *to* a name; nothing else of it is an owner.
+_DIVERSION = re.compile(r"local diversion |diversion by \S+ from$")
 
 
 def read_owners(text: str) -> set[str]:
@@ -42,7 +41,7 @@ def read_owners(text: str) -> set[str]:
     for line in text.splitlines():
         names, sep, path = line.partition(": ")
         if not sep or not path.startswith("/") or _DIVERSION.match(names):
-            continue  # a diversion is anybody's to make and names no owner
+            continue
         owned.add(path)
         if path.startswith(_MERGED):
             owned.add(f"/usr{path}")
