@@ -18,7 +18,7 @@ import pytest
 
 from sekisho.cli.main import main
 from sekisho.edge.transfer_receive import Pace
-from sekisho.edge.transfer_send import Outcome, Target, send_bytes
+from sekisho.edge.transfer_send import Outcome, Target, send_bytes, send_span
 from sekisho.edge.transfer_store import Store
 from sekisho.errors import SekishoError
 from sekisho.service.receive import Receiver, plan_of_policy, plan_of_words
@@ -141,6 +141,20 @@ def test_silence_is_not_taken_for_an_answer(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Target, "answer_seconds", lambda *_: 0.3)
     with answering("silence") as target:
         assert send_bytes(target, HEADER, b"data").outcome is Outcome.UNKNOWN
+
+
+def test_a_receiver_that_stops_reading_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    big = tmp_path / "big"
+    big.write_bytes(bytes(64 * 1024 * 1024))
+    header = Header("part", "0" * 32, 0, big.stat().st_size, "0" * 64)
+    with socket.socket() as listener, big.open("rb") as stream:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        target = Target("127.0.0.1", listener.getsockname()[1], stall_seconds=1.0)
+        begin = time.monotonic()
+        result = send_span(target, header, stream.fileno(), 0, lambda _: None)
+    assert result.outcome is Outcome.UNKNOWN
+    assert time.monotonic() - begin < 30
 
 
 def test_a_sender_that_forgot_sends_nothing_twice(

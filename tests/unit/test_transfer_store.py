@@ -298,6 +298,31 @@ def test_a_silent_and_a_slow_sender_are_let_go(tmp_path: Path) -> None:
     dripper.join()
 
 
+def test_a_large_part_whose_sender_falls_silent_or_leaves_is_let_go(tmp_path: Path) -> None:
+    root = tmp_path / "src"
+    root.mkdir()
+    (root / "big").write_bytes(os.urandom(6_000_000))
+    entries = digest_files(root, find_files(root), 2**30, lambda _: None)
+    manifest = Manifest("1" * 32, 1, "left", "right", 5, entries, 6_000_000)
+    store = Store(tmp_path / "store", Book())
+    announce(store, manifest)
+    ((header, raw),) = pieces(root, manifest)
+    pace = Pace(header_seconds=1, idle_seconds=0.3)
+    with pytest.raises(SekishoError):
+        push_bytes(store, header.line() + raw[:5_000_000], pace=pace)  # leaves
+    ours, theirs = socket.socketpair()
+    sender = threading.Thread(
+        target=ours.sendall, args=(header.line() + raw[:5_000_000],), daemon=True
+    )
+    sender.start()
+    with pytest.raises(SekishoError, match="refused"):
+        serve(theirs, PEER, store, pace)
+    sender.join(5)
+    ours.close()
+    push(store, header, raw)
+    assert tree(tmp_path / "store/complete" / manifest.delivery) == {"big": raw}
+
+
 class PowerCut(BaseException):
     """Everything stops here."""
 

@@ -11,6 +11,7 @@ import errno
 import os
 import select
 import socket
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -104,6 +105,8 @@ def _try(target: Target, header: Header, body: Callable[[_Link], None]) -> Resul
             return link.answer(target.answer_seconds(header.size))
         except _EndedError as ended:
             return ended.result
+        except BlockingIOError:
+            return Result(Outcome.UNKNOWN, f"no progress in {target.stall_seconds:g} s")
         except OSError as error:
             return _meaning(error)
         except SekishoError:
@@ -122,7 +125,9 @@ class _Link:
     """A connection on which nothing may come back."""
 
     def __init__(self, connection: socket.socket, target: Target) -> None:
-        connection.setblocking(False)
+        connection.setblocking(True)
+        limit = struct.pack("ll", int(target.stall_seconds), 1)  # struct timeval
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         self._socket, self._target = connection, target
         self._poll = select.poll()
 
@@ -156,6 +161,7 @@ class _Link:
         """Send ``size`` bytes of a file, without copying them through this process."""
         end = offset + size
         while offset < end:
+            # A look at the other end, then one long call that waits in the kernel.
             self._wait(seconds=self._target.stall_seconds, writing=True)
             count = os.sendfile(self._socket.fileno(), fd, offset, min(CHUNK, end - offset))
             if count == 0:
