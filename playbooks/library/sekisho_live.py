@@ -317,6 +317,15 @@ class Live:
                 self.run("swapoff", name)
 
 
+#: Bits of /proc/sys/kernel/tainted that speak of foreign code (tainted-kernels.rst).
+FOREIGN_CODE = sum(1 << bit for bit in (0, 1, 3, 8, 10, 12, 13, 15, 18))
+
+
+def _tainted():
+    text = _text("/proc/sys/kernel/tainted")
+    return text.isdigit() and bool(int(text) & FOREIGN_CODE)
+
+
 def _removable(words):
     options = set(words[3].split(",")) if len(words) > 3 else set()
     return bool(
@@ -395,6 +404,7 @@ def main():
     module.exit_json(
         changed=bool(live.after),
         changes=live.after,
+        tainted=_tainted(),
         diff={
             "before": "\n".join(live.before) + "\n" if live.before else "",
             "after": "\n".join(live.after) + "\n" if live.after else "",
