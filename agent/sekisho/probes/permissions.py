@@ -155,7 +155,7 @@ PROBES = (
     Probe(
         name="walk",
         operations={
-            "walk": Run(walk_argv(), timeout_s=60, ok=(0, 1)),
+            "walk": Run(walk_argv(), timeout_s=150, ok=(0, 1)),
             "owners": OWNERS,  # Debian 12's packages list some files without /usr
             "ids": Read(("/etc/passwd", "/etc/group")),
         },

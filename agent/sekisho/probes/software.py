@@ -25,6 +25,7 @@ OWNERS = Run(
         *("/usr/lib/python3/dist-packages/*.pth", "/usr/lib/*/security/*.so"),
         *("/lib/*/security/*.so", "/usr/lib/*/libnss_*.so*", "/lib/*/libnss_*.so*"),
     ),
+    timeout_s=60,
     ok=(0, 1),
 )
 #: Directories that Debian 12's packages still name without /usr.
