@@ -8,9 +8,7 @@ told and tried again; only a journal that cannot be opened ends the agent (syste
 from __future__ import annotations
 
 import argparse
-import grp
 import os
-import pwd
 import resource
 import signal
 import socket
@@ -24,15 +22,13 @@ from typing import Any
 from sekisho import __version__
 from sekisho.activity.watched import KINDS
 from sekisho.canonical import canonical
-from sekisho.edge.journal_socket import JournalSocket, Peer, Rights
 from sekisho.edge.journal_store import JournalWriter
 from sekisho.edge.metrics import Metrics, MetricsServer, server_context
 from sekisho.edge.nft import Nft, NftChanges
 from sekisho.edge.policy_file import PolicyStore
 from sekisho.edge.sdnotify import Notifier
 from sekisho.edge.udev_watch import DeviceMonitor
-from sekisho.errors import SekishoError, printable
-from sekisho.journal.intake import Submission
+from sekisho.errors import SekishoError
 from sekisho.service import (
     agent_activity,
     agent_devices,
@@ -43,18 +39,11 @@ from sekisho.service import (
 )
 from sekisho.service.agent_book import Book, Paths, say
 from sekisho.service.agent_enroll import load_key
+from sekisho.service.agent_intake import IntakePart
 from sekisho.service.agent_loop import Loop
 
 HEALTH_EVERY_S = 5.0
-GROUP = "sekisho"
-#: Users of other services → kinds of event they may write.
-WRITERS = {
-    "sekisho-receive": ("transfer.", "receive."),
-    "sekisho-probe": ("probe.", "audit."),
-}
-#: Kinds that are the agent's own words, whoever asks.
-OWN = ("agent.", "policy.", "rules.", "files.", "activity.")
-AGREE = "agent.agree"
+RETRY_S = 30.0  # a part that could not start tries again
 
 #: Every check the agent itself can detect; activity's are added.
 CHECKS = (
@@ -85,11 +74,11 @@ class Agent:
             paths.state / "journal", host, boot, load_key(paths.etc / "host.key.pem")
         )
         self._book = Book(self._journal, self._metrics)
-        self._loop = Loop(self._book.failed)
+        self._loop = Loop(self._failed)
         self._store = PolicyStore(policy, paths.state, host=host)
         self._policy = agent_policy.PolicyPart(self._book, self._store, self._changed)
         self._server: MetricsServer | None = None
-        self._intake: JournalSocket | None = None
+        self._intake = IntakePart(self._book, paths, self._journal, self._agree)
         self._rules: agent_rules.RulesPart | None = None
         self._devices: agent_devices.DevicesPart | None = None
         self._listeners = agent_listeners.ListenersPart(self._book, paths)
@@ -111,12 +100,12 @@ class Agent:
         self._metrics.set("sekisho_agent_start_timestamp_seconds", int(self._started))
         self._book.tell("agent.started", {"version": __version__, "pid": os.getpid()})
         for part, begin in (
-            ("intake", self._start_intake),
+            ("intake", lambda: self._intake.start(self._loop)),
             ("nft", self._start_rules),
             ("devices", self._start_devices),
             ("files", self._start_files),
         ):
-            self._try(part, begin)
+            self._begin(part, begin)
         self._try("policy", self._policy.start)
         every = self._loop.every
         every("policy", agent_policy.LOOK_EVERY_S, self._policy.look)
@@ -126,59 +115,36 @@ class Agent:
         every("loop", HEALTH_EVERY_S, self.health)
         if self._notifier.interval_s is not None:
             every("loop", self._notifier.interval_s, self._alive)
-        if self._devices is not None:
-            self._try("devices", self._devices.start)
         self._try("loop", self.health)
         self._notifier.send(READY="1", STATUS=self._status())
 
-    def _try(self, part: str, begin: Callable[[], None]) -> None:
+    def _begin(self, part: str, begin: Callable[[], None]) -> None:
+        if not self._try(part, begin):
+            self._loop.after(part, RETRY_S, lambda: self._begin(part, begin))
+
+    def _try(self, part: str, call: Callable[[], None]) -> bool:
         try:
-            begin()
-        except Exception as error:  # noqa: BLE001 - the other parts start all the same
+            call()
+        except Exception as error:  # noqa: BLE001 - the other parts go on all the same
+            self._failed(part, error)
+            return False
+        return True
+
+    def _failed(self, part: str, error: Exception) -> None:
+        # Each of these says that it works when it does so the next time.
+        if part not in ("metrics", "intake", "loop"):
             self._book.up(part, works=False)
-            self._book.failed(part, error)
+        self._book.failed(part, error)
 
-    def _start_intake(self) -> None:
-        self._paths.run.mkdir(mode=0o755, exist_ok=True)
-        intake = JournalSocket(
-            self._paths.run / "journal.sock",
-            gid=_gid(GROUP),
-            rights=Rights({_uid(name): kinds for name, kinds in WRITERS.items()}),
-            append=self._take,
-            count_refused=lambda why: self._metrics.add("sekisho_agent_dropped_total", why),
-        )
-        self._intake = intake
-        self._loop.reader("intake", intake, self._welcome)
-        self._book.up("intake", works=True)
-
-    def _welcome(self) -> None:
-        if self._intake is None:
-            return
-        client = self._intake.accept()
-        if client is not None:
-            self._loop.reader("intake", client, lambda: self._serve(client))
-
-    def _serve(self, client: socket.socket) -> None:
-        intake = self._intake
-        if intake is None or intake.serve(client, time.monotonic()):
-            return
-        self._loop.forget(client)
-        intake.drop(client)
-
-    def _take(self, asked: Submission, peer: Peer) -> int:
-        sender = {"pid": peer.pid, "uid": peer.uid, "gid": peer.gid}
-        if asked.kind == AGREE and peer.uid == 0:
-            self._policy.look()
-            changed = self._files.agree(printable(asked.data.get("why", ""), 200))
-            return self._journal.append("agent.agreed", {"changed": changed, "_from": sender})
-        if asked.kind.startswith(OWN):
-            raise SekishoError(f"events of kind {asked.kind} are the agent's own")
-        return self._journal.append(asked.kind, {**asked.data, "_from": sender})
+    def _agree(self, why: str) -> int:
+        self._policy.look()
+        return self._files.agree(why)
 
     def _start_rules(self) -> None:
         changes = NftChanges()
         self._rules = agent_rules.RulesPart(self._book, self._paths, Nft(), self._store)
         self._rules.start()
+        self._rules.policy(self._policy.policy)
         check, due = self._rules.check, False
 
         def changed() -> None:
@@ -205,9 +171,12 @@ class Agent:
             lambda seconds, call: self._loop.after("devices", seconds, call),
         )
         self._devices = devices
+        if self._book.policy is not None:
+            devices.policy(self._book.policy)
         self._loop.reader("devices", monitor, devices.announced)
         self._loop.every("devices", agent_devices.LOOK_EVERY_S, devices.look)
-        self._book.up("devices", works=True)
+        # What is attached already is judged by the policy, which is read after this.
+        self._loop.after("devices", 0.0, devices.start)
 
     def _start_files(self) -> None:
         self._files.start()
@@ -344,8 +313,7 @@ class Agent:
         """Stop: what was read is written, the journal is sealed and closed."""
         self._notifier.send(STOPPING="1", STATUS="sealing the journal")
         self._try("activity", self._activity.close)
-        if self._intake is not None:
-            self._intake.close()
+        self._intake.close()
         if self._server is not None:
             self._server.close()
         self._book.tell("agent.stopping", {"pid": os.getpid()})
@@ -356,20 +324,6 @@ class Agent:
 def _resident(proc: Path) -> int:
     pages = int((proc / "self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
-
-
-def _gid(name: str) -> int:
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        return 0
-
-
-def _uid(name: str) -> int:
-    try:
-        return pwd.getpwnam(name).pw_uid
-    except KeyError:
-        return -1  # nobody has it
 
 
 def main(argv: list[str] | None = None) -> int:

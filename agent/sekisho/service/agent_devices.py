@@ -142,6 +142,7 @@ class DevicesPart:
         for (decision, label), count in counts.items():
             self._book.metrics.set("sekisho_devices_present", count, decision, label)
         self._book.metrics.set("sekisho_device_let_in", len(let_in))
+        self._book.up("devices", works=True)
 
 
 def works(became: Outcome) -> bool:
