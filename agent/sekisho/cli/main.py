@@ -61,8 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(name: str, words: list[str]) -> int:
-    import click  # noqa: PLC0415 - a service that only imports this module does not need it
-    import typer  # noqa: PLC0415
+    import typer  # noqa: PLC0415 - a service that only imports this module does not need it
 
     from sekisho.errors import SekishoError  # noqa: PLC0415
 
@@ -73,14 +72,19 @@ def _run(name: str, words: list[str]) -> int:
     except SekishoError as failure:
         sys.stderr.write(f"sekisho {name}: {failure.diagnostics()}\n")
         return 3
-    except click.exceptions.Exit as leave:
+    except typer.Exit as leave:
         return leave.exit_code
-    except click.ClickException as wrong:
-        wrong.show()
-        return 3
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         sys.stderr.write("sekisho: interrupted\n")
         return 130
+    except Exception as wrong:
+        # Newer typer carries its own copy of click, Debian's uses click's: both know how to show
+        # a usage error, and nothing else has these two.
+        show = getattr(wrong, "show", None)
+        if show is None or not hasattr(wrong, "exit_code"):
+            raise
+        show()
+        return 3
     return result if isinstance(result, int) else 0
 
 
