@@ -40,7 +40,7 @@ def host() -> Host:
 
 @pytest.fixture
 def guard(tmp_path: Path, host: Host) -> Guard:
-    return Guard(state=tmp_path / "guard", run=host, usb=tmp_path / "usb", now=lambda: 1000.0)
+    return Guard(state=tmp_path / "guard", run=host, usb=tmp_path / "usb")
 
 
 def request(tmp_path: Path, text: str = "new", kind: str = "nftables") -> list[object]:

@@ -105,10 +105,8 @@ class Wanted:
 
 def parse_wanted(raw: Any) -> list[Wanted]:
     """Return the guarded files of a request; `GuardError` names the first entry that is wrong."""
-    if not isinstance(raw, list) or not raw:
-        raise GuardError("no files given")
     wanted: list[Wanted] = []
-    for entry in raw:
+    for entry in raw if isinstance(raw, list) else ():
         try:
             path, kind = Path(entry["path"]), entry["kind"]
             content, mode = entry.get("content"), int(entry.get("mode", "0644"), 8)
@@ -119,21 +117,16 @@ def parse_wanted(raw: Any) -> list[Wanted]:
         if content is not None and not isinstance(content, str):
             raise GuardError(f"{path}: content is {type(content).__name__}, not text")
         wanted.append(Wanted(path, None if content is None else content.encode(), mode, str(kind)))
+    if not wanted:
+        raise GuardError("no files given")
     return wanted
 
 
 class Guard:
     """The guard's verbs over one state directory; commands and paths are injected for tests."""
 
-    def __init__(
-        self,
-        *,
-        state: Path = STATE,
-        run: Run = run_command,
-        usb: Path = USB,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self.state, self.run, self.usb, self.now = state, run, usb, now
+    def __init__(self, *, state: Path = STATE, run: Run = run_command, usb: Path = USB) -> None:
+        self.state, self.run, self.usb = state, run, usb
         self.pending = state / "pending.json"
 
     @contextlib.contextmanager
@@ -253,7 +246,7 @@ class Guard:
             if marker is None or (token is not None and marker["token"] != token):
                 return {"rolled_back": None}
             self._undo(live=live)
-        return {"rolled_back": marker["token"], "at": int(self.now())}
+        return {"rolled_back": marker["token"], "at": int(time.time())}
 
     def previous(self) -> list[Wanted]:
         """Return the files as they stood before the last confirmed change (for rollback.yml)."""
@@ -307,7 +300,7 @@ class Guard:
                 path.parent.name: path.read_text().strip()
                 for path in sorted(self.usb.glob("usb*/authorized_default"))
             },
-            "deadline": int(self.now()) + timeout_s,
+            "deadline": int(time.time()) + timeout_s,
         }
         write_atomically(self.pending, json.dumps(marker).encode(), 0o600)
 
@@ -364,8 +357,8 @@ class Guard:
 
     def _undo_live(self, marker: dict[str, Any], folder: Path) -> None:
         kinds = {kept["kind"] for kept in marker["files"]}
+        table = folder / "table.json"
         if "nftables" in kinds:
-            table = folder / "table.json"
             own = {"table": {"family": "inet", "name": "sekisho"}}
             commands = [{"add": own}, {"delete": own}]
             if table.exists():
