@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from agentworld import Host, MemoryJournal, policy
+from sekisho.edge.audit_tail import KernelStatus
 from sekisho.errors import SekishoError
-from sekisho.service.agent_activity import ActivityPart
+from sekisho.service import agent_activity
+from sekisho.service.agent_activity import STOPPED, ActivityPart
 
 
 def event(serial: int, argument: str) -> str:
@@ -118,3 +120,27 @@ def test_a_log_that_is_not_there_is_shown(host: Host) -> None:
     part, _ = part_of(host)
     part.poll()
     assert host.metrics.by_label("sekisho_agent_part_up")["activity"] == 0
+
+
+def test_a_daemon_that_takes_no_records_any_more_is_told_once(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, journal = part_of(host)
+    for pid, enabled in ((700, 1), (0, 1), (0, 1), (701, 1), (701, 0)):
+        status = KernelStatus(enabled, 1, pid, 0, 8192, 0, 0)
+        monkeypatch.setattr(agent_activity, "kernel_status", lambda status=status: status)
+        part.ask_kernel()
+    assert journal.detections() == [STOPPED, STOPPED]
+    assert host.metrics.get("sekisho_audit_daemon") == 1
+    assert host.metrics.get("sekisho_audit_enabled") == 0
+
+
+def test_records_the_kernel_lost_are_counted_and_told(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, journal = part_of(host)
+    status = KernelStatus(1, 1, 700, 0, 8192, 12, 0)
+    monkeypatch.setattr(agent_activity, "kernel_status", lambda: status)
+    part.ask_kernel()
+    assert host.metrics.get("sekisho_audit_lost_total") == 12
+    assert journal.kinds()[-1] == "activity.gap"

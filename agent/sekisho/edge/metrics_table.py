@@ -169,6 +169,7 @@ METRICS = (
         "The kernel's time of the newest audit event read; 0 before any.",
     ),
     Metric("sekisho_audit_enabled", "gauge", "1 while the kernel's audit is switched on."),
+    Metric("sekisho_audit_daemon", "gauge", "1 while a daemon takes the kernel's audit records."),
     Metric("sekisho_audit_backlog", "gauge", "Audit records that wait in the kernel."),
     Metric("sekisho_audit_lost_total", "counter", "Audit records the kernel says it lost."),
     Metric(

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from sekisho.edge.journal_store import JournalWriter
 
 POLL_EVERY_S = 1.0
-ASK_KERNEL_EVERY_S = 30.0
+ASK_KERNEL_EVERY_S = 10.0
+STOPPED = "6-iv-b.audit-stopped"  # the log itself cannot tell that nobody writes it any more
 LINES_PER_TURN = 1000  # so that a flood of audit records cannot hold the loop up
 
 
@@ -29,6 +30,7 @@ class ActivityPart:
         self._tail: ActivityTail | None = None
         self._waits_for: int | None = None  # the journal record that must be safe first
         self._seen: dict[str, int] = {}
+        self._taken = True  # so that an audit that is off at the start is told
         self._people: dict[int, str] = {}
         self._administrators: set[str] = set()
 
@@ -96,6 +98,16 @@ class ActivityPart:
             raise SekishoError(f"the kernel does not tell of audit: {error.strerror}") from None
         self._book.metrics.raise_to("sekisho_audit_lost_total", status.lost)
         self._book.metrics.set("sekisho_audit_enabled", int(status.enabled > 0))
+        self._book.metrics.set("sekisho_audit_daemon", int(status.pid > 0))
+        taken = status.enabled > 0 and status.pid > 0
+        if self._taken and not taken:
+            what = (
+                "no daemon takes the kernel's audit records"
+                if status.enabled
+                else ("the kernel's audit is switched off")
+            )
+            self._book.detect(STOPPED, "alert", what, {"audit_pid": status.pid})
+        self._taken = taken
         self._book.metrics.set("sekisho_audit_backlog", status.backlog)
         for entry in self._activity.kernel(status.lost, int(self._book.wall() * 1000)):
             self._write(entry)
