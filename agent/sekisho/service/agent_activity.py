@@ -75,7 +75,8 @@ class ActivityPart:
         number = self._journal.append(entry.kind, entry.data)
         self._waits_for = number
         if entry.kind == DETECTION:
-            self._book.count_detection(str(entry.data["id"]), str(entry.data["severity"]))
+            found = entry.data
+            self._book.count_detection(found["id"], found["severity"], found["when"] / 1000)
 
     def _commit(self, *, wait: bool = False) -> None:
         if self._tail is None:

@@ -101,12 +101,16 @@ class Book:
             {**(particulars or {}), "id": check, "severity": severity, "what": what},
         )
 
-    def count_detection(self, check: str, severity: str) -> None:
-        """Count a detection that is in the journal already."""
+    def count_detection(self, check: str, severity: str, at: float | None = None) -> None:
+        """Count a detection that is in the journal already; ``at`` is its own time (Unix s).
+
+        A log that is read after a pause tells of the past: it counts, but it is no news.
+        """
         self.metrics.add("sekisho_detections_total", check, severity)
-        self.metrics.set(
-            "sekisho_detection_last_timestamp_seconds", int(self.wall()), check, severity
-        )
+        last = "sekisho_detection_last_timestamp_seconds"
+        when = int(self.wall() if at is None else min(at, self.wall()))
+        if when > self.metrics.get(last, check, severity):
+            self.metrics.set(last, when, check, severity)
 
     def failed(self, part: str, error: Exception) -> None:
         """Count a part's failure, show it, and journal it once a minute and part."""
