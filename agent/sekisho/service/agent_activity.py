@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 POLL_EVERY_S = 1.0
 ASK_KERNEL_EVERY_S = 10.0
+COMMIT_EVERY_S = 5.0  # what a crash repeats; each commit costs a sync of the disk
 STOPPED = "6-iv-b.audit-stopped"  # the log itself cannot tell that nobody writes it any more
 LINES_PER_TURN = 1000  # so that a flood of audit records cannot hold the loop up
 
@@ -30,6 +31,7 @@ class ActivityPart:
         self._tail: ActivityTail | None = None
         self._waits_for: int | None = None  # the journal record that must be safe first
         self._seen: dict[str, int] = {}
+        self._next_commit = 0.0
         self._taken = True  # so that an audit that is off at the start is told
         self._people: dict[int, str] = {}
         self._administrators: set[str] = set()
@@ -79,7 +81,8 @@ class ActivityPart:
             self._book.count_detection(found["id"], found["severity"], found["when"] / 1000)
 
     def _commit(self, *, wait: bool = False) -> None:
-        if self._tail is None:
+        """Move the cursor over what the journal has on the disk; ``wait`` for all of it."""
+        if self._tail is None or (not wait and self._book.clock() < self._next_commit):
             return
         if self._waits_for is not None:
             if wait:
@@ -88,6 +91,7 @@ class ActivityPart:
                 return
             self._waits_for = None
         self._tail.commit()
+        self._next_commit = self._book.clock() + COMMIT_EVERY_S
 
     def ask_kernel(self) -> None:
         """Ask the kernel how many records it lost."""
