@@ -115,7 +115,14 @@ class Agent:
         every("loop", HEALTH_EVERY_S, self.health)
         if self._notifier.interval_s is not None:
             every("loop", self._notifier.interval_s, self._alive)
-        self._try("loop", self.health)
+        # Before READY: who looks right after a restart sees the whole agent.
+        for part, look in (
+            ("listeners", self._listeners.look),
+            ("activity", self._activity.poll),
+            ("activity", self._activity.ask_kernel),
+            ("loop", self.health),
+        ):
+            self._try(part, look)
         self._notifier.send(READY="1", STATUS=self._status())
 
     def _begin(self, part: str, begin: Callable[[], None]) -> None:
@@ -177,6 +184,7 @@ class Agent:
         self._loop.every("devices", agent_devices.LOOK_EVERY_S, devices.look)
         # What is attached already is judged by the policy, which is read after this.
         self._loop.after("devices", 0.0, devices.start)
+        self._book.up("devices", works=True)
 
     def _start_files(self) -> None:
         self._files.start()
