@@ -14,6 +14,7 @@ SAID = {
     "at": 1000,
     "policy_serial": 5,
     "policy_refused": False,
+    "rules_digest": "0" * 64,
     "parts": {"nft": True, "metrics": False},
     "journal": {"last": 12, "sealed": 10, "lost": 0},
 }

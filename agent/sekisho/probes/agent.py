@@ -41,6 +41,7 @@ def _agent(raw: Mapping[str, Any]) -> dict[str, Any]:
         parts = dict(state["parts"])
         found |= {
             "policy_serial": int(state["policy_serial"]),
+            "rules_digest": str(state["rules_digest"]),
             "policy_refused": bool(state["policy_refused"]),
             "parts_down": sorted(name for name, works in parts.items() if works is not True),
             "parts_up": sorted(name for name, works in parts.items() if works is True),

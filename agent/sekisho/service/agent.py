@@ -21,7 +21,7 @@ from typing import Any
 
 from sekisho import __version__
 from sekisho.activity.watched import KINDS
-from sekisho.canonical import canonical
+from sekisho.canonical import canonical, digest
 from sekisho.edge.journal_store import JournalWriter
 from sekisho.edge.metrics import Metrics, MetricsServer, server_context
 from sekisho.edge.nft import Nft, NftChanges
@@ -90,6 +90,7 @@ class Agent:
             lambda: self._loop.after("activity", 0.0, self._activity.poll),
         )
         self._started = time.time()
+        self._rules_digest = ""
         self._seal_count, self._seal_time = 0, 0
         self._refusals: deque[str] = deque(maxlen=100)  # from the metrics server's threads
 
@@ -194,6 +195,7 @@ class Agent:
 
     def _changed(self, policy: Mapping[str, Any]) -> None:
         """Give a new policy to every part; one that refuses it is told, the others take it."""
+        self._rules_digest = digest(policy["nftables"])
         if self._rules is not None:
             self._rules.policy(self._policy.policy)
             self._try("nft", self._rules.check)
@@ -278,6 +280,7 @@ class Agent:
             "pid": os.getpid(),
             "at": int(now),
             "policy_serial": self._policy.policy.serial if self._policy.policy else 0,
+            "rules_digest": self._rules_digest,
             "policy_refused": bool(self._metrics.get("sekisho_policy_fallback")),
             "parts": {part: value == 1 for part, value in up.items()},
             "journal": {
