@@ -29,6 +29,7 @@ from sekisho.edge.policy_file import PolicyStore
 from sekisho.edge.sdnotify import Notifier
 from sekisho.edge.udev_watch import DeviceMonitor
 from sekisho.errors import SekishoError
+from sekisho.flows.readback import normalise
 from sekisho.service import (
     agent_activity,
     agent_devices,
@@ -195,7 +196,7 @@ class Agent:
 
     def _changed(self, policy: Mapping[str, Any]) -> None:
         """Give a new policy to every part; one that refuses it is told, the others take it."""
-        self._rules_digest = digest(policy["nftables"])
+        self._rules_digest = digest(normalise(policy["nftables"]))
         if self._rules is not None:
             self._rules.policy(self._policy.policy)
             self._try("nft", self._rules.check)
