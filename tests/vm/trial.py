@@ -148,7 +148,10 @@ class Lab:
 
     def audit(self, *words: str) -> dict[str, Any]:
         """Audit the lab from outside and return the JSON report with the exit code in ``exit``."""
-        seen = self.inside(BIN / "sekisho", "audit", "-i", INVENTORY, "--json", *words)
+        hosts = () if "--host" in words else [word for host in MANAGED for word in ("--host", host)]
+        seen = self.inside(
+            BIN / "sekisho", "audit", "-i", INVENTORY, "--json", "--jobs", "3", *hosts, *words
+        )
         if not seen.out.strip().startswith("{"):
             msg = f"audit gave no report (exit {seen.code}): {seen.err[-800:]}"
             raise RuntimeError(msg)

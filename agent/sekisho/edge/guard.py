@@ -5,7 +5,7 @@ written the files that stand there, the loaded table and the authorised devices 
 timer puts them back unless the controller comes in over a *fresh* connection, through the new
 rules, and confirms. A marker on disk does the same after a power cut (``boot``).
 
-Standard library only; runs as root on the host: ``/usr/lib/sekisho/guard VERB``, JSON on stdin and
+Runs as root on the host: ``/usr/lib/sekisho/guard VERB``, JSON on stdin and
 stdout.
 """
 
@@ -26,6 +26,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from sekisho.canonical import canonical
+from sekisho.errors import SekishoError
+from sekisho.flows.readback import normalise
 
 STATE = Path("/var/lib/sekisho/guard")
 USB = Path("/sys/bus/usb/devices")
@@ -166,18 +170,14 @@ class Guard:
         return diff
 
     def _table(self) -> bytes | None:
-        """Return the loaded table without handles and counters, or None when there is none."""
+        """Return the loaded table, comparable (no handles, no counts), or None without one."""
         done = self.run(["nft", "-j", "-s", "list", "table", "inet", "sekisho"], b"")
         if done.code != 0:
             return None
         try:
-            listed = json.loads(done.out)["nftables"]
-        except (ValueError, KeyError, TypeError):
+            return canonical(normalise(json.loads(done.out)))
+        except (ValueError, KeyError, TypeError, SekishoError):
             return None
-        return json.dumps(
-            [_without_handles(entry) for entry in listed if "metainfo" not in entry],
-            sort_keys=True,
-        ).encode()
 
     # -- apply, confirm, roll back ----------------------------------------------------------------
 

@@ -20,19 +20,19 @@ class Loosening(NamedTuple):
 
 CASES = (
     Loosening("the rules flushed (agent stopped)", "outbound-1",
-              "systemctl stop sekisho-agent; nft flush ruleset", "6-iv-a.rules-loaded"),
+              "systemctl stop sekisho-agent; nft flush ruleset", "6-iv-a.rules-as-declared"),
     Loosening("the udev rule deleted", "core-1",
-              "rm -f /etc/udev/rules.d/*sekisho*", "6-iii-c.udev-rules-as-policy"),
+              "rm -f /etc/udev/rules.d/*sekisho*", "6-iii-c.usb-rules-as-listed"),
     Loosening("sshd loosened", "gate-out",
               "sed -i 's/^PasswordAuthentication no/PasswordAuthentication yes/' "
               "/etc/ssh/sshd_config.d/10-sekisho.conf; systemctl reload ssh",
-              "6-iv-a.ssh-no-passwords"),
+              "6-iv-a.ssh-keys-only"),
     Loosening("auditd stopped", "gate-in", "systemctl kill -s KILL auditd; systemctl mask --runtime auditd",
               "6-iv-b.audit-daemon-running"),
     Loosening("an account with a key added", "inbound-1",
               "useradd -m -s /bin/bash mallory; mkdir -p /home/mallory/.ssh; "
               "echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEvilEvilEvilEvilEvilEvilEvilEvilEvilEvilEv1l evil' "
-              "> /home/mallory/.ssh/authorized_keys", "6-ii-d.accounts-as-policy"),
+              "> /home/mallory/.ssh/authorized_keys", "6-ii-d.accounts-are-the-people"),
 )  # fmt: skip
 
 
