@@ -42,7 +42,7 @@ def test_built_again_it_is_the_same_file_to_the_byte(checkout: Path, package: Pa
 def test_other_content_has_another_version_and_one_package_is_left(
     checkout: Path, package: Path
 ) -> None:
-    helper = checkout / "agent/helpers/agent"
+    helper = checkout / "agent/helpers/sekisho-agent"
     before = helper.read_bytes()
     helper.write_bytes(before + b"# changed\n")
     other = checkout / run(str(checkout / "agent/build-deb")).strip()
@@ -58,7 +58,7 @@ def test_it_holds_the_program_its_helpers_units_and_the_catalogue(package: Path)
     assert all(row[1] == "root/root" for row in rows)
     for path in (
         "/usr/bin/sekisho",
-        "/usr/lib/sekisho/agent",
+        "/usr/lib/sekisho/sekisho-agent",
         "/usr/lib/sekisho/guard",
         "/usr/lib/sekisho/usb-admit",
         "/usr/lib/sekisho/auditor-shell",

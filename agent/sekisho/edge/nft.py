@@ -41,6 +41,15 @@ def _objects(rules: Any) -> list[dict[str, Any]]:
     return found
 
 
+def _parsed(out: str) -> Any:
+    if len(out) > MAX_READ:
+        raise _failure("nftables answered too much", f"{len(out)} characters")
+    try:
+        return json.loads(out) if out else {"nftables": []}
+    except ValueError:
+        raise _failure("nftables' answer is garbled", out) from None
+
+
 def own_objects(rules: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (type, object) of every object the rules add to our own table, in their order.
 
@@ -79,20 +88,19 @@ class Nft:
     def _command(self, commands: list[dict[str, Any]]) -> Any:
         return self._run(json.dumps({"nftables": commands}))
 
-    def _run(self, text: str) -> Any:
+    def _ask(self, text: str) -> tuple[int, str, str]:
         # A fresh context per command: libnftables keeps a cache that would grow with us.
         nft = self._module.Nftables()
         nft.set_json_output(True)
         nft.set_handle_output(False)
         code, out, err = nft.cmd(text)
+        return int(code), str(out), str(err)
+
+    def _run(self, text: str) -> Any:
+        code, out, err = self._ask(text)
         if code != 0:
             raise _failure("nftables refused a command", err or f"exit status {code}")
-        if len(out) > MAX_READ:
-            raise _failure("nftables answered too much", f"{len(out)} characters")
-        try:
-            return json.loads(out) if out else {"nftables": []}
-        except ValueError:
-            raise _failure("nftables' answer is garbled", out) from None
+        return _parsed(out)
 
     def _tables(self) -> set[str]:
         listed = self._run("list tables")
@@ -104,10 +112,12 @@ class Nft:
 
     def read(self, table: str = TABLE) -> list[dict[str, Any]] | None:
         """Return the table's objects as the kernel has them; None when there is no such table."""
-        if table not in self._tables():
+        code, out, err = self._ask(f"list table {FAMILY} {table}")
+        if code != 0:
+            if table in self._tables():  # there, and yet it cannot be listed
+                raise _failure("the loaded rules cannot be read", err or f"exit status {code}")
             return None
-        listed = self._run(f"list table {FAMILY} {table}")
-        return [entry for entry in _objects(listed) if "metainfo" not in entry]
+        return [entry for entry in _objects(_parsed(out)) if "metainfo" not in entry]
 
     def load(self, rules: Any) -> None:
         """Replace our own table by ``rules`` in one transaction; nothing changes on an error."""
