@@ -177,7 +177,10 @@ class Lab:
             console.send(secret + "\n")
             console.expect("$ ", timeout=60)
             console.send(command + "\n")
-            said = console.read(8)
+            said = ""
+            ends = time.monotonic() + 8
+            while time.monotonic() < ends:
+                said += console.read(1)
             console.send("exit\n")
             return said
         finally:

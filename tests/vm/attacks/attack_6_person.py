@@ -15,6 +15,12 @@ def _argv(records: list[dict[str, Any]], word: str) -> list[dict[str, Any]]:
     return [r["data"] for r in records if word in shlex.join(map(str, r["data"].get("argv", [])))]
 
 
+def _last(lab: Lab) -> int:
+    """Return the number of the last command that names the person."""
+    records = lab.journal(HOST, "activity.command")
+    return next(r["n"] for r in reversed(records) if r["data"].get("who") == PERSON)
+
+
 def run(lab: Lab, trial: Trial) -> None:
     """Work by SSH, as root, by script and on the console; then rewrite the journal."""
     trial.step("by SSH: a command, a script, and root")
@@ -34,33 +40,39 @@ def run(lab: Lab, trial: Trial) -> None:
 
     until(all_there, timeout=60, every=3)
     for mark in marks:
-        rows = [row for row in found[mark] if row.get("person") == PERSON]
+        rows = [row for row in found[mark] if row.get("who") == PERSON]
         trial.expect(f"{mark}: the journal names {PERSON}", rows,
-                     rows and {k: rows[0].get(k) for k in ("person", "session", "tty", "uid")})  # fmt: skip
-    rows = [row for row in found["mark-as-root"] if str(row.get("uid")) == "0"]
+                     rows and {k: rows[0].get(k) for k in ("who", "session", "terminal", "uid")})  # fmt: skip
+    rows = [row for row in found["mark-as-root"] if str(row.get("euid")) == "0"]
     trial.expect(
-        "the command run as root still names the person", rows and rows[0]["person"] == PERSON
+        "the command run as root still names the person", rows and rows[0]["who"] == PERSON
     )
-    ttys = {str(row.get("tty")) for row in found["mark-on-console"]}
+    ttys = {str(row.get("terminal")) for row in found["mark-on-console"]}
     trial.expect(
         "the console command names the console's line", any("ttyS0" in t for t in ttys), ttys
     )
 
     trial.step("edit one record of a copy of the journal, then verify it")
+    target = _last(lab)
     lab.root(HOST, "rm -rf /run/copy; cp -r /var/lib/sekisho/journal /run/copy; "
              "openssl pkey -in /etc/sekisho/host.key.pem -pubout -out /run/host.pub 2>/dev/null")  # fmt: skip
-    target = lab.journal(HOST, "activity.command")[-1]["n"]
-    lab.root(
-        HOST, f'sed -i \'/"n":{target},/s/"person":"{PERSON}"/"person":"baba"/\' /run/copy/*.jsonl'
-    )
+    lab.root(HOST, f'sed -i \'/"n":{target},/s/"who":"{PERSON}"/"who":"baba"/\' /run/copy/*.jsonl')
     verified = lab.root(
         HOST, "sekisho verify /run/copy --key /run/host.pub --head /run/copy/head.json"
     )
     trial.expect("the edit is found", verified.code == 1, verified.code)
     trial.expect("and located", str(target) in verified.out, verified.out[-300:])
     trial.step("cut the last records off, then verify with and without the head kept elsewhere")
-    lab.root(HOST, "rm -rf /run/copy; cp -r /var/lib/sekisho/journal /run/copy; "
-             "f=$(ls /run/copy/*.jsonl | tail -1); head -n -40 $f > /run/f; mv /run/f $f")  # fmt: skip
+    lab.root(HOST, "rm -rf /run/copy; cp -r /var/lib/sekisho/journal /run/copy")
+    cut = (
+        "import glob,json,pathlib\n"
+        "n=json.load(open('/run/copy/head.json'))['n']-10\n"
+        "for f in map(pathlib.Path,glob.glob('/run/copy/*.jsonl')):\n"
+        "  rows=f.read_text().splitlines(True)\n"
+        "  f.write_text(''.join(r for r in rows if json.loads(r)['n']<=n))\n"
+    )
+    done = lab.root(HOST, "python3 -", stdin=cut)
+    trial.expect("the end is cut off", done.code == 0, done.err[-200:])
     with_head = lab.root(
         HOST,
         "sekisho verify /run/copy --key /run/host.pub --head /var/lib/sekisho/journal/head.json",
