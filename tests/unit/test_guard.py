@@ -27,7 +27,11 @@ class Host:
         if argv[:3] == ["nft", "-j", "-s"]:
             if self.loaded is None:
                 return Done(1, b"", b"No such table")
-            return Done(0, json.dumps({"nftables": [{"text": {"held": self.loaded.decode()}}]}).encode(), b"")
+            return Done(
+                0,
+                json.dumps({"nftables": [{"text": {"held": self.loaded.decode()}}]}).encode(),
+                b"",
+            )
         if argv[:3] == ["nft", "-j", "-f"]:
             self.loaded = stdin
         return Done(0, b"", b"")
