@@ -41,12 +41,13 @@ def say(text: str) -> None:
 def state_name() -> str:
     """Return the name of the saved state that fits this checkout's content."""
     whole = hashlib.sha256()
-    for folder in CONTENT:
-        for path in sorted((REPOSITORY / folder).rglob("*")):
-            parts = path.relative_to(REPOSITORY).parts
-            if path.is_file() and not {"__pycache__", "keys", "pki"} & set(parts):
-                whole.update(str(path.relative_to(REPOSITORY)).encode() + b"\0")
-                whole.update(hashlib.sha256(path.read_bytes()).digest())
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", "--", *CONTENT],
+        cwd=REPOSITORY, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    for name in sorted(filter(None, tracked.split("\0"))):
+        whole.update(name.encode() + b"\0")
+        whole.update(hashlib.sha256((REPOSITORY / name).read_bytes()).digest())
     return f"provisioned-{whole.hexdigest()[:12]}"
 
 

@@ -45,21 +45,24 @@ print(sorted(answers))
 #: One try of each kind to each target; prints what got through.
 REACH = r"""
 import socket, sys
-reached = []
-for target in sys.argv[1:]:
-    for port in (22, 53, 80, 443, 7601, 9090, 9723):
-        try:
-            socket.create_connection((target, port), timeout=0.6).close()
-            reached.append("tcp %s:%d" % (target, port))
-        except OSError as bad:
-            if isinstance(bad, ConnectionRefusedError): reached.append("rst %s:%d" % (target, port))
-    probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); probe.settimeout(0.6)
+from concurrent.futures import ThreadPoolExecutor
+def tcp(target, port):
     try:
-        probe.connect((target, 53)); probe.send(b"x" * 30); probe.recv(10)
-        reached.append("udp %s" % target)
-    except ConnectionRefusedError: reached.append("icmp-unreachable %s" % target)
-    except OSError: pass
-print(reached)
+        socket.create_connection((target, port), timeout=3).close()
+        return "tcp %s:%d" % (target, port)
+    except ConnectionRefusedError: return "rst %s:%d" % (target, port)
+    except OSError: return None
+def udp(target, port):
+    probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); probe.settimeout(3)
+    try:
+        probe.connect((target, port)); probe.send(b"x" * 30); probe.recv(10)
+        return "udp %s:%d" % (target, port)
+    except ConnectionRefusedError: return "icmp-unreachable %s:%d" % (target, port)
+    except OSError: return None
+with ThreadPoolExecutor(96) as pool:
+    tries = [pool.submit(tcp, t, p) for t in sys.argv[1:] for p in (22, 53, 80, 443, 7601, 9090, 9723)]
+    tries += [pool.submit(udp, t, p) for t in sys.argv[1:] for p in (53, 123)]
+    print(sorted(filter(None, (one.result() for one in tries))))
 """
 
 
