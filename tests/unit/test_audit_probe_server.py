@@ -117,7 +117,7 @@ def test_any_names_are_known_ones_or_refused(nonce: str, names: list[str]) -> No
 def shell(repository: Path, tmp_path: Path) -> Path:
     """Return the auditor's shell with its socket moved into the test's folder."""
     text = (repository / "agent/helpers/auditor-shell").read_text(encoding="utf-8")
-    moved = text.replace('"/run/sekisho/probe.sock"', repr(str(tmp_path / "probe.sock")))
+    moved = text.replace('"/run/sekisho-probe/socket"', repr(str(tmp_path / "probe.sock")))
     assert moved != text
     path = tmp_path / "auditor-shell"
     path.write_text(moved, encoding="utf-8")

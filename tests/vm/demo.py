@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from tests.vm.trial import BIN, INVENTORY, LAB, REPOSITORY, Lab, Trial
+from tests.vm.trial import BIN, INVENTORY, LAB, MANAGED, REPOSITORY, Lab, Trial
 
 ATTACKS = (
     "attack_1_usb",
@@ -26,6 +26,8 @@ ATTACKS = (
 )
 #: What a provisioned machine is made of: a state saved from other content is not restored.
 CONTENT = ("agent", "hardening", "inventory/lab", "monitors", "playbooks", "requirements")
+AUDIT = (BIN / "sekisho", "audit", "-i", INVENTORY, "--jobs", "3",
+         *(word for host in MANAGED for word in ("--host", host)))  # fmt: skip
 PKI = INVENTORY / "pki"
 LAB_STATE = Path(os.environ.get("SEKISHO_LAB_STATE", "/var/lib/sekisho-lab"))
 BEGAN = time.monotonic()
@@ -119,12 +121,12 @@ def main() -> int:
         provision(lab)
         say("audit from outside")
         out = REPOSITORY / ".lab/evidence"
-        seen = lab.inside(BIN / "sekisho", "audit", "-i", INVENTORY, "--out", out, timeout=300)
+        seen = lab.inside(*AUDIT, "--out", out, timeout=600)
         sys.stdout.write(seen.out)
         wanted = [n for n in ATTACKS if not words.only or n.split("_")[1] in words.only]
         trials += [attack(lab, name) for name in wanted]
         say("audit after the attacks")
-        seen = lab.inside(BIN / "sekisho", "audit", "-i", INVENTORY, "--out", out, timeout=300)
+        seen = lab.inside(*AUDIT, "--out", out, timeout=600)
         sys.stdout.write(seen.out + seen.err)
     finally:
         if not words.keep:

@@ -92,11 +92,14 @@ class Lab:
 
     def user(self, host: str, command: str, *, timeout: float = 120, stdin: str = "") -> Seen:
         """Run a shell command as the administrator on ``host``."""
-        done = subprocess.run(
-            [str(LAB), "ssh", host, command],
-            input=stdin, capture_output=True, text=True, timeout=timeout, check=False,
-            errors="backslashreplace",
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                [str(LAB), "ssh", host, command],
+                input=stdin, capture_output=True, text=True, timeout=timeout, check=False,
+                errors="backslashreplace",
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return Seen(255, "", f"no answer within {timeout} s")
         return Seen(done.returncode, done.stdout, done.stderr)
 
     def root(self, host: str, command: str, *, timeout: float = 120, stdin: str = "") -> Seen:

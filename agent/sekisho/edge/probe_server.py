@@ -1,6 +1,6 @@
 """The probe service: one request on a socket, one answer, then gone.
 
-systemd accepts the connection on `/run/sekisho/probe.sock` (group sekisho-auditor) and starts one
+systemd accepts the connection on `/run/sekisho-probe/socket` (group sekisho-auditor) and starts one
 sandboxed instance per connection with the socket as standard input (`sekisho-probe@.service`).
 What a client can say is the name of registered probes and a nonce; nothing else is read, no
 argument reaches a command and nothing is written anywhere.
