@@ -21,7 +21,8 @@ from sekisho.errors import SekishoError, printable
 from sekisho.transfer.header import Header
 
 CHUNK = 4 * 1024 * 1024
-_RESETS = {errno.ECONNRESET, errno.EPIPE}
+#: A reset read late shows as a pipe without a reader, or as a socket that is no longer connected.
+_RESETS = {errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN}
 
 
 class Outcome(Enum):
