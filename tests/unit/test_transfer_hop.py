@@ -75,6 +75,31 @@ def test_a_directory_goes_through_and_the_sender_knows(
     assert same(root, tmp_path / "store/complete" / told["delivery"])
 
 
+def test_a_receiver_rests_after_a_delivery(tmp_path: Path) -> None:
+    receiver = Receiver(
+        plan_of_words("127.0.0.1", 0, ["127.0.0.1"], None), Store(tmp_path / "s", lambda *_: 1),
+        lambda *_: 1,
+    )  # fmt: skip
+    receiver.open()
+    told: list[float] = []
+    thread = threading.Thread(
+        target=receiver.run, kwargs={"alive": lambda: told.append(time.monotonic())}, daemon=True
+    )
+    thread.start()
+    try:
+        assert send(source(tmp_path), receiver.ports[0], tmp_path / "state") == 0
+        assert receiver.completed.wait(10)
+        clock = time.pthread_getcpuclockid(thread.ident or 0)
+        time.sleep(0.2)
+        before = time.clock_gettime(clock)
+        time.sleep(1)
+        assert time.clock_gettime(clock) - before < 0.2  # it spun once: its own wake-up unread
+        assert len(told) <= 2
+    finally:
+        receiver.stop()
+        thread.join(10)
+
+
 def test_a_refusal_is_a_reset_and_exit_code_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

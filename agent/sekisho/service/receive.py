@@ -30,6 +30,7 @@ PORT = 7601
 WORKERS = 8
 WORKERS_PER_PEER = 4
 TOLD_PER_MINUTE = 30
+ALIVE_EVERY = 5.0  # seconds between two signs of life for the service manager
 _FREEBIND = {socket.AF_INET: (socket.IPPROTO_IP, 15), socket.AF_INET6: (socket.IPPROTO_IPV6, 78)}
 
 
@@ -150,11 +151,19 @@ class Receiver:
 
     def run(self, *, once: bool = False, alive: Callable[[], object] = lambda: None) -> None:
         """Serve until `stop`; with ``once`` until one delivery is complete."""
+        told = float("-inf")
         while not self._stopping:
-            for key, _ in self._selector.select(timeout=5.0):
-                if key.data is not None and isinstance(key.fileobj, socket.socket):
+            for key, _ in self._selector.select(timeout=ALIVE_EVERY):
+                if not isinstance(key.fileobj, socket.socket):
+                    continue
+                if key.data is None:
+                    key.fileobj.recv(4096)  # woken: what is not taken would wake us for ever
+                else:
                     self._accept(key.fileobj, key.data)
-            alive()
+            now = time.monotonic()
+            if now - told >= ALIVE_EVERY:  # a peer's connections must not flood the service manager
+                told = now
+                alive()
             if once and self.completed.is_set():
                 break
         for key in list(self._selector.get_map().values()):
