@@ -26,7 +26,7 @@ options:
   timeout_s:
     description: Seconds until the host frees itself.
     type: int
-    default: 60
+    default: 50
 """
 
 
@@ -36,7 +36,7 @@ def main():
         argument_spec={
             "files": {"type": "list", "elements": "dict", "default": []},
             "restore_previous": {"type": "bool", "default": False},
-            "timeout_s": {"type": "int", "default": 60},
+            "timeout_s": {"type": "int", "default": 50},
         },
         supports_check_mode=True,
     )

@@ -35,7 +35,7 @@ STATE = Path("/var/lib/sekisho/guard")
 USB = Path("/sys/bus/usb/devices")
 TOKEN = re.compile(r"[0-9a-f]{16}")
 KINDS = ("nftables", "sshd", "usb")
-TIMEOUT_S = 60
+TIMEOUT_S = 50
 
 Run = Callable[[Sequence[str], bytes], "Done"]
 

@@ -98,8 +98,12 @@ def lockout(lab: Lab, trial: Trial) -> None:
                  blocked.out[-400:])  # fmt: skip
     free, took = until(lambda: lab.user(host, "true", timeout=20).code == 0, timeout=60, every=2)
     trial.expect("the host answers again", free, f"{took:.0f} s after the play ended")
-    state = lab.root(host, "/usr/lib/sekisho/guard status; journalctl -q -o short-iso --no-pager "
-                     "-g 'rolled back an unconfirmed change' -n 1")  # fmt: skip
-    trial.expect(
-        "by its own roll-back", "rolled back" in state.out and "false" in state.out, state.out
-    )
+    state = lab.root(host, "/usr/lib/sekisho/guard status; "
+                     "journalctl -q -o short-unix --no-pager --since -5min -t systemd -t guard "
+                     "| grep -E 'Started sekisho-guard-.*[.]timer|rolled back'")  # fmt: skip
+    stamps = [float(row.split()[0]) for row in state.out.splitlines() if row[:1].isdigit()]
+    trial.expect("by its own roll-back, and nothing is left pending",
+                 "rolled back an unconfirmed change" in state.out
+                 and '"pending": false' in state.out, state.out[-300:])  # fmt: skip
+    trial.expect("within 60 s of the change", len(stamps) >= 2 and stamps[-1] - stamps[0] < 60,
+                 f"{stamps[-1] - stamps[0]:.1f} s" if stamps else "no stamps")  # fmt: skip

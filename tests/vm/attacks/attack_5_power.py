@@ -19,7 +19,7 @@ def run(lab: Lab, trial: Trial) -> None:
         timeout=200,
     )
     send = (f"sekisho send /srv/cut --from {PEER} --to {HOST} --address {ADDRESS} --port 7601 "
-            "--part-size 20000000 --state /var/tmp/cut.state --json")  # fmt: skip
+            "--part-mib 20 --state /var/tmp/cut.state --json")  # fmt: skip
     lab.root("outside", f"systemd-run --quiet --collect --unit=cut ip netns exec {PEER} {send}")
     noise = (
         "import json,socket\n"

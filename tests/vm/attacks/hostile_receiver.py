@@ -85,4 +85,4 @@ while time.monotonic() < end:
     for what in ("tcp", "udp", "dns", "icmp", "icmp-error", "ipv6", "raw-tcp", "gre"):
         attempt(what)
     time.sleep(0.2)
-print(counts, flush=True)
+sys.stdout.write(f"{counts}\n")
