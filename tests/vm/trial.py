@@ -48,23 +48,24 @@ class Trial:
     name: str
     expectations: list[Expectation] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
-    quiet: bool = False
+    label: str = ""  # in front of every line, where several trials run at once
+
+    def _say(self, text: str) -> None:
+        mark = f"{self.label} " if self.label else ""
+        sys.stdout.write("".join(f"{mark}{line}\n" for line in text.splitlines()))
+        sys.stdout.flush()
 
     def step(self, text: str) -> None:
         """Say what is being done."""
-        if not self.quiet:
-            sys.stdout.write(f"  {time.monotonic() - self.started:6.1f} s  {text}\n")
-            sys.stdout.flush()
+        self._say(f"  {time.monotonic() - self.started:6.1f} s  {text}")
 
     def expect(self, what: str, held: object, seen: object = "") -> None:
         """Keep one expectation and go on: a trial shows everything that broke."""
         entry = Expectation(what, bool(held), str(seen)[:600])
         self.expectations.append(entry)
         mark = "holds " if entry.held else "BROKEN"
-        if not self.quiet or not entry.held:
-            tail = f"  [{entry.seen.strip()[:160]}]" if entry.seen else ""
-            sys.stdout.write(f"          {mark}  {what}{tail}\n")
-            sys.stdout.flush()
+        tail = f"  [{' '.join(entry.seen.split())[:160]}]" if entry.seen else ""
+        self._say(f"          {mark}  {what}{tail}")
 
     @property
     def broken(self) -> list[Expectation]:
