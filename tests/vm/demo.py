@@ -6,11 +6,12 @@ import argparse
 import hashlib
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -66,6 +67,7 @@ def provision(lab: Lab) -> None:
     if saved(state):
         say("restoring the provisioned lab (about half a minute)")
         subprocess.run([str(LAB), "up", "--restore", state], check=True)
+        settle_clocks(lab)
         if not (PKI / "serials.json").exists():  # a clean clone: the site's keys go with its state
             shutil.copytree(LAB_STATE / f"pki-{state}", PKI, dirs_exist_ok=True)
         return
@@ -73,7 +75,7 @@ def provision(lab: Lab) -> None:
     subprocess.run([str(LAB), "up"], check=True)
     for name in ("preflight", "site"):
         say(f"playbook {name}.yml (log: .lab/{name}.log)")
-        seen = lab.playbook(name)
+        seen = lab.playbook(name, progress=roles())
         if seen.code != 0:
             sys.stdout.write(seen.out[-4000:] + seen.err[-2000:])
             msg = f"{name}.yml failed"
@@ -83,6 +85,26 @@ def provision(lab: Lab) -> None:
     lab.driver("save", state, timeout=300)
     shutil.rmtree(LAB_STATE / f"pki-{state}", ignore_errors=True)
     shutil.copytree(PKI, LAB_STATE / f"pki-{state}")
+
+
+def settle_clocks(lab: Lab) -> None:
+    """Let the restored machines' chrony agree with the monitor's again: their clocks were stepped."""
+    ask = "chronyc -n burst 2/4 >/dev/null; chronyc -n waitsync 30 0.1 0 1 >/dev/null"
+    with ThreadPoolExecutor(max_workers=3) as pool:
+        list(pool.map(lambda host: lab.root(host, ask), MANAGED))
+
+
+def roles() -> Callable[[str], None]:
+    """Return what tells each role of a playbook's output once, as it begins."""
+    known: set[str] = set()
+
+    def tell(line: str) -> None:
+        found = re.match(r"TASK \[(\S+) : ", line)
+        if found and found[1] not in known:
+            known.add(found[1])
+            say(f"  role {found[1]}")
+
+    return tell
 
 
 def equip_outside(lab: Lab) -> None:

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tests.vm.demo import settle_clocks
 from tests.vm.trial import REPOSITORY, Lab
 
 CHECKS = REPOSITORY / "hardening/checks"
+TAINTED = "6-iv-c.kernel-untainted"
 ROLES = {
     "gate-in": "gateway", "inbound-1": "inbound", "core-1": "core", "outbound-1": "outbound",
     "gate-out": "gateway", "monitor-1": "monitor",
@@ -101,6 +103,7 @@ def battery(lab: Lab) -> dict[str, Outcome]:
     """Run all scenarios; return the outcome of every check that applies to a running machine."""
     chosen = assign(sorted(path.name for path in CHECKS.iterdir() if path.is_dir()))
     outcomes = {check: Outcome(check, host) for check, host in chosen.items()}
+    settle_clocks(lab)
     found = _verdicts(lab.audit())
     for check, outcome in outcomes.items():
         outcome.start = found.get((outcome.host, check), {}).get("verdict", "none")
@@ -120,6 +123,11 @@ def battery(lab: Lab) -> dict[str, Outcome]:
     repaired = lab.playbook("site")
     if repaired.code != 0:
         sys.stdout.write(repaired.out[-4000:])
+    # What a foreign module left in a kernel goes only with a boot, and only when that is asked for.
+    anew = lab.playbook("site", "--tags", "kernel", "-e", "kernel_restart=true",
+                        "--limit", f"localhost:{chosen[TAINTED]}")  # fmt: skip
+    if anew.code != 0:
+        sys.stdout.write(anew.out[-2000:])
     found = _verdicts(lab.audit())
     for check, outcome in outcomes.items():
         outcome.remedied = found.get((outcome.host, check), {}).get("verdict", "none")

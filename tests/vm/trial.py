@@ -127,27 +127,57 @@ class Lab:
             msg = f"put {host}:{path}: {done.stderr.decode(errors='replace')[-400:]}"
             raise RuntimeError(msg)
 
-    def inside(self, *argv: str | Path, timeout: float = 1200, log: Path | None = None) -> Seen:
-        """Run a program of the controller inside the lab's namespaces."""
+    def inside(
+        self,
+        *argv: str | Path,
+        timeout: float = 1200,
+        log: Path | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> Seen:
+        """Run a program of the controller inside the lab's namespaces.
+
+        With ``log`` both its streams go there line by line and come back as one; ``progress`` is
+        told each line.
+        """
         environment = {
             **os.environ, "PATH": f"{BIN}:{os.environ.get('PATH', '')}",
             "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0",
             "NO_COLOR": "1",
         }  # fmt: skip
-        done = subprocess.run(
-            [str(LAB), "exec", *map(str, argv)], capture_output=True, text=True, timeout=timeout,
-            check=False, cwd=REPOSITORY, env=environment, errors="backslashreplace",
-        )  # fmt: skip
-        if log is not None:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_text(done.stdout + done.stderr, encoding="utf-8")
-        return Seen(done.returncode, done.stdout, done.stderr)
+        words = [str(LAB), "exec", *map(str, argv)]
+        if log is None:
+            done = subprocess.run(
+                words, capture_output=True, text=True, timeout=timeout, check=False,
+                cwd=REPOSITORY, env=environment, errors="backslashreplace",
+            )  # fmt: skip
+            return Seen(done.returncode, done.stdout, done.stderr)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        told: list[str] = []
+        with log.open("w", encoding="utf-8") as kept, subprocess.Popen(
+            ["timeout", str(int(timeout)), *words], stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY, env=environment,
+            errors="backslashreplace",
+        ) as running:  # fmt: skip
+            for line in running.stdout or ():
+                kept.write(line)
+                kept.flush()
+                told.append(line)
+                if progress is not None:
+                    progress(line)
+        return Seen(running.returncode, "".join(told), "")
 
-    def playbook(self, name: str, *words: str, timeout: float = 1500) -> Seen:
+    def playbook(
+        self,
+        name: str,
+        *words: str,
+        timeout: float = 1500,
+        progress: Callable[[str], None] | None = None,
+    ) -> Seen:
         """Run a playbook against the lab; its output is kept under .lab/."""
+        limit = () if "--limit" in words else ("--limit", "localhost:all:!terminals")
         return self.inside(
             BIN / "ansible-playbook", "-i", INVENTORY, REPOSITORY / f"playbooks/{name}.yml",
-            "--limit", "localhost:all:!terminals", *words, timeout=timeout, log=REPOSITORY / f".lab/{name}.log",
+            *limit, *words, timeout=timeout, log=REPOSITORY / f".lab/{name}.log", progress=progress,
         )  # fmt: skip
 
     def audit(self, *words: str) -> dict[str, Any]:

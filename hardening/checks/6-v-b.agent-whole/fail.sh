@@ -3,5 +3,8 @@
 set -eu
 echo ruined > /etc/sekisho/host.crt.pem
 systemctl restart sekisho-agent.service
-sleep 10
-grep -q '"metrics":false' /run/sekisho/agent.json
+for _ in $(seq 25); do
+    sleep 2
+    if grep -q '"metrics":false' /run/sekisho/agent.json; then exit 0; fi
+done
+exit 1
