@@ -11,6 +11,7 @@ import shlex
 import sys
 import tarfile
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,16 +87,21 @@ def _verdicts(report: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def _all_hosts(lab: Lab, chosen: dict[str, str], name: str) -> dict[str, str]:
-    said: dict[str, str] = {}
-    for host in ROLES:
+    def one(host: str) -> dict[str, str]:
         scripts = [
             (check, CHECKS / check / name)
             for check, where in chosen.items()
             if where == host and (CHECKS / check / name).exists()
         ]
-        if scripts:
-            sys.stdout.write(f"{name} on {host}: {len(scripts)} scenarios\n")
-            said.update(_run_scripts(lab, host, scripts))
+        if not scripts:
+            return {}
+        sys.stdout.write(f"{name} on {host}: {len(scripts)} scenarios\n")
+        return _run_scripts(lab, host, scripts)
+
+    said: dict[str, str] = {}
+    with ThreadPoolExecutor(max_workers=3) as pool:
+        for found in pool.map(one, ROLES):
+            said.update(found)
     return said
 
 
