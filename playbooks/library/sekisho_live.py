@@ -47,6 +47,11 @@ options:
     type: list
     elements: str
     default: []
+  at_boot:
+    description: Units to enable; somebody else starts them.
+    type: list
+    elements: str
+    default: []
   reload:
     description: Make systemd read its files again (a caller's file changed).
     type: bool
@@ -101,6 +106,7 @@ class Live:
     def __init__(self, check, warn):
         self.check, self.warn = check, warn
         self.before, self.after = [], []
+        self.stale = False  # whether systemd has to read its files again
 
     def differs(self, what, before, after):
         self.before.append("%s: %s" % (what, before))
@@ -185,39 +191,59 @@ class Live:
 
     # -- units ----------------------------------------------------------------------------------
 
-    def units(self, masked, enabled, reload, restart):
-        states = self._states(set(masked) | set(enabled))
-        stop = []
+    def units(self, masked, enabled, at_boot, reload, restart):
+        """Mask, enable, start and restart; make systemd read its files again once, if at all.
+
+        A reload costs seconds on a small machine. Enabling needs none (it counts from the next
+        boot), masking only where systemd holds the unit.
+        """
+        held = self._held() if masked else set()
+        states = self._states(set(masked) | set(enabled) | set(at_boot))
+        reload = reload or self.stale
+        stop, enable = [], []
         for unit in masked:
             path = os.path.join(ETC, unit)
-            held = os.readlink(path) if os.path.islink(path) else None
-            if held != "/dev/null":
-                was = "a file" if held is None and os.path.exists(path) else held or "not masked"
+            link = os.readlink(path) if os.path.islink(path) else None
+            if link != "/dev/null":
+                was = "a file" if link is None and os.path.exists(path) else link or "not masked"
                 if self.differs(unit, was, "masked"):
                     if os.path.lexists(path):
                         os.unlink(path)
                     os.symlink("/dev/null", path)
-                    reload = True
+                    reload = reload or unit in held
             if states[unit]["ActiveState"] in ("active", "activating", "reloading"):
                 if self.differs(unit, "running", "stopped"):
                     stop.append(unit)
-        if reload and not self.check:
-            self.run("systemctl", "daemon-reload")
-        if stop:
-            self.run("systemctl", "stop", *stop)
-        for unit in enabled:
+        for unit in [*enabled, *at_boot]:
             # Not systemctl's word for it: before the file is there (check mode) it has none.
             if states[unit]["UnitFileState"] not in ("enabled", "static", "indirect"):
                 if self.differs(unit, states[unit]["UnitFileState"] or "absent", "enabled"):
-                    if os.path.islink(os.path.join(ETC, unit)):
-                        self.run("systemctl", "unmask", unit)
-                    self.run("systemctl", "enable", unit)
+                    path = os.path.join(ETC, unit)
+                    if os.path.islink(path) and os.readlink(path) == "/dev/null":
+                        os.unlink(path)
+                        reload = True
+                    enable.append(unit)
+        if enable:
+            self.run("systemctl", "enable", "--no-reload", *enable)
+        if reload and not self.check:
+            self.run("systemctl", "daemon-reload")
+            self.stale = False
+        if stop:
+            self.run("systemctl", "stop", *stop)
+        for unit in enabled:
             if unit not in restart and states[unit]["ActiveState"] != "active":
                 if self.differs(unit, states[unit]["ActiveState"], "active"):
                     self.run("systemctl", "start", unit)
         for unit in restart:
             if self.differs(unit, "started with the old files", "restarted"):
                 self.run("systemctl", "restart", unit)
+
+    def _held(self):
+        """Return the units systemd holds, started or not; asking about one makes it hold that."""
+        text = self.run(
+            "systemctl", "list-units", "--all", "--full", "--plain", "--no-legend", "--no-pager"
+        )
+        return {line.split()[0] for line in text.splitlines() if line.strip()}
 
     def _states(self, units):
         if not units:
@@ -279,7 +305,7 @@ class Live:
                 out.flush()
                 os.fsync(out.fileno())
             os.replace(temporary, path)
-            self.run("systemctl", "daemon-reload")
+            self.stale = True  # mount units are made from it when systemd reads its files again
 
     def unmount(self, types):
         for line in reversed(_text("/proc/self/mountinfo").splitlines()):  # the topmost first
@@ -371,6 +397,7 @@ def main():
             "values": {"type": "list", "elements": "dict", "default": []},
             "masked": {"type": "list", "elements": "str", "default": []},
             "enabled": {"type": "list", "elements": "str", "default": []},
+            "at_boot": {"type": "list", "elements": "str", "default": []},
             "reload": {"type": "bool", "default": False},
             "restart": {"type": "list", "elements": "str", "default": []},
             "mounts": {"type": "dict", "default": {}},
@@ -395,8 +422,10 @@ def main():
             live.fstab(asked["fstab"], asked["no_swap"])
         if asked["no_swap"]:
             live.no_swap()
-        if asked["masked"] or asked["enabled"] or asked["reload"] or asked["restart"]:
-            live.units(asked["masked"], asked["enabled"], asked["reload"], asked["restart"])
+        if live.stale or any(asked[name] for name in ("masked", "enabled", "at_boot", "reload", "restart")):
+            live.units(
+                asked["masked"], asked["enabled"], asked["at_boot"], asked["reload"], asked["restart"]
+            )
         if asked["mounts"]:
             live.mounts(asked["mounts"])
     except (Trouble, OSError, subprocess.SubprocessError) as bad:

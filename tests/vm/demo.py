@@ -151,22 +151,25 @@ def main() -> int:
     words = parser.parse_args()
     lab = Lab()
     trials: list[Trial] = []
+    table = ""
     try:
         provision(lab)
-        say("audit from outside")
-        out = REPOSITORY / ".lab/evidence"
-        seen = lab.inside(*AUDIT, "--out", out, timeout=600)
-        sys.stdout.write(seen.out)
+        say("audit from outside: six machines (about a minute)")
+        seen = lab.inside(*AUDIT, "--out", REPOSITORY / ".lab/evidence", timeout=600)
+        table = seen.out + seen.err
+        audited = Trial("audit")
+        # 2: what only people can show (statements, exercises) is not known yet, and said so.
+        audited.expect("the audit finds no breach", seen.code in (0, 2), f"exit {seen.code}")
+        trials.append(audited)
+        say("the attacks, side by side where they do not meet")
         wanted = [n for n in ATTACKS if not words.only or n.split("_")[1] in words.only]
-        trials = attacks(lab, wanted)
-        say("audit after the attacks")
-        seen = lab.inside(*AUDIT, "--out", out, timeout=600)
-        sys.stdout.write(seen.out + seen.err)
+        trials += attacks(lab, wanted)
     finally:
         if not words.keep:
             say("taking the lab down")
             subprocess.run([str(LAB), "down"], check=False)
     say("result")
+    sys.stdout.write(table)
     for trial in trials:
         held = len(trial.expectations) - len(trial.broken)
         sys.stdout.write(f"  {trial.name:20} {held}/{len(trial.expectations)} held\n")
