@@ -42,7 +42,7 @@ check: dev deps-test lint types ## lint, types and every test that needs no lab 
 test: check ## install what is needed and pass the fast tests
 
 test-lab: dev deps-test deps-lab deb ## bring up the lab and pass the tests on its machines
-	@$(BIN)/pytest --lab tests/vm
+	@$(BIN)/pytest --lab --capture=no tests/vm # its progress is the only one in half an hour
 
 demo: dev deps-lab deb ## the whole story: build, provision, audit, six attacks
 	@$(BIN)/python tests/vm/demo.py

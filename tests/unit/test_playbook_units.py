@@ -1,0 +1,90 @@
+"""What the playbooks ask of systemd: as few reloads as can be, and none in a dry run."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.process  # importing Ansible looks the syslog service up
+LIBRARY = Path(__file__).resolve().parents[2] / "playbooks/library"
+
+
+def module() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("sekisho_live", LIBRARY / "sekisho_live.py")
+    assert spec is not None
+    assert spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+@pytest.fixture
+def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    library = module()
+    monkeypatch.setattr(library, "ETC", str(tmp_path))
+    calls: list[tuple[str, ...]] = []
+
+    class Recorded(library.Live):  # type: ignore[misc, name-defined] - loaded by its path
+        def run(self, *argv: str) -> str:
+            if argv[1] == "list-units":
+                return "held.service loaded active running A unit that is held\n"
+            if argv[1] == "show":
+                names = argv[argv.index("--") + 1 :]
+                return "\n\n".join(
+                    f"Id={name}\nActiveState={'active' if name == 'held.service' else 'inactive'}"
+                    f"\nUnitFileState=disabled" for name in names
+                )  # fmt: skip
+            calls.append(argv[1:])
+            return ""
+
+    made = Recorded(check=False, warn=lambda _: None)
+    made.calls = calls
+    return made
+
+
+def test_a_unit_systemd_does_not_hold_is_masked_without_a_reload(live: Any, tmp_path: Path) -> None:
+    live.units(["other.service"], [], [], reload=False, restart=[])
+    assert (tmp_path / "other.service").readlink() == Path("/dev/null")
+    assert live.calls == []
+
+
+def test_a_unit_that_is_held_is_masked_reloaded_and_stopped(live: Any) -> None:
+    live.units(["held.service"], [], [], reload=False, restart=[])
+    assert live.calls == [("daemon-reload",), ("stop", "held.service")]
+
+
+def test_enabling_needs_no_reload_and_all_units_go_in_one_call(live: Any) -> None:
+    live.units([], ["a.service", "b.service"], ["c.service"], reload=False, restart=[])
+    assert live.calls == [
+        ("enable", "--no-reload", "a.service", "b.service", "c.service"),
+        ("start", "a.service"),
+        ("start", "b.service"),
+    ]
+
+
+def test_a_masked_unit_that_is_wanted_is_unmasked_and_read_again(live: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.service").symlink_to("/dev/null")
+    live.units([], ["a.service"], [], reload=False, restart=[])
+    assert not (tmp_path / "a.service").exists()
+    assert live.calls == [
+        ("enable", "--no-reload", "a.service"), ("daemon-reload",), ("start", "a.service"),
+    ]  # fmt: skip
+
+
+def test_a_changed_fstab_is_read_once_with_everything_else(live: Any) -> None:
+    live.stale = True
+    live.units(["held.service"], [], [], reload=True, restart=["z.service"])
+    assert [call for call in live.calls if call == ("daemon-reload",)] == [("daemon-reload",)]
+    assert live.calls[-1] == ("restart", "z.service")
+
+
+def test_a_dry_run_tells_and_does_nothing(live: Any, tmp_path: Path) -> None:
+    live.check = True
+    live.units(["held.service"], ["a.service"], [], reload=True, restart=["z.service"])
+    assert live.calls == []
+    assert list(tmp_path.iterdir()) == []
+    assert "held.service: masked" in live.after
