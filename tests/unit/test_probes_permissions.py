@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,9 +24,40 @@ def record(mode: str, path: str, *, kind: str = "f", ids: str = "0 0") -> str:
     return f"\0{mode} {ids} {kind} {path}\0"
 
 
-def walk(text: str, *, owners: str = "sudo: /usr/bin/sudo\n", **more: Any) -> Any:
+def walk(
+    text: str, *, owners: str = "sudo: /usr/bin/sudo\n", libraries: str = "", **more: Any
+) -> Any:
     return BY_NAME["walk"].parse(
-        {"walk": ran(text, **more), "owners": ran(owners), "ids": held(dict(IDS))}
+        {
+            "walk": ran(text, **more),
+            "libraries": ran(libraries),
+            "owners": ran(owners),
+            "ids": held(dict(IDS)),
+        }
+    )
+
+
+def test_what_lies_below_the_libraries_is_told_with_the_rest() -> None:
+    told = walk(TMP, libraries=record("4755", "/usr/lib/x"))
+    assert told["unpackaged_privileged"] == ["/usr/lib/x"]
+    with pytest.raises(ProbeError):
+        walk(TMP, libraries="\0")
+
+
+@pytest.mark.process
+def test_the_two_walks_are_one_and_meet_nowhere(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)  # what root keeps to itself is not entered
+    for name in ("usr/lib/deep", "usr/bin", "srv"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "open").touch()
+        (tmp_path / name / "open").chmod(0o666)
+    libraries = f"{tmp_path}/usr/lib"
+    seen = []
+    for argv in (walk_argv(str(tmp_path), but=libraries), walk_argv(libraries, but="")):
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        seen += [match["path"] for match in split_walk(done.stdout)[0]]
+    assert sorted(seen) == sorted(
+        f"{tmp_path}/{name}/open" for name in ("usr/lib/deep", "usr/bin", "srv")
     )
 
 
