@@ -228,7 +228,10 @@ def _processes(raw: Mapping[str, Any]) -> dict[str, Any]:
         raise ProbeError("ps: no process")
     listening: set[str] = set()
     for line in output(raw, "listening").splitlines():
-        listening.update(re.findall(r'\("((?:[^"\\]|\\.)*)",pid=', line))
+        programs = re.findall(r'\("((?:[^"\\]|\\.)*)",pid=', line)
+        if not programs:  # another's socket, and no right to see whose: not known, so no fact
+            raise ProbeError(f"ss: the program behind {line[:60]!r} is not shown; ask as root")
+        listening.update(programs)
     return {"names": names, "listening": sorted(listening)}
 
 
