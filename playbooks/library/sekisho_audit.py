@@ -8,6 +8,7 @@ import glob
 import hashlib
 import json
 import os
+import stat
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
@@ -21,6 +22,7 @@ description:
     list differs. One line that does not load fails the run.
   - The daemon reads its settings again when they are not those it read last, whoever changed them.
   - Rules locked with C(-e 2) cannot be changed before a boot; then C(reboot_required) is returned.
+  - The logs are closed to everybody but root and the group that may read them.
   - What the kernel lost since its start is said, and the count set back (which is itself recorded).
 options:
   folders:
@@ -36,6 +38,7 @@ options:
 
 RULES = "/etc/audit/audit.rules"
 SETTINGS = "/etc/audit/auditd.conf"
+LOGS = "/var/log/audit"
 PARTS = "/etc/audit/rules.d/*.rules"
 UNITS = ("auditd.service", "audit-rules.service")
 
@@ -105,6 +108,20 @@ def _load(module, state_file, digest):
     return listing
 
 
+def _open_logs():
+    """Return path to the mode it may have, of every log that somebody else could read or write."""
+    found = {}
+    for path in [LOGS, *sorted(glob.glob(LOGS + "/audit.log*"))]:
+        wanted = 0o750 if path == LOGS else 0o640 if path.endswith(".log") else 0o440
+        try:
+            info = os.lstat(path)
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISLNK(info.st_mode) and (stat.S_IMODE(info.st_mode) & ~wanted or info.st_uid):
+            found[path] = wanted
+    return found
+
+
 def main():
     """Run the module."""
     module = AnsibleModule(
@@ -125,6 +142,12 @@ def main():
             changes.append("make %s" % folder)
             if not module.check_mode:
                 os.makedirs(folder, mode=0o755)
+
+    for path, mode in _open_logs().items():
+        changes.append("close %s (%04o)" % (path, mode))
+        if not module.check_mode:
+            os.chown(path, 0, -1)
+            os.chmod(path, mode)
 
     def digest():
         return _digest([*sorted(glob.glob(PARTS)), *([RULES] if os.path.exists(RULES) else [])])

@@ -5,6 +5,8 @@ echo ruined > /etc/sekisho/host.crt.pem
 systemctl restart sekisho-agent.service
 for _ in $(seq 25); do
     sleep 2
-    if grep -q '"metrics":false' /run/sekisho/agent.json; then exit 0; fi
+    if [ -s /run/sekisho/agent.json ] && ! grep -q '"metrics":true' /run/sekisho/agent.json; then
+        exit 0
+    fi
 done
 exit 1
