@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import find, given
 from hypothesis import strategies as st
 
 from sekisho.devices.policy import (
@@ -19,7 +19,9 @@ from sekisho.devices.policy import (
     Rule,
     decide,
     device_from_sysfs,
+    hash_serial,
     parse_devices,
+    serial_fits,
 )
 from sekisho.errors import SekishoError
 
@@ -82,6 +84,44 @@ def test_a_port_may_name_its_bus() -> None:
     assert not decide(replace(LISTED, sysname="2-1.2"), rules).admit
 
 
+HASHED = {key: value for key, value in KEYBOARD.items() if key != "serial"} | {
+    "serial_hash": hash_serial("SEKISHO-KBD-1", bytes(range(16)))
+}
+
+
+def test_a_keyed_hash_stands_for_the_serial_number_and_for_no_other() -> None:
+    rules = parse_devices([HASHED])
+    assert "SEKISHO" not in json.dumps([rule.as_json() for rule in rules])
+    assert parse_devices([rule.as_json() for rule in rules]) == rules
+    assert decide(LISTED, rules).admit
+    for serial in ("SEKISHO-KBD-2", "SEKISHO-KBD-1 ", "", None):
+        assert not decide(replace(LISTED, serial=serial), rules).admit
+
+
+@given(st.text(), st.text(), st.binary(min_size=16, max_size=16))
+def test_a_hash_fits_exactly_its_own_serial(one: str, other: str, key: bytes) -> None:
+    assert serial_fits(hash_serial(one, key), one) == bool(one)
+    assert serial_fits(hash_serial(one, key), other) == (one == other != "")
+    assert not serial_fits(one, other)  # no hash at all
+
+
+def test_a_hash_of_another_form_is_refused() -> None:
+    for wrong in ("", "sha256:00", HASHED["serial_hash"].upper(), HASHED["serial_hash"] + "0"):
+        with pytest.raises(SekishoError):
+            parse_devices([HASHED | {"serial_hash": wrong}])
+    with pytest.raises(ValueError, match="a key of 3 bytes"):
+        hash_serial("x", b"abc")
+
+
+def test_a_rule_admits_one_at_a_time_unless_it_says_more() -> None:
+    assert decide(LISTED, RULES, {"other": 5}).admit
+    told = decide(LISTED, RULES, {"console-keyboard": 1})
+    assert (told.admit, told.code) == (False, "count")
+    two = parse_devices([KEYBOARD | {"count": 2}])
+    assert decide(LISTED, two, {"console-keyboard": 1}).admit
+    assert not decide(LISTED, two, {"console-keyboard": 2}).admit
+
+
 def test_an_empty_list_admits_nothing() -> None:
     assert not decide(LISTED, parse_devices([])).admit
 
@@ -123,6 +163,12 @@ def test_a_rule_built_past_the_parser_admits_no_storage() -> None:
         ({"interfaces": ["06:01:01"]}, "interfaces"),
         ({"interfaces": "03:01:01"}, "interfaces"),
         ({"more": 1}, ""),
+        ({"serial_hash": "hmac-sha256:" + "0" * 32 + ":" + "0" * 64}, ""),
+        ({"count": 0}, "count"),
+        ({"count": 17}, "count"),
+        ({"count": True}, "count"),
+        ({"count": "2"}, "count"),
+        ({"count": None}, "count"),
     ],
 )
 def test_a_rule_with_one_wrong_thing_is_refused_and_named(change: dict[str, Any], key: str) -> None:
@@ -165,29 +211,106 @@ DEVICES = st.builds(
     interfaces=st.none() | SETS,
 )
 ANY_RULE = st.builds(
-    Rule, name=TEXT, vendor=TEXT, product=TEXT, serial=TEXT, port=TEXT, interfaces=SETS
+    Rule,
+    name=TEXT,
+    vendor=TEXT,
+    product=TEXT,
+    serial=TEXT,
+    port=TEXT,
+    interfaces=SETS,
+    serial_hash=st.just("") | TEXT | st.builds(hash_serial, TEXT, st.just(bytes(16))),
+    count=st.integers(-1, 3),
 )
+HELD = st.dictionaries(TEXT, st.integers(0, 3), max_size=3)
 RULE_LISTS = st.lists(ANY_RULE, max_size=4)
 
 
-@given(DEVICES, RULE_LISTS)
-def test_deciding_is_total_and_names_a_rule_when_it_admits(
-    device: Device, rules: list[Rule]
+@st.composite
+def likely(draw: Any) -> tuple[Device, list[Rule]]:
+    """Draw rules, and a device that often fits one of them: else every property holds vacuously."""
+    rules = draw(st.lists(ANY_RULE, min_size=1, max_size=4))
+    rule = draw(st.sampled_from(rules))
+    device = Device(
+        sysname="1-" + rule.port,
+        vendor=rule.vendor,
+        product=rule.product,
+        serial=draw(st.just(rule.serial) | TEXT),
+        port=rule.port,
+        device_class="00",
+        interfaces=rule.interfaces,
+    )
+    change = draw(st.sampled_from(["", "", "serial", "port", "interfaces", "vendor"]))
+    return (
+        replace(device, **{change: getattr(draw(DEVICES), change)}) if change else device
+    ), rules
+
+
+CASES = likely() | st.tuples(DEVICES, RULE_LISTS)
+
+
+@given(CASES, HELD)
+def test_deciding_is_total_and_names_the_rule_that_fits_whole(
+    case: tuple[Device, list[Rule]], held: dict[str, int]
 ) -> None:
-    told = decide(device, rules)
+    device, rules = case
+    told = decide(device, rules, held)
     assert told.reason
-    assert told.admit == bool(told.rule) or told.admit  # a rule built by hand may lack a name
-    if told.admit:
-        rule = next(rule for rule in rules if rule.name == told.rule)
-        assert device.interfaces == rule.interfaces
-        assert device.serial == rule.serial != ""
+    assert told.code
+    if not told.admit:
+        assert (told.rule, told.code != "listed") == ("", True)
+        return
+    assert any(
+        rule.name == told.rule
+        and device.interfaces == rule.interfaces
+        and (device.vendor, device.product) == (rule.vendor, rule.product)
+        and (serial_fits(rule.serial_hash, device.serial) or device.serial == rule.serial != "")
+        and rule.port in (device.port, device.sysname)
+        and held.get(rule.name, 0) < rule.count
+        for rule in rules
+    )
 
 
-@given(DEVICES, RULE_LISTS, st.data())
-def test_taking_a_rule_away_never_admits(device: Device, rules: list[Rule], data: Any) -> None:
+@given(CASES, HELD, st.data())
+def test_taking_a_rule_away_never_admits(
+    case: tuple[Device, list[Rule]], held: dict[str, int], data: Any
+) -> None:
+    device, rules = case
     fewer = [rule for rule in rules if data.draw(st.booleans())]
-    if decide(device, fewer).admit:
-        assert decide(device, rules).admit
+    if decide(device, fewer, held).admit:
+        assert decide(device, rules, held).admit
+
+
+@given(CASES, HELD, HELD)
+def test_more_devices_in_use_never_admit(
+    case: tuple[Device, list[Rule]], held: dict[str, int], more: dict[str, int]
+) -> None:
+    device, rules = case
+    added = {name: held.get(name, 0) + more.get(name, 0) for name in {*held, *more}}
+    if decide(device, rules, added).admit:
+        assert decide(device, rules, held).admit
+
+
+@given(CASES, TRIPLE)
+def test_an_interface_more_never_admits_unless_a_rule_names_that_very_set(
+    case: tuple[Device, list[Rule]], extra: str
+) -> None:
+    device, rules = case
+    worse = replace(device, interfaces=(device.interfaces or frozenset()) | {extra})
+    if worse.interfaces not in [rule.interfaces for rule in rules] or extra[:2] in NEVER:
+        assert not decide(worse, rules).admit
+
+
+@given(CASES)
+def test_losing_any_mark_of_identity_never_admits(case: tuple[Device, list[Rule]]) -> None:
+    device, rules = case
+    for gone in ("vendor", "product", "serial", "interfaces"):
+        assert not decide(replace(device, **{gone: None}), rules).admit
+
+
+def test_the_drawn_cases_do_admit_some() -> None:
+    """The properties above would hold of a policy that admits nothing at all."""
+    find(CASES, lambda case: decide(*case).admit)
+    find(CASES, lambda case: decide(*case).code == "serial")
 
 
 @given(DEVICES, RULE_LISTS)

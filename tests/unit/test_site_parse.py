@@ -14,15 +14,27 @@ from sekisho.site.fields import public_key_problem
 from sekisho.site.invariants import check
 from sekisho.site.model import Mode, RawFile, Role
 from sekisho.site.parse import parse_site
-from siteworld import NOW, SITE, big_raw, lab_raw, lab_site, problems
+from siteworld import NOW, SITE, big_raw, lab_raw, lab_site, policy, problems
 
 CORE = "host_vars/core-1.yml"
+HASH = f"hmac-sha256:{'0' * 32}:{'1' * 64}"
 
 
 def only(edits: dict[str, tuple[str, str] | str]) -> Problem:
     found = problems(edits)
     assert len(found) == 1, [problem.line() for problem in found]
     return found[0]
+
+
+def test_a_device_may_be_listed_by_its_serials_hash_and_in_more_than_one_piece() -> None:
+    plain = policy("core-1")["devices"][0]
+    edits = {CORE: ("serial: SEKISHO-KBD-1", f"serial_hash: {HASH}\n      count: 2")}
+    hashed = policy("core-1", edits)["devices"][0]
+    assert hashed == {key: plain[key] for key in plain if key != "serial"} | {
+        "serial_hash": HASH,
+        "count": 2,
+    }
+    assert set(plain) == {"name", "vendor", "product", "serial", "port", "interfaces"}
 
 
 def test_the_lab_reads_as_it_is_written() -> None:
@@ -58,6 +70,14 @@ def test_the_lab_reads_as_it_is_written() -> None:
         ({CORE: ("eth1: {link", "lo: {link")}, "interfaces.lo", "this name"),
         ({CORE: ('vendor: "0627"', "vendor: 0627")}, "devices[0].vendor", "a YAML int"),
         ({CORE: ('port: "1"', "port: 1")}, "devices[0].port", "a YAML int"),
+        ({CORE: ("serial: SEKISHO-KBD-1", "serial_hash: x")}, "devices[0].serial_hash", "x"),
+        ({CORE: ('port: "1"', 'port: "1"\n      count: 0')}, "devices[0].count", "0"),
+        ({CORE: ('port: "1"', 'port: "1"\n      count: "2"')}, "devices[0].count", "2"),
+        (
+            {CORE: ("serial: SEKISHO-KBD-1", f"serial: X\n      serial_hash: {HASH}")},
+            "devices[0].serial",
+            "it and serial_hash",
+        ),
         ({CORE: ("console: listed-keyboard", "console: bmc")}, "console", "bmc"),
         ({CORE: ('mac: "52:54:00:77:03:02"', "mac: 52:54:00:57:03:02")}, "interfaces.eth1.mac", ""),
         ({CORE: ("52:54:00:77:03:02", "53:54:00:77:03:02")}, "interfaces.eth1.mac", "53:54"),

@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sekisho.devices.policy import HEX4, INTERFACE, NAME, NEVER, PORT, SERIAL
+from sekisho.devices.policy import (
+    HEX4,
+    INTERFACE,
+    NAME,
+    NEVER,
+    PORT,
+    SERIAL,
+    SERIAL_HASH,
+    hash_serial,
+)
 from sekisho.devices.udev_rules import parse, render
 from sekisho.errors import SekishoError
 
@@ -34,12 +43,21 @@ DEVICE = st.fixed_dictionaries(
         "interfaces": st.lists(INPUT, min_size=1, max_size=4, unique=True).map(sorted),
     }
 )
-LISTS = st.lists(
+HASHED = st.builds(
+    lambda one, hashed, count: (
+        {key: value for key, value in one.items() if key != "serial"}
+        | {"serial_hash": hashed, "count": count}
+    ),
     DEVICE,
+    st.from_regex(SERIAL_HASH, fullmatch=True),
+    st.integers(2, 16),
+)
+LISTS = st.lists(
+    DEVICE | HASHED,
     max_size=4,
     unique_by=(
         lambda one: one["name"],
-        lambda one: (one["vendor"], one["product"], one["serial"], one["port"]),
+        lambda one: (one["vendor"], one["product"], one.get("serial"), one["port"]),
     ),
 )
 
@@ -62,6 +80,15 @@ def test_all_four_attributes_stand_in_one_line() -> None:
         'ATTR{idVendor}=="0627", ATTR{idProduct}=="0001", ATTR{serial}=="SEKISHO-KBD-1", '
         'ATTR{devpath}=="1", ENV{SEKISHO_DEVICE}="console-keyboard"'
     )
+
+
+def test_a_serial_known_by_its_hash_is_left_to_the_helper() -> None:
+    entry = {key: value for key, value in KEYBOARD.items() if key != "serial"}
+    hashed = hash_serial("SEKISHO-KBD-1", bytes(16))
+    text = render([entry | {"serial_hash": hashed, "count": 2}])
+    assert 'ATTR{serial}=="?*"' in text
+    assert f"# console-keyboard: 03:01:01 count=2 serial_hash={hashed}\n" in text
+    assert "SEKISHO-KBD-1" not in text
 
 
 @given(LISTS)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sekisho.devices.policy import hash_serial
 from sekisho.devices.udev_rules import render
 from sekisho.edge import usb_admit
 from sekisho.errors import SekishoError
@@ -49,6 +50,7 @@ class Sys:
             (folder / "authorized_default").write_text("1\n")
         self.said: list[str] = []
         monkeypatch.setattr(usb_admit, "BUS", self.bus)
+        monkeypatch.setattr(usb_admit, "LOCK", root / "usb.lock")
         monkeypatch.setattr(usb_admit, "PARAMETER", self.parameter)
         monkeypatch.setattr(usb_admit, "POLICY", self.policy)
         monkeypatch.setattr(usb_admit, "RULES", str(self.rules))
@@ -203,3 +205,47 @@ def test_a_policy_of_another_owner_is_refused(sys: Sys, monkeypatch: pytest.Monk
     monkeypatch.setattr(usb_admit.os, "geteuid", lambda: 4711)
     with pytest.raises(SekishoError):
         usb_admit.read_policy(sys.policy)
+
+
+def test_a_clone_on_another_bus_is_shut_while_the_listed_one_is_in_use(sys: Sys) -> None:
+    assert usb_admit.admit([str(sys.plug("2-1"))]) == 0
+    assert usb_admit.admit([str(sys.plug("1-1"))]) == 1
+    assert (sys.state("1-1"), sys.state("2-1")) == ("0", "1")
+    assert any("admits 1 at once" in line for line in sys.said)
+    assert usb_admit.admit([str(sys.bus / "2-1")]) == 0  # asked again, it stays
+
+
+def test_a_rule_may_admit_two_at_once_and_never_a_third(sys: Sys) -> None:
+    sys.write_policy(devices=[KEYBOARD | {"count": 2}])
+    told = [usb_admit.admit([str(sys.plug(name))]) for name in ("1-1", "2-1", "3-1")]
+    assert told == [0, 0, 1]
+
+
+def test_enforcing_keeps_the_one_in_use_and_shuts_the_clone(sys: Sys) -> None:
+    sys.plug("1-1")
+    sys.plug("2-1", authorized="1")
+    assert usb_admit.enforce([]) == 0
+    assert (sys.state("1-1"), sys.state("2-1")) == ("0", "1")
+
+
+def test_of_two_let_in_by_somebody_only_one_stays(sys: Sys) -> None:
+    for name in ("1-1", "2-1"):
+        sys.plug(name, authorized="1")
+    assert usb_admit.enforce([]) == 0
+    assert sorted((sys.state("1-1"), sys.state("2-1"))) == ["0", "1"]
+
+
+def test_without_its_lock_nothing_is_admitted(
+    sys: Sys, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(usb_admit, "LOCK", tmp_path / "missing/usb.lock")
+    assert usb_admit.admit([str(sys.plug(authorized="1"))]) == 1
+    assert sys.state("1-1") == "0"
+
+
+def test_a_device_listed_by_its_serials_hash_is_admitted_and_another_is_not(sys: Sys) -> None:
+    entry = {key: value for key, value in KEYBOARD.items() if key != "serial"}
+    sys.write_policy(devices=[entry | {"serial_hash": hash_serial("SEKISHO-KBD-1", bytes(16))}])
+    assert usb_admit.admit([str(sys.plug(serial="SEKISHO-KBD-2"))]) == 1
+    (sys.bus / "1-1/serial").write_text("SEKISHO-KBD-1\n")
+    assert usb_admit.admit([str(sys.bus / "1-1")]) == 0

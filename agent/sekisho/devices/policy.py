@@ -1,15 +1,18 @@
 """Who may attach: one device, the site's list, a decision. Pure, total, deny by default.
 
-A device is admitted only by a rule that names its vendor, product, serial number, port and the
-exact set of all its interfaces; what is unknown or does not parse is denied, and no rule can name
-an interface that stores or carries files.
+A device is admitted only by a rule that names its vendor, product, serial number (or a keyed hash
+of it), port and the exact set of all its interfaces, and only as many at once as the rule says;
+what is unknown or does not parse is denied, and no rule can name an interface that stores files.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from sekisho.devices.descriptors import DescriptorError, parse_descriptors
@@ -21,6 +24,9 @@ HEX4 = re.compile(r"[0-9a-f]{4}", re.ASCII)
 SERIAL = re.compile(
     r"[A-Za-z0-9._:+=@#/-]([A-Za-z0-9._:+=@#/ -]{0,124}[A-Za-z0-9._:+=@#/-])?", re.ASCII
 )
+#: A keyed hash instead: HMAC-SHA-256 of the serial number, with the key (16 bytes) before it.
+SERIAL_HASH = re.compile(r"hmac-sha256:[0-9a-f]{32}:[0-9a-f]{64}", re.ASCII)
+KEY_BYTES = 16
 #: A port as the kernel writes it: ``1.2`` on whatever bus, or with the bus: ``3-1.2``.
 PORT = re.compile(r"([1-9][0-9]{0,2}-)?[1-9][0-9]{0,2}(\.[1-9][0-9]{0,2}){0,6}", re.ASCII)
 INTERFACE = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){2}", re.ASCII)
@@ -28,12 +34,26 @@ INTERFACE = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){2}", re.ASCII)
 NEVER = {"06": "imaging", "08": "storage", "e0": "wireless"}
 MAX_RULES = 256
 MAX_INTERFACES = 64
-_KEYS = ("name", "vendor", "product", "serial", "port", "interfaces")
+MAX_COUNT = 16
+_KEYS = ("name", "vendor", "product", "port", "interfaces")
+_SERIALS = ("serial", "serial_hash")
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One admitted device, as the site lists it."""
+    """One admitted device, as the site lists it.
+
+    Attributes:
+        name: the rule's name.
+        vendor: four hex digits.
+        product: four hex digits.
+        serial: the serial number, or "" when only its hash is listed.
+        port: ``1.2`` on any bus, or ``3-1.2``.
+        interfaces: exactly these, as ``cc:ss:pp``.
+        serial_hash: see `hash_serial`, or "".
+        count: how many such devices may be in use at once.
+
+    """
 
     name: str
     vendor: str
@@ -41,6 +61,8 @@ class Rule:
     serial: str
     port: str
     interfaces: frozenset[str]
+    serial_hash: str = ""
+    count: int = 1
 
     def as_json(self) -> dict[str, Any]:
         """Return the rule in the policy's form."""
@@ -48,9 +70,10 @@ class Rule:
             "name": self.name,
             "vendor": self.vendor,
             "product": self.product,
-            "serial": self.serial,
+            **({"serial_hash": self.serial_hash} if self.serial_hash else {"serial": self.serial}),
             "port": self.port,
             "interfaces": sorted(self.interfaces),
+            **({} if self.count == 1 else {"count": self.count}),
         }
 
 
@@ -80,11 +103,36 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether a device may attach, by which rule, and why."""
+    """Whether a device may attach, by which rule, and why.
+
+    ``code`` is the reason as one word: listed, or not-listed, serial, port, interfaces, count,
+    never, unreadable, no-serial.
+    """
 
     admit: bool
     rule: str
     reason: str
+    code: str = ""
+
+
+def hash_serial(serial: str, key: bytes) -> str:
+    """Return a serial number's keyed hash in the form of `SERIAL_HASH`; the key is 16 bytes.
+
+    The key stands beside the hash: it hides a serial number from a reader, and makes two sites'
+    hashes differ, but does not keep a short or counted-up number from being guessed.
+    """
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"a key of {len(key)} bytes: expected {KEY_BYTES}")
+    told = hmac.new(key, serial.encode("utf-8", "backslashreplace"), hashlib.sha256).hexdigest()
+    return f"hmac-sha256:{key.hex()}:{told}"
+
+
+def serial_fits(hashed: str, serial: str | None) -> bool:
+    """Tell whether ``hashed`` is the keyed hash of ``serial``; anything garbled fits nothing."""
+    if not serial or not SERIAL_HASH.fullmatch(hashed):
+        return False
+    key = bytes.fromhex(hashed.split(":")[1])
+    return hmac.compare_digest(hash_serial(serial, key), hashed)
 
 
 def parse_devices(raw: Any) -> tuple[Rule, ...]:
@@ -99,7 +147,7 @@ def parse_devices(raw: Any) -> tuple[Rule, ...]:
     good = [rule for rule in rules if rule is not None]
     for what, keys in (
         ("name", [rule.name for rule in good]),
-        ("device", [(r.vendor, r.product, r.serial, r.port) for r in good]),
+        ("device", [(r.vendor, r.product, r.serial + r.serial_hash, r.port) for r in good]),
     ):
         problems += [
             Problem("devices", what, printable(key), "named once", "6-iii-c")
@@ -117,19 +165,46 @@ def _rule(where: str, entry: Any, problems: list[Problem]) -> Rule | None:
     def wrong(key: str, got: object, expected: str) -> None:
         problems.append(Problem(where, key, printable(got, 80), expected, "6-iii-c"))
 
-    if not isinstance(entry, Mapping) or set(entry) != set(_KEYS):
-        wrong("", entry, f"a mapping with exactly {', '.join(_KEYS)}")
+    serial = [key for key in _SERIALS if isinstance(entry, Mapping) and key in entry]
+    if (
+        not isinstance(entry, Mapping)
+        or len(serial) != 1
+        or set(entry) - {"count"} != {*_KEYS, *serial}
+    ):
+        keys = f"{', '.join(_KEYS)}, one of {' and '.join(_SERIALS)}, and count if need be"
+        wrong("", entry, f"a mapping with exactly {keys}")
         return None
     for key, form, expected in (
         ("name", NAME, "lower-case letters, digits and dashes"),
         ("vendor", HEX4, "four lower-case hex digits"),
         ("product", HEX4, "four lower-case hex digits"),
         ("serial", SERIAL, "1 to 126 plain characters (letters, digits, . _ : + = @ # / - blank)"),
+        ("serial_hash", SERIAL_HASH, "hmac-sha256:KEY:HASH, 32 and 64 lower-case hex digits"),
         ("port", PORT, "a port such as 1.2, or 3-1.2 with its bus"),
     ):
+        if key not in entry:  # the other way to say the serial number
+            continue
         if not isinstance(entry[key], str) or not form.fullmatch(entry[key]):
             wrong(key, entry[key], expected)
-    interfaces = entry["interfaces"]
+    count = entry.get("count", 1)
+    if type(count) is not int or not 0 < count <= MAX_COUNT:
+        wrong("count", count, f"a whole number from 1 to {MAX_COUNT}")
+    _interfaces(entry["interfaces"], wrong)
+    if len(problems) > before:
+        return None
+    return Rule(
+        name=entry["name"],
+        vendor=entry["vendor"],
+        product=entry["product"],
+        serial=entry.get("serial", ""),
+        port=entry["port"],
+        interfaces=frozenset(entry["interfaces"]),
+        serial_hash=entry.get("serial_hash", ""),
+        count=count,
+    )
+
+
+def _interfaces(interfaces: Any, wrong: Callable[[str, object, str], None]) -> None:
     if (
         not isinstance(interfaces, list)
         or not 0 < len(interfaces) <= MAX_INTERFACES
@@ -141,16 +216,6 @@ def _rule(where: str, entry: Any, problems: list[Problem]) -> Rule | None:
         for text in interfaces:
             if text[:2] in NEVER:
                 wrong("interfaces", text, f"no {NEVER[text[:2]]} interface: none is ever admitted")
-    if len(problems) > before:
-        return None
-    return Rule(
-        name=entry["name"],
-        vendor=entry["vendor"],
-        product=entry["product"],
-        serial=entry["serial"],
-        port=entry["port"],
-        interfaces=frozenset(interfaces),
-    )
 
 
 def device_from_sysfs(
@@ -181,43 +246,60 @@ def device_from_sysfs(
     )
 
 
-def decide(device: Device, rules: Iterable[Rule]) -> Decision:
+def decide(
+    device: Device, rules: Iterable[Rule], held: Mapping[str, int] = MappingProxyType({})
+) -> Decision:
     """Return whether ``device`` may attach.
 
-    Total (never raises for a `Device` and `Rule` values), and monotone: taking a rule away never
-    admits anything more.
+    Total (never raises for `Device` and `Rule` values), and monotone: taking a rule away, or more
+    devices already in use, never admits anything more.
+
+    Args:
+        device: the device.
+        rules: the site's list.
+        held: rule name → how many *other* devices are in use by that rule.
+
     """
-    reason = _hopeless(device)
-    if reason:
-        return Decision(admit=False, rule="", reason=reason)
-    near = ""
+    code, reason = _hopeless(device)
+    if code:
+        return Decision(admit=False, rule="", reason=reason, code=code)
+    near = ("not-listed", "not listed")
     for rule in rules:
         if (device.vendor, device.product) != (rule.vendor, rule.product):
             continue
-        reason = _differs(device, rule)
-        if not reason:
-            return Decision(admit=True, rule=rule.name, reason=f"listed as {rule.name}")
-        near = near or reason
-    return Decision(admit=False, rule="", reason=near or "not listed")
+        code, reason = _differs(device, rule)
+        if not code and held.get(rule.name, 0) >= rule.count:
+            code, reason = "count", f"{rule.name} admits {rule.count} at once, and as many are here"
+        if not code:
+            return Decision(
+                admit=True, rule=rule.name, reason=f"listed as {rule.name}", code="listed"
+            )
+        near = (code, reason) if near[0] == "not-listed" else near
+    return Decision(admit=False, rule="", reason=near[1], code=near[0])
 
 
-def _hopeless(device: Device) -> str:
-    """Return why no rule at all can admit the device, or ""."""
+def _hopeless(device: Device) -> tuple[str, str]:
+    """Return why no rule at all can admit the device (code and words), or two empty strings."""
     if not device.interfaces:
-        return "its descriptors cannot be read"
+        return "unreadable", "its descriptors cannot be read"
     classes = {text[:2] for text in device.interfaces} | {device.device_class or "00"}
     for code, what in NEVER.items():
         if code in classes:
-            return f"it has a {what} interface ({code})"
-    return "" if device.serial else "it has no serial number"
+            return "never", f"it has a {what} interface ({code})"
+    return ("", "") if device.serial else ("no-serial", "it has no serial number")
 
 
-def _differs(device: Device, rule: Rule) -> str:
-    """Return in what a device of the rule's vendor and product differs from the rule, or ""."""
-    if device.serial != rule.serial:
-        return f"not the serial number of {rule.name}"
+def _differs(device: Device, rule: Rule) -> tuple[str, str]:
+    """Return in what a device of the rule's vendor and product differs from it, or nothing."""
+    fits = (
+        serial_fits(rule.serial_hash, device.serial)
+        if rule.serial_hash
+        else device.serial == rule.serial
+    )
+    if not fits:
+        return "serial", f"not the serial number of {rule.name}"
     if rule.port not in (device.port, device.sysname):
-        return f"not the port of {rule.name}"
+        return "port", f"not the port of {rule.name}"
     if device.interfaces != rule.interfaces:
-        return f"not the interfaces of {rule.name}"
-    return ""
+        return "interfaces", f"not the interfaces of {rule.name}"
+    return "", ""

@@ -32,18 +32,31 @@ LABEL="sekisho_end"
 _LINE = re.compile(
     r'ATTR\{idVendor\}=="(?P<vendor>[^"]*)", ATTR\{idProduct\}=="(?P<product>[^"]*)", '
     r'ATTR\{serial\}=="(?P<serial>[^"]*)", (?P<kind>ATTR\{devpath\}|KERNEL)=="(?P<port>[^"]*)", '
-    r'ENV\{SEKISHO_DEVICE\}="(?P<name>[^"]*)"  # (?P<interfaces>[0-9a-f: ]+)',
+    r'ENV\{SEKISHO_DEVICE\}="(?P<name>[^"]*)"',
     re.ASCII,
 )
+#: udev cannot hash: a device listed by its serial's hash is looked at by the helper, which can.
+_ANY_SERIAL = "?*"
 
 
 def _line(rule: Rule) -> str:
+    serial = _ANY_SERIAL if rule.serial_hash else rule.serial
     where = "KERNEL" if "-" in rule.port else "ATTR{devpath}"
     return (
         f'ATTR{{idVendor}}=="{rule.vendor}", ATTR{{idProduct}}=="{rule.product}", '
-        f'ATTR{{serial}}=="{rule.serial}", {where}=="{rule.port}", '
+        f'ATTR{{serial}}=="{serial}", {where}=="{rule.port}", '
         f'ENV{{SEKISHO_DEVICE}}="{rule.name}"'
     )
+
+
+def _note(rule: Rule) -> str:
+    """Return the comment before a rule's line: what only the helper compares."""
+    words = sorted(rule.interfaces)
+    if rule.count != 1:
+        words.append(f"count={rule.count}")
+    if rule.serial_hash:
+        words.append(f"serial_hash={rule.serial_hash}")
+    return f"# {rule.name}: {' '.join(words)}"
 
 
 def render(devices: Any) -> str:
@@ -53,7 +66,7 @@ def render(devices: Any) -> str:
     """
     lines = []
     for rule in parse_devices(devices):
-        lines += [f"# {rule.name}: {' '.join(sorted(rule.interfaces))}\n", _line(rule) + "\n"]
+        lines += [_note(rule) + "\n", _line(rule) + "\n"]
     return _HEAD + "".join(lines) + _TAIL
 
 
@@ -77,16 +90,25 @@ def parse(text: str) -> list[dict[str, Any]]:
     if len(body) % 2:
         raise refuse(first, "a line too many")
     for index in range(0, len(body), 2):
-        name, _, interfaces = body[index].removeprefix("# ").partition(": ")
-        found = _LINE.fullmatch(f"{body[index + 1]}  # {interfaces}")
+        name, _, note = body[index].removeprefix("# ").partition(": ")
+        found = _LINE.fullmatch(body[index + 1])
         if found is None or found["name"] != name:
             raise refuse(first + index, body[index])
-        devices.append(
-            {
-                **{key: found[key] for key in ("name", "vendor", "product", "serial", "port")},
-                "interfaces": interfaces.split(),
-            }
-        )
+        devices.append(_entry(found, note.split()))
     if render(devices) != text:
         raise refuse(first, "lines in another form")
     return devices
+
+
+def _entry(found: re.Match[str], words: list[str]) -> dict[str, Any]:
+    """Return one device of the list; `render` of it is compared with the file afterwards."""
+    more = dict(word.partition("=")[::2] for word in words if "=" in word)
+    entry: dict[str, Any] = {key: found[key] for key in ("name", "vendor", "product", "port")}
+    if "serial_hash" in more:
+        entry["serial_hash"] = more["serial_hash"]
+    else:
+        entry["serial"] = found["serial"]
+    entry["interfaces"] = [word for word in words if "=" not in word]
+    if re.fullmatch(r"[0-9]{1,2}", more.get("count", ""), re.ASCII):
+        entry["count"] = int(more["count"])
+    return entry

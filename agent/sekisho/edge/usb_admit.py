@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import json
 import os
 import stat
 import sys
 import syslog
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sekisho.devices.descriptors import MAX_BYTES
@@ -27,6 +29,8 @@ POLICY = Path("/etc/sekisho/policy.json")
 BUS = Path("/sys/bus/usb/devices")
 PARAMETER = Path("/sys/module/usbcore/parameters/authorized_default")
 MAX_POLICY = 8 * 1024 * 1024
+#: Whoever decides holds it: two devices that come at once are counted one after the other.
+LOCK = Path("/run/sekisho-usb.lock")
 
 
 def read_device(folder: int, sysname: str) -> Device:
@@ -90,17 +94,61 @@ def read_policy(path: Path = POLICY) -> tuple[tuple[Rule, ...], str, str]:
     return parse_devices(policy["devices"]), str(policy.get("console")), render(policy["devices"])
 
 
-def settle(path: Path, rules: Sequence[Rule], *, dry: bool = False) -> tuple[Decision, str]:
+def held_by(rules: Sequence[Rule], but: str, bus: Path) -> Counter[str]:
+    """Return rule name → how many devices other than ``but`` are in use by it.
+
+    In use is what the kernel holds as authorized; a device that cannot be read is none of a rule's.
+    """
+    held: Counter[str] = Counter()
+    for path in _attached(bus):
+        if path.name == but:
+            continue
+        try:
+            with _opened(path) as folder:
+                if (_read(folder, "authorized", 16) or b"0").strip() == b"0":
+                    continue
+                decision = decide(read_device(folder, path.name), rules, held)
+        except OSError:  # gone meanwhile
+            continue
+        if decision.admit:
+            held[decision.rule] += 1
+    return held
+
+
+def _attached(bus: Path) -> list[Path]:
+    """Return every device but the controllers, hubs before what hangs on them."""
+    return [path for path in sorted(bus.glob("[0-9]*-*")) if ":" not in path.name]
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[bool]:
+    """Hold the lock while others wait; yields False when it cannot be had."""
+    try:
+        handle = os.open(LOCK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        yield False
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield True
+    finally:
+        os.close(handle)
+
+
+def settle(
+    path: Path, rules: Sequence[Rule], held: Mapping[str, int], *, dry: bool = False
+) -> tuple[Decision, str]:
     """Decide on one attached device and make the kernel follow. Returns decision and change ("").
 
-    OSError when the kernel refuses or the device is gone.
+    ``held`` counts the other devices in use, by rule. OSError when the kernel refuses or the
+    device is gone.
     """
     with _opened(path) as folder:
         device = read_device(folder, path.name)
-        decision = decide(device, rules)
-        held = _read(folder, "authorized", 16)
+        decision = decide(device, rules, held)
+        state = _read(folder, "authorized", 16)
         wanted = "1" if decision.admit else "0"
-        if held is not None and held.strip() == wanted.encode():
+        if state is not None and state.strip() == wanted.encode():
             return decision, ""
         if not dry:
             _write(folder, "authorized", wanted)
@@ -121,7 +169,11 @@ def admit(argv: Sequence[str]) -> int:
         syslog.syslog(syslog.LOG_ERR, f"{path.name}: nothing is admitted: {bad.diagnostics()}")
         rules = ()
     try:
-        decision, change = settle(path, rules)
+        with _alone() as alone:
+            if not alone:
+                syslog.syslog(syslog.LOG_ERR, f"{path.name}: nothing is admitted: no {LOCK}")
+                rules = ()
+            decision, change = settle(path, rules, held_by(rules, path.name, BUS))
     except OSError as bad:
         syslog.syslog(syslog.LOG_ERR, f"{path.name}: {bad.strerror}")
         return 2
@@ -155,7 +207,9 @@ def enforce(argv: Sequence[str]) -> int:
     if options.if_in_force and not _in_force(Path(RULES), text):
         return 0
     _deny_by_default(dry=options.check)
-    wrong = _settle_all(rules, dry=options.check)
+    with _alone() as alone:
+        wrong = [] if alone else [f"{LOCK} cannot be had: two may be admitted where one is listed"]
+        wrong += _settle_all(rules, dry=options.check)
     for line in wrong:
         sys.stderr.write(f"usb-enforce: {line}\n")
     return 2 if wrong else 0
@@ -171,21 +225,33 @@ def _deny_by_default(*, dry: bool) -> None:
 
 
 def _settle_all(rules: Sequence[Rule], *, dry: bool) -> list[str]:
-    """Settle everything attached, hubs before what hangs on them; return what went wrong."""
+    """Settle everything attached; return what went wrong.
+
+    What is in use comes first, so that a newcomer of the same name does not take its place. A hub
+    still comes before what hangs on it: nothing does before the hub is in use.
+    """
     wrong = []
-    for path in sorted(BUS.glob("[0-9]*-*")):
-        if ":" in path.name:
-            continue
+    held: Counter[str] = Counter()
+    for path in sorted(_attached(BUS), key=lambda one: (not _in_use(one), one.name)):
         try:
-            _, change = settle(path, rules, dry=dry)
+            decision, change = settle(path, rules, held, dry=dry)
         except FileNotFoundError:
             continue  # went away with its hub, or was unplugged
         except OSError as bad:
             wrong.append(f"{path.name}: {bad.strerror}")
             continue
+        if decision.admit:
+            held[decision.rule] += 1
         if change:
             sys.stdout.write(change + "\n")
     return wrong
+
+
+def _in_use(path: Path) -> bool:
+    try:
+        return (path / "authorized").read_bytes().strip() != b"0"
+    except OSError:
+        return False
 
 
 def console_or_refuse(rules: Sequence[Rule], console: str) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sekisho.devices.policy import NEVER
+from sekisho.devices.policy import NEVER, serial_fits
 from sekisho.devices.udev_rules import PATH as RULES
 from sekisho.devices.udev_rules import parse as parse_rules
 from sekisho.errors import SekishoError
@@ -47,12 +47,19 @@ def _listed(found: Mapping[str, FileOutcome]) -> list[dict[str, Any]]:
     return [one for one in devices if isinstance(one, dict)] if isinstance(devices, list) else []
 
 
+def _serial_fits(entry: Mapping[str, Any], serial: str) -> bool:
+    if "serial_hash" in entry:
+        return serial_fits(str(entry["serial_hash"]), serial)
+    return entry.get("serial") == serial
+
+
 def _as_written(told: dict[str, Any], listed: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the policy's own entry for a device that fits one, else the device as it is."""
     for entry in listed:
         interfaces = entry.get("interfaces")
         if (
-            all(entry.get(key) == told[key] for key in ("vendor", "product", "serial"))
+            all(entry.get(key) == told[key] for key in ("vendor", "product"))
+            and _serial_fits(entry, told["serial"])
             and entry.get("port") in (told["port"], told["sysname"])
             and isinstance(interfaces, list)
             and told["interfaces"]

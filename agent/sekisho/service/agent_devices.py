@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from sekisho.devices.attempts import CLASSES, DECISIONS, Attempt
 from sekisho.devices.policy import Decision, Rule, decide, parse_devices
 from sekisho.edge.udev_watch import Outcome, describe, device_value, outcome, present
+from sekisho.edge.usb_admit import held_by
 from sekisho.errors import SekishoError
 from sekisho.service.agent_book import Book, Paths
 
@@ -88,7 +89,11 @@ class DevicesPart:
     def _judge(self, attempt: Attempt, folder: Path) -> _Judged:
         if attempt.subsystem != "usb":
             return _Judged(attempt, "appeared", "it did not come by way of the USB gate")
-        found: Decision = decide(device_value(folder), self._rules)
+        device = device_value(folder)
+        found: Decision = decide(device, self._rules)
+        if found.admit:  # only then the others count, and only then they are read
+            held = held_by(self._rules, folder.name, self._sys / "bus/usb/devices")
+            found = decide(device, self._rules, held)
         return _Judged(attempt, "admitted" if found.admit else "refused", found.reason, found.rule)
 
     def _record(self, judged: _Judged, folder: Path, when: str) -> None:

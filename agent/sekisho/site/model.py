@@ -136,7 +136,11 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One USB device admitted: exactly this product, serial, port and set of interfaces."""
+    """One USB device admitted: exactly this product, serial, port and set of interfaces.
+
+    ``serial_hash`` stands instead of the serial number where the site does not want to write it
+    down; ``count`` is how many such devices may be in use at once.
+    """
 
     name: str
     vendor: str
@@ -145,6 +149,8 @@ class Device:
     port: str
     interfaces: tuple[str, ...]
     at: str
+    serial_hash: str = ""
+    count: int = 1
 
     def as_json(self) -> dict[str, object]:
         """Return the device as the host's policy writes it."""
@@ -152,9 +158,10 @@ class Device:
             "name": self.name,
             "vendor": self.vendor,
             "product": self.product,
-            "serial": self.serial,
+            **({"serial_hash": self.serial_hash} if self.serial_hash else {"serial": self.serial}),
             "port": self.port,
             "interfaces": list(self.interfaces),
+            **({} if self.count == 1 else {"count": self.count}),
         }
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from sekisho.devices.policy import MAX_COUNT, SERIAL_HASH
 from sekisho.errors import Problem, SekishoError
 from sekisho.site.fields import (
     HOST_NAME,
@@ -73,9 +74,11 @@ _DEVICE = {
     "name": True,
     "vendor": True,
     "product": True,
-    "serial": True,
+    "serial": False,  # one of these two
+    "serial_hash": False,
     "port": True,
     "interfaces": True,
+    "count": False,
 }
 _PERSON_ID = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -200,6 +203,13 @@ class _Parser:
         for index, entry in enumerate(read.entries(node, "devices", least=0)):
             key = f"devices[{index}]"
             body = read.mapping(entry, key, _DEVICE) or {}
+            if body and ("serial" in body) == ("serial_hash" in body):
+                read.wrong(
+                    entry.line,
+                    f"{key}.serial",
+                    "nothing" if "serial" not in body else "it and serial_hash",
+                    "a serial number, or instead of it a serial_hash",
+                )
             found.append(
                 Device(
                     name=read.text(body.get("name"), f"{key}.name", NAME, "a name"),
@@ -222,6 +232,13 @@ class _Parser:
                         )
                     ),
                     at=read.at(entry.line),
+                    serial_hash=read.text(
+                        body.get("serial_hash"),
+                        f"{key}.serial_hash",
+                        SERIAL_HASH,
+                        "hmac-sha256:KEY:HASH as `sekisho devices propose` writes it",
+                    ),
+                    count=read.number(body.get("count"), f"{key}.count", 1, MAX_COUNT),
                 )
             )
         return tuple(found)
