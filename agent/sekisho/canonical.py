@@ -37,3 +37,8 @@ def canonical(value: Any) -> bytes:
 def digest(value: Any) -> str:
     """Return the SHA-256 of the canonical form, in lower-case hex."""
     return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def speaks(value: Any, schema: int) -> bool:
+    """Return whether ``value``, read from JSON, is this schema number; ``true`` is not 1."""
+    return type(value) is int and value == schema

@@ -58,7 +58,7 @@ def test_a_change_is_applied_and_waits_for_confirmation(
     assert answer["changed"] is True
     assert (tmp_path / "etc/rules").read_text() == "new"
     assert guard.pending.exists()
-    assert any(call[0] == "systemd-run" and "--on-active=60" in call for call in host.calls)
+    assert any(call[0] == "systemd-run" and "--on-active=50" in call for call in host.calls)
 
 
 def test_a_confirmed_change_stays_and_a_second_run_changes_nothing(

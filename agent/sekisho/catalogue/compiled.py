@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sekisho.canonical import canonical
+from sekisho.canonical import canonical, speaks
 from sekisho.errors import Problem, SekishoError, printable
 
 SCHEMA = 1
@@ -72,7 +72,7 @@ def from_json(data: bytes, where: str) -> Sources:
         raw = json.loads(data)
     except (ValueError, RecursionError) as bad:
         raise _bad(where, "", printable(str(bad)), "canonical JSON") from None
-    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+    if not isinstance(raw, dict) or not speaks(raw.get("schema"), SCHEMA):
         got = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__
         raise _bad(where, "schema", printable(got), str(SCHEMA))
     for key in ("items", "checks"):

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sekisho.canonical import canonical
+from sekisho.canonical import canonical, speaks
 from sekisho.errors import Problem, SekishoError, printable
 
 MAX_POLICY = 8 * 1024 * 1024  # bytes
@@ -144,7 +144,7 @@ def prove(data: bytes, signature: bytes, signer_pem: bytes, *, host: str, floor:
     for key, kind in _NEEDED.items():
         if type(value.get(key)) is not kind:
             raise _refuse(POLICY, key, printable(value.get(key), 60), f"of type {kind.__name__}")
-    if value["schema"] != SCHEMA:
+    if not speaks(value["schema"], SCHEMA):
         raise _refuse(POLICY, "schema", str(value["schema"]), f"{SCHEMA}", "update the agent")
     if value["host"] != host:
         raise _refuse(POLICY, "host", printable(value["host"]), f"{host}, this host")

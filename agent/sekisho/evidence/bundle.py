@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sekisho.canonical import canonical
+from sekisho.canonical import canonical, speaks
 from sekisho.catalogue.model import Catalogue
 from sekisho.evidence.html import render
 from sekisho.evidence.report import AuditRun, HostRecord, Judged, as_json, judge_run
@@ -149,7 +149,7 @@ def run_from_json(raw: Any, facts: Mapping[str, Any], policies: Mapping[str, Any
 
     """
     value = _mapping(raw, "run.json")
-    if value.get("schema") != SCHEMA:
+    if not speaks(value.get("schema"), SCHEMA):
         raise BadBundleError(
             f"run.json has schema {value.get('schema')!r}; this tool knows {SCHEMA}"
         )
@@ -197,7 +197,7 @@ def _host(
     raw = None
     if entry.get("facts"):
         held = _mapping(facts.get(name), f"facts/{name}.json")
-        if held.get("host") != name or held.get("schema") != SCHEMA:
+        if held.get("host") != name or not speaks(held.get("schema"), SCHEMA):
             raise BadBundleError(f"facts/{name}.json are the facts of {held.get('host')!r}")
         raw = _mapping(held.get("raw"), f"facts/{name}.json: raw")
     elif name in facts:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sekisho.canonical import canonical
+from sekisho.canonical import canonical, speaks
 from sekisho.catalogue.compiled import from_json
 from sekisho.catalogue.model import Catalogue
 from sekisho.catalogue.parse import parse_catalogue
@@ -113,7 +113,7 @@ def _manifest(stored: Stored, found: Verdicts) -> dict[str, Any] | None:
     if not isinstance(value, dict) or value.get("kind") != KIND:
         found.broken.append(f"{MANIFEST} is not the manifest of an evidence bundle")
         return None
-    if value.get("schema") != SCHEMA:
+    if not speaks(value.get("schema"), SCHEMA):
         found.unknown.append(
             f"the bundle has version {printable(value.get('schema'), 40)}; this tool knows {SCHEMA}"
         )

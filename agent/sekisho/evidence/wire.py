@@ -17,7 +17,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
-from sekisho.canonical import canonical, digest
+from sekisho.canonical import canonical, digest, speaks
 from sekisho.errors import printable
 
 SCHEMA = 1
@@ -63,7 +63,7 @@ def decode_request(data: bytes, known: Container[str]) -> Request:
     if len(data) > MAX_REQUEST_BYTES:
         raise WireError(f"a request of more than {MAX_REQUEST_BYTES} bytes")
     value = _json(data, "request")
-    if set(value) != {"schema", "nonce", "probes"} or value["schema"] != SCHEMA:
+    if set(value) != {"schema", "nonce", "probes"} or not speaks(value["schema"], SCHEMA):
         raise WireError("a request has exactly schema 1, nonce and probes")
     nonce, names = value["nonce"], value["probes"]
     if not isinstance(nonce, str) or not _NONCE.fullmatch(nonce):
@@ -124,7 +124,7 @@ def decode_response(body: bytes, request: Request) -> Response:
 
     """
     value = _json(_unpack(body), "answer")
-    if value.get("schema") != SCHEMA:
+    if not speaks(value.get("schema"), SCHEMA):
         raise WireError(f"the host speaks schema {printable(value.get('schema'), 40)}, not 1")
     if "error" in value:
         raise WireError(f"the host refused: {printable(value['error'], 200)}")
