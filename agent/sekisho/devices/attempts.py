@@ -17,14 +17,7 @@ CLASSES = (
     "network",
     "serial",
     "wireless",
-    "keyboard",
-    "pointer",
-    "hid",
     "printer",
-    "smartcard",
-    "audio",
-    "video",
-    "hub",
     "vendor",  # speaks a protocol of its own
     "block",
     "optical",
@@ -34,7 +27,14 @@ CLASSES = (
     "pci",
     "bluetooth",
     "scsi",
-    "other",
+    "other",  # unknown, so worse than what is known to carry no files
+    "keyboard",
+    "pointer",
+    "hid",
+    "smartcard",
+    "audio",
+    "video",
+    "hub",
 )
 #: admitted: listed and let in; refused: not listed; appeared: came into use past the USB gate.
 DECISIONS = ("admitted", "refused", "appeared", "unknown")
