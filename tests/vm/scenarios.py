@@ -34,8 +34,7 @@ class Outcome:
 
     check: str
     host: str
-    start: str = ""
-    varied: str = ""
+    varied: str = ""  # after the legitimate variation, where the check has one
     broken: str = ""
     remedied: str = ""
     script: str = ""
@@ -110,9 +109,6 @@ def battery(lab: Lab) -> dict[str, Outcome]:
     chosen = assign(sorted(path.name for path in CHECKS.iterdir() if path.is_dir()))
     outcomes = {check: Outcome(check, host) for check, host in chosen.items()}
     settle_clocks(lab)
-    found = _verdicts(lab.audit())
-    for check, outcome in outcomes.items():
-        outcome.start = found.get((outcome.host, check), {}).get("verdict", "none")
     said = _all_hosts(lab, chosen, "pass.sh")
     found = _verdicts(lab.audit())
     for check, outcome in outcomes.items():
