@@ -21,7 +21,8 @@ def _print(text: object) -> None:
 
 
 def up(site: Site, args: Args) -> None:
-    """Bring the lab up: restored if that state is saved, else booted for the first time."""
+    """Bring the lab up: restored if that state is saved, else booted; of it, those named alone."""
+    chosen = [site.machine(name) for name in args.hosts]
     with locked():
         if holder.holder_pid() is not None:
             if not args.fresh and not args.restore:
@@ -47,10 +48,10 @@ def up(site: Site, args: Args) -> None:
         try:
             holder.start(root)
             if anew:
-                machines.first_boot(site, [m for m in site.machines if m.autostart])
+                machines.first_boot(site, chosen or [m for m in site.machines if m.autostart])
                 machines.save(site, "fresh")
             else:
-                machines.restore(site, wanted)
+                machines.restore(site, wanted, args.hosts)
         except BaseException:
             say("failed: taking everything down")
             holder.stop()
@@ -175,6 +176,7 @@ def parser() -> argparse.ArgumentParser:
     start = command("up", up)
     start.add_argument("--fresh", action="store_true", help="forget saved states, boot anew")
     start.add_argument("--restore", metavar="NAME", default="")
+    start.add_argument("hosts", nargs="*", help="these machines alone; all that start by default")
     command("down", down)
     command("status", status)
     command("keys", keys)
