@@ -144,7 +144,7 @@ class Console:
         return text
 
 
-def console_host_keys(machine: Machine, *, timeout: float = 60) -> list[str]:
+def console_host_keys(machine: Machine, *, timeout: float = 300) -> list[str]:
     """Return the known_hosts lines of a machine as its own console shows them above the login."""
     console = Console(machine.name)
     try:
@@ -152,7 +152,8 @@ def console_host_keys(machine: Machine, *, timeout: float = 60) -> list[str]:
         while time.monotonic() < deadline:
             console.send("\x04")  # agetty ends, is started anew and shows its issue again
             with contextlib.suppress(LabError):
-                screen = console.expect("login:", timeout=20)
+                # Long enough for a busy machine: a key sent too early would end the new one, too.
+                screen = console.expect("login:", timeout=60)
                 words = [line.split() for line in screen.replace("\r", "").split("\n")]
                 found = {w[0]: w[1] for w in words if len(w) >= 2 and w[0] in _KEY_KINDS}
                 if found:
