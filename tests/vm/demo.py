@@ -73,13 +73,12 @@ def provision(lab: Lab) -> None:
         return
     say("box and machines (emulated, 2 cores: about 8 minutes; with KVM about 2)")
     subprocess.run([str(LAB), "up"], check=True)
-    for name in ("preflight", "site"):
-        say(f"playbook {name}.yml (log: .lab/{name}.log)")
-        seen = lab.playbook(name, progress=roles())
-        if seen.code != 0:
-            sys.stdout.write(seen.out[-4000:] + seen.err[-2000:])
-            msg = f"{name}.yml failed"
-            raise SystemExit(msg)
+    say("playbooks preflight.yml and site.yml (log: .lab/preflight+site.log)")
+    seen = lab.playbook("preflight+site", progress=roles())
+    if seen.code != 0:
+        sys.stdout.write(seen.out[-4000:] + seen.err[-2000:])
+        msg = "preflight.yml or site.yml failed"
+        raise SystemExit(msg)
     equip_outside(lab)
     say("saving the provisioned state")
     lab.driver("save", state, timeout=300)

@@ -173,10 +173,11 @@ class Lab:
         timeout: float = 1500,
         progress: Callable[[str], None] | None = None,
     ) -> Seen:
-        """Run a playbook against the lab; its output is kept under .lab/."""
+        """Run a playbook, or several joined by "+" over the same connections; the log is in .lab/."""
         limit = () if "--limit" in words else ("--limit", "localhost:all:!terminals")
+        files = [REPOSITORY / f"playbooks/{one}.yml" for one in name.split("+")]
         return self.inside(
-            BIN / "ansible-playbook", "-i", INVENTORY, REPOSITORY / f"playbooks/{name}.yml",
+            BIN / "ansible-playbook", "-i", INVENTORY, *files,
             *limit, *words, timeout=timeout, log=REPOSITORY / f".lab/{name}.log", progress=progress,
         )  # fmt: skip
 

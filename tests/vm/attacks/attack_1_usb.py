@@ -9,7 +9,11 @@ HOST = "core-1"
 
 
 def _blocks(lab: Lab, host: str) -> set[str]:
-    return set(lab.root(host, "ls /sys/block").out.split())
+    seen = lab.root(host, "ls /sys/block")
+    if seen.code != 0 or not seen.out.strip():  # silence is not "no block device"
+        msg = f"{host} does not say which block devices it has: {seen.err[-200:]}"
+        raise RuntimeError(msg)
+    return set(seen.out.split())
 
 
 def _usb(lab: Lab, host: str) -> list[str]:
@@ -84,7 +88,8 @@ def run(lab: Lab, trial: Trial) -> None:
     lab.root(HOST, "systemctl mask sekisho-agent; sync")
     lab.driver("power-cut", HOST)
     lab.driver("power-on", HOST, "--usb", "storage", timeout=400)
-    until(lambda: lab.user(HOST, "true", timeout=40).code == 0, timeout=240, every=3)
+    back, took = until(lambda: lab.user(HOST, "true", timeout=40).code == 0, timeout=400, every=3)
+    trial.expect("the machine is back", back, f"{took:.0f} s")
     rows, _ = until(lambda: _usb(lab, HOST), timeout=30)
     trial.expect("booted with it: seen and not authorised",
                  bool(rows) and all(r.endswith("authorized=0") for r in rows), rows)  # fmt: skip

@@ -41,7 +41,7 @@ def run(lab: Lab, trial: Trial) -> None:
     lab.driver("power-cut", HOST)
     time.sleep(1)
     lab.driver("power-on", HOST, timeout=400)
-    back, took = until(lambda: lab.user(HOST, "true", timeout=30).code == 0, timeout=240, every=3)
+    back, took = until(lambda: lab.user(HOST, "true", timeout=30).code == 0, timeout=400, every=3)
     trial.expect("the machine is back", back, f"{took:.0f} s")
     stamps = lab.root(
         HOST,
