@@ -53,7 +53,15 @@ options:
     elements: str
     default: []
   reload:
-    description: Make systemd read its files again (a caller's file changed).
+    description:
+      - A caller's file changed, so systemd has to read its files again. It does so now when a unit
+        that is started or restarted here differs from what systemd holds of it; else that is put
+        off, to the next run that needs it or says C(settle), so that a whole play reloads once or
+        twice.
+    type: bool
+    default: false
+  settle:
+    description: Make systemd read its files again now if that was put off.
     type: bool
     default: false
   restart:
@@ -90,6 +98,8 @@ options:
 
 ENVIRONMENT = dict(os.environ, LC_ALL="C", PATH="/usr/sbin:/usr/bin:/sbin:/bin")
 ETC = "/etc/systemd/system"
+#: Stands while systemd has files to read again; gone with a boot, which reads them all.
+PUT_OFF = "/run/sekisho-reload-put-off"
 EFI = ("/boot/efi", "/efi", "/boot")
 FOREIGN = set(
     "nfs nfs4 cifs smb3 9p ceph iso9660 udf hfs hfsplus exfat ntfs ntfs3 fuse fuseblk auto".split()
@@ -192,15 +202,15 @@ class Live:
     # -- units ----------------------------------------------------------------------------------
 
     def units(self, masked, enabled, at_boot, reload, restart):
-        """Mask, enable, start and restart; make systemd read its files again once, if at all.
+        """Mask, enable, start and restart; make systemd read its files again only when it must.
 
         A reload costs seconds on a small machine. Enabling needs none (it counts from the next
-        boot), masking only where systemd holds the unit.
+        boot), masking only where systemd holds the unit, and then it can wait.
         """
         held = self._held() if masked else set()
-        states = self._states(set(masked) | set(enabled) | set(at_boot))
+        states = self._states(set(masked) | set(enabled) | set(at_boot) | set(restart))
         reload = reload or self.stale
-        stop, enable = [], []
+        stop, enable, unmasked = [], [], False
         for unit in masked:
             path = os.path.join(ETC, unit)
             link = os.readlink(path) if os.path.islink(path) else None
@@ -221,13 +231,13 @@ class Live:
                     path = os.path.join(ETC, unit)
                     if os.path.islink(path) and os.readlink(path) == "/dev/null":
                         os.unlink(path)
-                        reload = True
+                        unmasked = True
                     enable.append(unit)
         if enable:
             self.run("systemctl", "enable", "--no-reload", *enable)
-        if reload and not self.check:
-            self.run("systemctl", "daemon-reload")
-            self.stale = False
+        starting = [unit for unit in enabled if states[unit]["ActiveState"] != "active"]
+        differ = [unit for unit in [*starting, *restart] if states[unit]["NeedDaemonReload"] == "yes"]
+        self.read_again(reload or unmasked, now=unmasked or bool(differ))
         if stop:
             self.run("systemctl", "stop", *stop)
         for unit in enabled:
@@ -237,6 +247,24 @@ class Live:
         for unit in restart:
             if self.differs(unit, "started with the old files", "restarted"):
                 self.run("systemctl", "restart", unit)
+
+    def read_again(self, wanted, now):
+        """Make systemd read its files again ``now``, or leave word that it has to."""
+        if self.check or not (wanted or now):
+            return
+        if not now:
+            with open(PUT_OFF, "w"):
+                pass
+            return
+        self.run("systemctl", "daemon-reload")
+        self.stale = False
+        if os.path.exists(PUT_OFF):
+            os.unlink(PUT_OFF)
+
+    def settle(self):
+        """Make systemd read its files again if that was put off. No change: others told of it."""
+        if os.path.exists(PUT_OFF):
+            self.read_again(wanted=True, now=True)
 
     def _held(self):
         """Return the units systemd holds, started or not; asking about one makes it hold that."""
@@ -250,7 +278,8 @@ class Live:
             return {}
         names = sorted(units)
         text = self.run(
-            "systemctl", "show", "--property=Id,ActiveState,UnitFileState", "--", *names
+            "systemctl", "show", "--property=Id,ActiveState,UnitFileState,NeedDaemonReload",
+            "--", *names
         )
         blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
                   for block in text.strip("\n").split("\n\n")]
@@ -269,9 +298,11 @@ class Live:
         for point, options in sorted(wanted.items()):
             if point not in held:
                 if self.differs(point, "not mounted", ",".join(options)):
-                    self.run("mount", point) if _in_fstab(point) else self.run(
-                        "systemctl", "start", point.strip("/").replace("/", "-") + ".mount"
-                    )
+                    if _in_fstab(point):
+                        self.run("mount", point)
+                    else:
+                        self.settle()
+                        self.run("systemctl", "start", point.strip("/").replace("/", "-") + ".mount")
                 continue
             missing = [option for option in options if option not in held[point]]
             if missing and self.differs(
@@ -399,6 +430,7 @@ def main():
             "enabled": {"type": "list", "elements": "str", "default": []},
             "at_boot": {"type": "list", "elements": "str", "default": []},
             "reload": {"type": "bool", "default": False},
+            "settle": {"type": "bool", "default": False},
             "restart": {"type": "list", "elements": "str", "default": []},
             "mounts": {"type": "dict", "default": {}},
             "fstab": {"type": "list", "elements": "dict", "default": []},
@@ -428,6 +460,8 @@ def main():
             )
         if asked["mounts"]:
             live.mounts(asked["mounts"])
+        if asked["settle"]:
+            live.settle()
     except (Trouble, OSError, subprocess.SubprocessError) as bad:
         module.fail_json(msg=str(bad), done=live.after)
     module.exit_json(

@@ -26,6 +26,7 @@ def module() -> ModuleType:
 def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     library = module()
     monkeypatch.setattr(library, "ETC", str(tmp_path))
+    monkeypatch.setattr(library, "PUT_OFF", str(tmp_path / "put-off"))
     calls: list[tuple[str, ...]] = []
 
     class Recorded(library.Live):  # type: ignore[misc, name-defined] - loaded by its path
@@ -36,13 +37,16 @@ def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
                 names = argv[argv.index("--") + 1 :]
                 return "\n\n".join(
                     f"Id={name}\nActiveState={'active' if name == 'held.service' else 'inactive'}"
-                    f"\nUnitFileState=disabled" for name in names
+                    "\nUnitFileState=disabled\nNeedDaemonReload="
+                    f"{'yes' if name in self.differ else 'no'}" for name in names
                 )  # fmt: skip
             calls.append(argv[1:])
             return ""
 
     made = Recorded(check=False, warn=lambda _: None)
     made.calls = calls
+    made.differ = set()
+    made.put_off = tmp_path / "put-off"
     return made
 
 
@@ -52,9 +56,18 @@ def test_a_unit_systemd_does_not_hold_is_masked_without_a_reload(live: Any, tmp_
     assert live.calls == []
 
 
-def test_a_unit_that_is_held_is_masked_reloaded_and_stopped(live: Any) -> None:
+def test_a_unit_that_is_held_is_masked_and_stopped_and_the_reload_put_off(live: Any) -> None:
     live.units(["held.service"], [], [], reload=False, restart=[])
-    assert live.calls == [("daemon-reload",), ("stop", "held.service")]
+    assert live.calls == [("stop", "held.service")]
+    assert live.put_off.exists()
+
+
+def test_what_was_put_off_is_settled_once(live: Any) -> None:
+    live.units([], [], [], reload=True, restart=["held.service"])
+    live.settle()
+    live.settle()
+    assert live.calls == [("restart", "held.service"), ("daemon-reload",)]
+    assert not live.put_off.exists()
 
 
 def test_enabling_needs_no_reload_and_all_units_go_in_one_call(live: Any) -> None:
@@ -77,6 +90,7 @@ def test_a_masked_unit_that_is_wanted_is_unmasked_and_read_again(live: Any, tmp_
 
 def test_a_changed_fstab_is_read_once_with_everything_else(live: Any) -> None:
     live.stale = True
+    live.differ = {"z.service"}
     live.units(["held.service"], [], [], reload=True, restart=["z.service"])
     assert [call for call in live.calls if call == ("daemon-reload",)] == [("daemon-reload",)]
     assert live.calls[-1] == ("restart", "z.service")
@@ -86,5 +100,6 @@ def test_a_dry_run_tells_and_does_nothing(live: Any, tmp_path: Path) -> None:
     live.check = True
     live.units(["held.service"], ["a.service"], [], reload=True, restart=["z.service"])
     assert live.calls == []
+    live.settle()
     assert list(tmp_path.iterdir()) == []
     assert "held.service: masked" in live.after
