@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,25 @@ def walk(
             "ids": held(dict(IDS)),
         }
     )
+
+
+@pytest.mark.process
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to nobody")
+@pytest.mark.parametrize("ids", [(987654, 0), (0, 987654), (987654, 987654)])
+def test_the_walk_itself_finds_the_file_of_nobody(tmp_path: Path, ids: tuple[int, int]) -> None:
+    tmp_path.chmod(0o755)  # what root keeps to itself is not entered
+    for name, owner in {"lost": ids, "roots": (0, 0)}.items():
+        (tmp_path / name).touch()
+        os.chown(tmp_path / name, *owner)
+    done = subprocess.run(walk_argv(str(tmp_path)), capture_output=True, text=True, check=False)
+    assert [one["path"] for one in split_walk(done.stdout)[0]] == [f"{tmp_path}/lost"]
+
+
+def test_a_machine_whose_root_has_no_name_gives_no_fact() -> None:
+    raw = {"walk": ran(TMP), "libraries": ran(""), "owners": ran("sudo: /usr/bin/sudo\n")}
+    nameless = held({**IDS, "/etc/passwd": "aoki:x:2001:2001::/h:/bin/sh\n"})
+    with pytest.raises(ProbeError, match="0 has no name"):
+        BY_NAME["walk"].parse({**raw, "ids": nameless})
 
 
 def test_what_lies_below_the_libraries_is_told_with_the_rest() -> None:

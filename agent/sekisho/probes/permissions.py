@@ -42,7 +42,8 @@ def walk_argv(start: str = "/", *, but: str = LIBRARIES) -> tuple[str, ...]:
         *("-type", "f", "-perm", "/6000", "-printf", _RECORD),
         *("-exec", "dpkg-query", "-S", "{}", "+", ","),
         *("-type", "f", "-perm", "/0111", "-exec", "getcap", "{}", "+", ","),
-        *("(", "-nouser", "-o", "-nogroup", "-o"),
+        # find reads /etc/passwd and /etc/group again for every file it asks -nouser of: not root's.
+        *("(", "!", "-uid", "0", "-nouser", "-o", "!", "-gid", "0", "-nogroup", "-o"),
         *("-perm", "-0002", "!", "-type", "l", "!", "-type", "s"),
         *("-o", "-type", "b", "-o", "-type", "c", ")", "-printf", _RECORD, ")"),
     )
@@ -82,6 +83,9 @@ def _walk(raw: Mapping[str, Any]) -> dict[str, Any]:
     owned = read_owners("\n".join((output(raw, "owners", ok=OWNERS.ok), *lines)))
     privileged = {r["path"]: r for r in records if r["kind"] == "f" and int(r["mode"], 8) & 0o6000}
     known_uids, known_gids = _known(raw)
+    if 0 not in known_uids & known_gids:
+        # The walk does not ask for the owner of root's own files.
+        raise ProbeError("/etc/passwd, /etc/group: 0 has no name")
     capable = [match for line in lines if (match := _CAPABLE.fullmatch(line))]
     unread = [line for line in lines if ": /" not in line and not _CAPABLE.fullmatch(line)]
     return {
