@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from probes_raw import held, ran
+from probes_raw import held, owning, ran
 
 from sekisho.probes.model import ProbeError
 from sekisho.probes.permissions import PROBES, split_walk, walk_argv
@@ -26,13 +26,13 @@ def record(mode: str, path: str, *, kind: str = "f", ids: str = "0 0") -> str:
 
 
 def walk(
-    text: str, *, owners: str = "sudo: /usr/bin/sudo\n", libraries: str = "", **more: Any
+    text: str, *, owners: tuple[str, ...] = ("/usr/bin/sudo",), libraries: str = "", **more: Any
 ) -> Any:
     return BY_NAME["walk"].parse(
         {
             "walk": ran(text, **more),
             "libraries": ran(libraries),
-            "owners": ran(owners),
+            **owning(*owners),
             "ids": held(dict(IDS)),
         }
     )
@@ -51,7 +51,7 @@ def test_the_walk_itself_finds_the_file_of_nobody(tmp_path: Path, ids: tuple[int
 
 
 def test_a_machine_whose_root_has_no_name_gives_no_fact() -> None:
-    raw = {"walk": ran(TMP), "libraries": ran(""), "owners": ran("sudo: /usr/bin/sudo\n")}
+    raw = {"walk": ran(TMP), "libraries": ran(""), **owning("/usr/bin/sudo")}
     nameless = held({**IDS, "/etc/passwd": "aoki:x:2001:2001::/h:/bin/sh\n"})
     with pytest.raises(ProbeError, match="0 has no name"):
         BY_NAME["walk"].parse({**raw, "ids": nameless})
@@ -93,7 +93,7 @@ def test_a_privileged_file_of_no_package_is_told() -> None:
 
 
 def test_debian_12_lists_some_files_without_usr() -> None:
-    told = walk(TMP + record("4755", "/usr/bin/su"), owners="util-linux: /bin/su\n")
+    told = walk(TMP + record("4755", "/usr/bin/su"), owners=("/bin/su",))
     assert told["unpackaged_privileged"] == []
 
 
