@@ -228,7 +228,9 @@ class Run:
         out = self.ask(
             *("find", *places, "-xdev"),
             *("(", "-path", QUARANTINE, "-o", "-path", "/run/user", ")", "-prune", "-o", "("),
-            *("-type", "f", "-perm", "/6000", "-o", "-nouser", "-o", "-nogroup", "-o"),
+            *("-type", "f", "-perm", "/6000", "-o"),
+            # find reads /etc/passwd again for every file it asks -nouser of: not root's own.
+            *("!", "-uid", "0", "-nouser", "-o", "!", "-gid", "0", "-nogroup", "-o"),
             *("-perm", "-0002", "!", "-type", "l", "!", "-type", "s", "!", "-perm", "-1000"),
             *("-o", "-type", "b", "-o", "-type", "c", ")", "-printf", "%p\\0"),
             ok=(0, 1),

@@ -27,3 +27,13 @@ def link(target: str) -> dict[str, Any]:
 
 def unreadable(why: str = "Permission denied") -> dict[str, Any]:
     return {"mode": 0o600, "uid": 0, "gid": 0, "kind": "file", "error": why}
+
+
+def owning(*paths: str, package: str = "bash:amd64", diversions: str = "") -> dict[str, Any]:
+    """Return dpkg's record of one package's files."""
+    lines = "".join(f"/var/lib/dpkg/info/{package}.list:{path}\n" for path in paths)
+    return {
+        "owners": ran(lines),
+        "installed": ran("bash\t5.2\tii \ngone\t1\tun \n"),
+        "diversions": held({"/var/lib/dpkg/diversions": diversions}),
+    }

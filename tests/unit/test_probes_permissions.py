@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from probes_raw import held, ran
+from probes_raw import held, owning, ran
 
 from sekisho.probes.model import ProbeError
 from sekisho.probes.permissions import PROBES, split_walk, walk_argv
@@ -25,16 +26,35 @@ def record(mode: str, path: str, *, kind: str = "f", ids: str = "0 0") -> str:
 
 
 def walk(
-    text: str, *, owners: str = "sudo: /usr/bin/sudo\n", libraries: str = "", **more: Any
+    text: str, *, owners: tuple[str, ...] = ("/usr/bin/sudo",), libraries: str = "", **more: Any
 ) -> Any:
     return BY_NAME["walk"].parse(
         {
             "walk": ran(text, **more),
             "libraries": ran(libraries),
-            "owners": ran(owners),
+            **owning(*owners),
             "ids": held(dict(IDS)),
         }
     )
+
+
+@pytest.mark.process
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to nobody")
+@pytest.mark.parametrize("ids", [(987654, 0), (0, 987654), (987654, 987654)])
+def test_the_walk_itself_finds_the_file_of_nobody(tmp_path: Path, ids: tuple[int, int]) -> None:
+    tmp_path.chmod(0o755)  # what root keeps to itself is not entered
+    for name, owner in {"lost": ids, "roots": (0, 0)}.items():
+        (tmp_path / name).touch()
+        os.chown(tmp_path / name, *owner)
+    done = subprocess.run(walk_argv(str(tmp_path)), capture_output=True, text=True, check=False)
+    assert [one["path"] for one in split_walk(done.stdout)[0]] == [f"{tmp_path}/lost"]
+
+
+def test_a_machine_whose_root_has_no_name_gives_no_fact() -> None:
+    raw = {"walk": ran(TMP), "libraries": ran(""), **owning("/usr/bin/sudo")}
+    nameless = held({**IDS, "/etc/passwd": "aoki:x:2001:2001::/h:/bin/sh\n"})
+    with pytest.raises(ProbeError, match="0 has no name"):
+        BY_NAME["walk"].parse({**raw, "ids": nameless})
 
 
 def test_what_lies_below_the_libraries_is_told_with_the_rest() -> None:
@@ -73,7 +93,7 @@ def test_a_privileged_file_of_no_package_is_told() -> None:
 
 
 def test_debian_12_lists_some_files_without_usr() -> None:
-    told = walk(TMP + record("4755", "/usr/bin/su"), owners="util-linux: /bin/su\n")
+    told = walk(TMP + record("4755", "/usr/bin/su"), owners=("/bin/su",))
     assert told["unpackaged_privileged"] == []
 
 

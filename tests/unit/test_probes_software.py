@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from probes_raw import held, link, ran, unreadable
+from probes_raw import held, link, owning, ran, unreadable
 
 from sekisho.probes.model import ProbeError
-from sekisho.probes.software import PROBES, read_digests, read_owners, risky_words
+from sekisho.probes.software import PROBES, read_digests, risky_words
 
 BY_NAME = {probe.name: probe for probe in PROBES}
 MD5 = "0123456789abcdef0123456789abcdef"
 OTHER = "f" * 32
 
 
-def places(texts: dict[str, str | None], *, owners: str = "", **kinds: Any) -> Any:
+def places(texts: dict[str, str | None], *, owners: tuple[str, ...] = (), **kinds: Any) -> Any:
     return BY_NAME["places"].parse(
         {
-            "owners": ran("bash: /usr/bin/bash\n" + owners, rc=1),
+            **owning("/usr/bin/bash", *owners),
             "programs": ran("/usr/bin/bash\n"),
             "files": held(texts, **kinds),
         }
@@ -52,7 +52,7 @@ def places(texts: dict[str, str | None], *, owners: str = "", **kinds: Any) -> A
 )
 def test_a_file_of_no_package_is_told_and_a_packaged_one_is_not(path: str, key: str) -> None:
     assert places({path: None})[key] == [path]
-    assert places({path: None}, owners=f"some-package: {path}\n")[key] == []
+    assert places({path: None}, owners=(path,))[key] == []
 
 
 def test_local_software_is_told_whoever_brought_it() -> None:
@@ -63,7 +63,7 @@ def test_local_software_is_told_whoever_brought_it() -> None:
 def test_a_program_of_no_package_is_told() -> None:
     told = BY_NAME["places"].parse(
         {
-            "owners": ran("bash: /bin/bash\n"),
+            **owning("/bin/bash"),
             "programs": ran("/usr/bin/bash\n/usr/sbin/x\n"),
             "files": held({}),
         }
@@ -85,24 +85,6 @@ def test_a_unit_that_is_a_link_out_of_the_systems_folders_is_told() -> None:
 
 def test_who_lingers_is_told() -> None:
     assert places({"/var/lib/systemd/linger/aoki": ""})["lingering"] == ["aoki"]
-
-
-def test_owners_are_read_across_the_merge_of_usr_and_local_diversions_name_nobody() -> None:
-    text = (
-        "a, b:amd64: /bin/x\ndiversion by d from: /etc/sh\nlocal diversion to: /etc/z\nc: /etc/y\n"
-    )
-    assert read_owners(text) == {"/bin/x", "/usr/bin/x", "/etc/y"}
-
-
-def test_a_file_that_a_package_moved_aside_still_has_its_owner() -> None:
-    assert read_owners("diversion by postgresql-common to: /usr/bin/pg_config.libpq-dev\n") == {
-        "/usr/bin/pg_config.libpq-dev"
-    }
-
-
-def test_no_owner_at_all_is_no_fact() -> None:
-    with pytest.raises(ProbeError):
-        read_owners("")
 
 
 def preload(texts: dict[str, str | None], **kinds: Any) -> Any:
@@ -221,6 +203,6 @@ def test_active_timers_are_told() -> None:
 
 @given(st.text())
 def test_readers_take_any_text_or_refuse_it(text: str) -> None:
-    for reader in (read_owners, read_digests, risky_words):
+    for reader in (read_digests, risky_words):
         with contextlib.suppress(ProbeError):
             reader(text)

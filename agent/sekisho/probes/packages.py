@@ -12,6 +12,7 @@ from typing import Any
 
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output
 
+INSTALLED = Run(("dpkg-query", "-W", "-f", "${Package}\\t${Version}\\t${db:Status-Abbrev}\\n"))
 _STATUS = re.compile(r"[uihrp][ncHUFWti][ R]")
 _CONF = re.compile(r'(?P<key>\S+) "(?P<value>.*)";')
 _PENDING = re.compile(r"Inst (?P<name>\S+) \[(?P<old>[^]]*)\] \((?P<new>\S+) .*")
@@ -221,9 +222,7 @@ PROBES = (
     Probe(
         name="packages",
         operations={
-            "installed": Run(
-                ("dpkg-query", "-W", "-f", "${Package}\\t${Version}\\t${db:Status-Abbrev}\\n")
-            ),
+            "installed": INSTALLED,
             "sources": Read(
                 (
                     "/etc/apt/sources.list",

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output
-from sekisho.probes.software import OWNERS, read_owners
+from sekisho.probes.ownership import OWNERSHIP, read_owners, read_ownership
 
 #: File systems of the kernel's own, or of another machine: nothing to find, or not ours to judge.
 NOT_LOCAL = (
@@ -42,7 +42,8 @@ def walk_argv(start: str = "/", *, but: str = LIBRARIES) -> tuple[str, ...]:
         *("-type", "f", "-perm", "/6000", "-printf", _RECORD),
         *("-exec", "dpkg-query", "-S", "{}", "+", ","),
         *("-type", "f", "-perm", "/0111", "-exec", "getcap", "{}", "+", ","),
-        *("(", "-nouser", "-o", "-nogroup", "-o"),
+        # find reads /etc/passwd and /etc/group again for every file it asks -nouser of: not root's.
+        *("(", "!", "-uid", "0", "-nouser", "-o", "!", "-gid", "0", "-nogroup", "-o"),
         *("-perm", "-0002", "!", "-type", "l", "!", "-type", "s"),
         *("-o", "-type", "b", "-o", "-type", "c", ")", "-printf", _RECORD, ")"),
     )
@@ -79,9 +80,12 @@ def _walk(raw: Mapping[str, Any]) -> dict[str, Any]:
     denied = [line for line in errors.splitlines() if "Permission denied" in line]
     if denied:
         raise ProbeError(f"find: {denied[0][:120]}")
-    owned = read_owners("\n".join((output(raw, "owners", ok=OWNERS.ok), *lines)))
+    owned = read_ownership(raw) | read_owners(lines)
     privileged = {r["path"]: r for r in records if r["kind"] == "f" and int(r["mode"], 8) & 0o6000}
     known_uids, known_gids = _known(raw)
+    if 0 not in known_uids & known_gids:
+        # The walk does not ask for the owner of root's own files.
+        raise ProbeError("/etc/passwd, /etc/group: 0 has no name")
     capable = [match for line in lines if (match := _CAPABLE.fullmatch(line))]
     unread = [line for line in lines if ": /" not in line and not _CAPABLE.fullmatch(line)]
     return {
@@ -163,7 +167,7 @@ PROBES = (
         operations={
             "walk": Run(walk_argv(), timeout_s=150, ok=(0, 1)),
             "libraries": Run(walk_argv(LIBRARIES, but=""), timeout_s=150, ok=(0, 1)),
-            "owners": OWNERS,  # Debian 12's packages list some files without /usr
+            **OWNERSHIP,  # Debian 12's packages list some files without /usr
             "ids": Read(("/etc/passwd", "/etc/group")),
         },
         parse=_walk,

@@ -1,9 +1,9 @@
 """What a third party could use: programs of no package, preloads, timers, remote-support agents.
 
-Ownership is dpkg's record, read once for all places (`OWNERS`); whether the programs that guard the
-machine are still the packages' own is told by their digests. Who can change files as root can
-change that record too: the audit over SSH compares two such machines, the kernel's audit tells who
-wrote. Sources: dpkg-query(1), ld.so(8), systemd.unit(5), crontab(5), kernel-command-line(7).
+Ownership is dpkg's record, read once for all places; whether the programs that guard the machine
+are still the packages' own is told by their digests. Who can change files as root can change that
+record too: the audit over SSH compares two such machines, the kernel's audit tells who wrote.
+Sources: dpkg-query(1), ld.so(8), systemd.unit(5), crontab(5), kernel-command-line(7).
 """
 
 from __future__ import annotations
@@ -14,41 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output
-
-#: Places where a file of no package changes what the machine does; ``*`` matches ``/`` here. Few
-#: patterns: dpkg holds each against every file it knows.
-OWNERS = Run(
-    (
-        *("dpkg-query", "-S"),
-        *("/etc/*", "/usr/bin/*", "/usr/sbin/*", "/bin/*", "/sbin/*"),
-        *("/usr/lib/systemd/system*", "/lib/systemd/system*"),
-        *("/usr/lib/python3/dist-packages/*.pth", "/usr/lib/*/security/*.so"),
-        *("/lib/*/security/*.so", "/usr/lib/*/libnss_*.so*", "/lib/*/libnss_*.so*"),
-    ),
-    timeout_s=60,
-    ok=(0, 1),
-)
-#: Directories that Debian 12's packages still name without /usr.
-_MERGED = ("/bin/", "/sbin/", "/lib/", "/lib64/")
-
-
-#: A package's diversion moves another package's file *to* a name; nothing else of it is an owner.
-_DIVERSION = re.compile(r"local diversion |diversion by \S+ from$")
-
-
-def read_owners(text: str) -> set[str]:
-    """Return every path a package owns, as it stands on a merged-/usr system."""
-    owned: set[str] = set()
-    for line in text.splitlines():
-        names, sep, path = line.partition(": ")
-        if not sep or not path.startswith("/") or _DIVERSION.match(names):
-            continue
-        owned.add(path)
-        if path.startswith(_MERGED):
-            owned.add(f"/usr{path}")
-    if not owned:
-        raise ProbeError("dpkg-query: no package owns anything")
-    return owned
+from sekisho.probes.ownership import OWNERSHIP, merged, read_ownership
 
 
 def _foreign(found: Iterable[FileOutcome], owned: set[str]) -> list[str]:
@@ -59,7 +25,7 @@ def _foreign(found: Iterable[FileOutcome], owned: set[str]) -> list[str]:
 
 
 def _places(raw: Mapping[str, Any]) -> dict[str, Any]:
-    owned = read_owners(output(raw, "owners", ok=OWNERS.ok))
+    owned = read_ownership(raw)
     found = files(raw, "files")
 
     def at(*fronts: str, end: str = "") -> list[FileOutcome]:
@@ -205,10 +171,7 @@ def _integrity(raw: Mapping[str, Any]) -> dict[str, Any]:
             raise ProbeError(f"{path}: {entry.error}")
         for line in entry.text.splitlines():
             md5, _, name = line.partition("  ")
-            places = {f"/{name}"}
-            if f"/{name}".startswith(_MERGED):
-                places.add(f"/usr/{name}")
-            for place in places:
+            for place in merged((f"/{name}",)):
                 recorded.setdefault(place, set()).add(md5)
     if not now or not recorded:
         raise ProbeError("no digest to compare")
@@ -295,7 +258,7 @@ PROBES = (
     Probe(
         name="places",
         operations={
-            "owners": OWNERS,
+            **OWNERSHIP,
             "programs": Run(("find", "/usr/bin", "/usr/sbin", "-maxdepth", "1", "-type", "f")),
             "files": Read(
                 (
