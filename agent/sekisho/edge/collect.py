@@ -67,11 +67,14 @@ def _read_file(path: str, *, content: bool) -> dict[str, Any]:
         # O_NONBLOCK: a FIFO in a configuration directory must not hold the audit up.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         try:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
+            opened = os.fstat(handle)
+            if not stat.S_ISREG(opened.st_mode):
                 return entry
+            # No buffer larger than the file: for one of /proc/sys the kernel fills it with zeros.
+            size = max(4096, opened.st_size + 1)
             data = b""
             while len(data) <= MAX_FILE_BYTES and (
-                chunk := os.read(handle, MAX_FILE_BYTES + 1 - len(data))
+                chunk := os.read(handle, min(size, MAX_FILE_BYTES + 1 - len(data)))
             ):
                 data += chunk
         finally:
