@@ -144,7 +144,7 @@ class Console:
         return text
 
 
-def console_host_keys(machine: Machine, *, timeout: float = 60) -> list[str]:
+def console_host_keys(machine: Machine, *, timeout: float = 240) -> list[str]:
     """Return the known_hosts lines of a machine as its own console shows them above the login."""
     console = Console(machine.name)
     try:
