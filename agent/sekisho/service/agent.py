@@ -1,4 +1,4 @@
-"""The host agent: journal, devices, packet filter, files, listeners, activity, metrics.
+"""The host agent: journal, devices, modules, packet filter, files, listeners, activity, metrics.
 
 ``python3 -m sekisho.service.agent --policy /etc/sekisho/policy.json`` is what the unit runs.
 SIGHUP reads the policy again; SIGTERM ends it with a sealed journal. A part that fails is counted,
@@ -36,6 +36,7 @@ from sekisho.service import (
     agent_exceptions,
     agent_files,
     agent_listeners,
+    agent_modules,
     agent_policy,
     agent_rules,
 )
@@ -59,6 +60,7 @@ CHECKS = (
     agent_exceptions.OVERDUE,
     agent_listeners.OPENED,
     agent_files.CHECK,
+    agent_modules.OPEN,
 )
 
 
@@ -88,6 +90,7 @@ class Agent:
         self._exceptions = agent_exceptions.ExceptionsPart(self._book, *paths.exceptions)
         self._listeners = agent_listeners.ListenersPart(self._book, paths)
         self._files = agent_files.FilesPart(self._book, paths)
+        self._modules = agent_modules.ModulesPart(self._book, paths)
         self._activity = agent_activity.ActivityPart(
             self._book,
             paths,
@@ -117,6 +120,7 @@ class Agent:
         every("policy", agent_policy.LOOK_EVERY_S, self._policy.look)
         every("exceptions", agent_exceptions.LOOK_EVERY_S, self._exceptions.look)
         every("listeners", agent_listeners.LOOK_EVERY_S, self._listeners.look)
+        every("modules", agent_modules.LOOK_EVERY_S, self._modules.look)
         every("activity", agent_activity.POLL_EVERY_S, self._activity.poll)
         every("activity", agent_activity.ASK_KERNEL_EVERY_S, self._activity.ask_kernel)
         every("loop", HEALTH_EVERY_S, self.health)
@@ -126,6 +130,7 @@ class Agent:
         for part, look in (
             ("exceptions", self._exceptions.look),
             ("listeners", self._listeners.look),
+            ("modules", self._modules.look),
             ("activity", self._activity.poll),
             ("activity", self._activity.ask_kernel),
             ("loop", self.health),

@@ -91,6 +91,12 @@ def compile_host(site: Site, host: str, *, serial: int, issued: datetime) -> dic
         "console": machine.console.value,
         "console_proof": machine.console_proof.as_json() if machine.console_proof else None,
         "orders": {"people": approvers(site)},
+        "modules": {
+            "lock": machine.modules.lock,
+            "allow": sorted(machine.modules.allow),
+            # as the kernel writes it in kernel.modules_disabled
+            "disabled": "1" if machine.modules.lock == "enforce" else "0",
+        },
         "time": {
             "servers": []
             if machine.role is Role.MONITOR

@@ -180,6 +180,15 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
+class Modules:
+    """The kernel modules a machine may hold, and how far loading any other is shut off."""
+
+    lock: str = "off"  # off | dry-run | enforce
+    allow: tuple[str, ...] = ()
+    at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """One machine we manage: its role, what proves its identity, how it is wired."""
 
@@ -196,6 +205,7 @@ class Machine:
     console_proof: ConsoleProof | None = None
     #: enforce: what is not listed is refused; dry-run: it is only told of.
     devices_mode: str = "enforce"
+    modules: Modules = Modules()
 
     def on(self, link: str) -> Interface | None:
         """Return the interface on ``link``, or None; invariants allow one per link."""

@@ -41,19 +41,13 @@ from sekisho.site.model import (
     Side,
     Site,
 )
+from sekisho.site.module_field import modules
 from sekisho.site.nodes import Node, Reader
 from sekisho.site.wires import joins, wires
 
-_SITE = {
-    "name": True,
-    "title": True,
-    "profile": True,
-    "management": True,
-    "links": True,
-    "peers": True,
-    "flows": True,
-    "people": True,
-}
+_SITE = dict.fromkeys(
+    ("name", "title", "profile", "management", "links", "peers", "flows", "people"), True
+)
 _MANAGEMENT = {"network": True, "controllers": True, "auditors": True}
 _LINK = {"kind": True, "purpose": False, "network": True, "between": True}
 _PEER = {"side": True, "title": True, "address": True, "router": False}
@@ -69,6 +63,7 @@ _PERSON = {
 }
 _MACHINE = dict.fromkeys(("title", "identity", "console", "devices", "interfaces"), True)
 _MACHINE["devices_mode"] = False
+_MACHINE["modules"] = False
 _IDENTITY = {"dmi_uuid": True, "serial": True}
 _INTERFACE = {"link": True, "mac": True, "address": True}
 _PERSON_ID = re.compile(r"[a-z][a-z0-9-]{0,30}")
@@ -187,6 +182,7 @@ class _Parser:
             at=read.at(node.line),
             console_proof=proof,
             devices_mode=mode(read, top.get("devices_mode")),
+            modules=modules(read, top.get("modules")),
         )
 
     # -- group_vars ---------------------------------------------------------------------------
