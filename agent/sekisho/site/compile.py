@@ -86,6 +86,7 @@ def compile_host(site: Site, host: str, *, serial: int, issued: datetime) -> dic
         "sessions": sessions,
         "accounts": _accounts(site, machine),
         "devices": [device.as_json() for device in machine.devices],
+        "disks": [disk.as_json() for disk in machine.disks],
         "console": machine.console.value,
         "time": {
             "servers": []

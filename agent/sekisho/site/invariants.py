@@ -215,6 +215,7 @@ def _consoles(site: Site) -> Iterator[Problem]:
                         "an input device (03:…) or a smart-card reader (0b:…)",
                         "6-iii-c",
                     )
+        yield from _disks(machine)
         if machine.console is Console.LISTED_KEYBOARD and not _has_keyboard(machine):
             yield Problem(
                 machine.at,
@@ -222,6 +223,24 @@ def _consoles(site: Site) -> Iterator[Problem]:
                 "listed-keyboard, and no keyboard is listed",
                 f"a device with interface {_KEYBOARD}, or console: serial",
                 "6-v-b",
+            )
+
+
+def _disks(machine: Machine) -> Iterator[Problem]:
+    """One name and one place each; a machine that can write nowhere could not be provisioned."""
+    seen: dict[str, str] = {}
+    for disk in machine.disks:
+        for key, value in (("name", disk.name), ("path", disk.path)):
+            if value and seen.setdefault(f"{key} {value}", disk.at) != disk.at:
+                yield Problem(disk.at, f"disks.{disk.name}.{key}", f"{value} again", "it once")
+        if disk.mode == "read-only" and len(machine.disks) == 1:
+            yield Problem(
+                disk.at,
+                f"disks.{disk.name}.mode",
+                "read-only, and it is the only disk",
+                "a system disk that maintenance can write",
+                "",
+                "a terminal's own disk is made read-only by its role",
             )
 
 
