@@ -92,6 +92,11 @@ GROUPS: Mapping[str, Group] = {
             usb_f_uvc scsi_debug"""
         ),
     ),
+    "image-disks": Group(
+        "devices",
+        "files, memory and other devices pretended to be disks",
+        _names("loop brd null_blk pktcdvd mtdblock mtdram block2mtd phram slram rnbd_client"),
+    ),
     "usb-network": Group(
         "devices",
         "telephones and adapters that become a network card",
@@ -161,7 +166,7 @@ NEEDED = frozenset(
         nfnetlink virtio virtio_pci virtio_blk virtio_net ext4 jbd2 crc32c usbcore usbhid hid
         hid_generic xhci_hcd xhci_pci ehci_hcd ehci_pci uhci_hcd ohci_hcd nvme nvme_core ahci
         libata sd_mod scsi_mod dm_mod dm_crypt aesni_intel af_packet tun wireguard efivarfs vfat
-        overlay autofs4 loop"""
+        overlay autofs4 pci_stub"""
     )
 )
 
