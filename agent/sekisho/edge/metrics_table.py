@@ -132,6 +132,11 @@ METRICS = (
         "USB devices attached now that the kernel lets work although the site does not list them.",
     ),
     Metric(
+        "sekisho_disks_unlisted",
+        "gauge",
+        "Disks in this machine that the kernel uses although the site does not name them as its own.",
+    ),
+    Metric(
         "sekisho_nft_drift_total", "counter", "Times the loaded rules differed from the policy's."
     ),
     Metric("sekisho_nft_repairs_total", "counter", "Times the policy's rules were loaded again."),
