@@ -134,7 +134,7 @@ METRICS = (
     Metric(
         "sekisho_disks_unlisted",
         "gauge",
-        "Disks in this machine that the kernel uses although the site does not name them as its own.",
+        "Disks the kernel uses although the site does not name them as the machine's own.",
     ),
     Metric(
         "sekisho_nft_drift_total", "counter", "Times the loaded rules differed from the policy's."

@@ -18,7 +18,6 @@ from sekisho.devices.policy import Decision, Rule, decide, parse_devices
 from sekisho.edge.disks_present import disk_of, disks_present
 from sekisho.edge.udev_watch import Outcome, describe, device_value, outcome, present
 from sekisho.edge.usb_admit import held_by
-from sekisho.errors import SekishoError
 from sekisho.service.agent_book import Book, Paths
 
 LOOK_EVERY_S = 30.0
