@@ -206,8 +206,12 @@ def test_the_wall_changes_nothing_without_a_list_or_with_anothers(tmp_path: Path
 
 @pytest.mark.process
 @settings(max_examples=12, deadline=None)
-@given(_places, st.sampled_from(["", "S6D1", "SEKISHO-DISK-0013", "X", "* -"]),
-       st.sampled_from(["", "naa.5002538e00000001", NVME["wwn"]]), st.sampled_from(["", "1", "2"]))  # fmt: skip
+@given(
+    at=_places,
+    serial=st.sampled_from(["", "S6D1", "SEKISHO-DISK-0013", "X", "* -"]),
+    wwn=st.sampled_from(["", "naa.5002538e00000001", NVME["wwn"]]),
+    port=st.sampled_from(["", "1", "2"]),
+)
 def test_shell_and_policy_name_the_same_disks(
     tmp_path_factory: pytest.TempPathFactory, at: str, serial: str, wwn: str, port: str
 ) -> None:
