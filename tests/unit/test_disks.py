@@ -205,6 +205,21 @@ def test_the_wall_changes_nothing_without_a_list_or_with_anothers(tmp_path: Path
 
 
 @pytest.mark.process
+def test_the_wall_leaves_a_mounted_disk_and_says_so(tmp_path: Path) -> None:
+    world = Sys(tmp_path)
+    world.disk("vda", "pci0000:00/0000:00:03.0/virtio0", serial="SEKISHO-DISK-0013")
+    root = os.stat("/").st_dev
+    number = f"{os.major(root)}:{os.minor(root)}"
+    world.disk("vdb", "pci0000:00/0000:00:09.0/virtio1", serial="X", dev=number)
+    assert world.wall("stakes").returncode == 1
+    done = world.wall("sweep")
+    assert done.returncode == 2
+    assert "vdb: is mounted, NOT taken off" in done.stdout
+    world.disk("vdc", "pci0000:00/0000:00:0a.0/virtio2", serial="X", dev="254:999")
+    assert "vdc: CANNOT be taken off" in world.wall("sweep", str(tmp_path / "block/vdc")).stdout
+
+
+@pytest.mark.process
 @settings(max_examples=12, deadline=None)
 @given(
     at=_places,
