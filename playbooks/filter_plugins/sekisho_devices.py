@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
 
+from sekisho.devices.disks import render as disk_list
 from sekisho.devices.udev_rules import render
 from sekisho.errors import SekishoError
 
@@ -17,9 +18,17 @@ def sekisho_udev_rules(devices, mode="enforce"):
         raise AnsibleFilterError(bad.diagnostics()) from None
 
 
+def sekisho_disk_list(disks):
+    """Return the wall's list of the machine's own ``disks``."""
+    try:
+        return disk_list([dict(disk) for disk in disks])
+    except SekishoError as bad:
+        raise AnsibleFilterError(bad.diagnostics()) from None
+
+
 class FilterModule:
     """What Ansible looks for."""
 
     def filters(self):
         """Return the filters by name."""
-        return {"sekisho_udev_rules": sekisho_udev_rules}
+        return {"sekisho_udev_rules": sekisho_udev_rules, "sekisho_disk_list": sekisho_disk_list}

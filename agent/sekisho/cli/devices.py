@@ -139,7 +139,7 @@ def explain(  # noqa: PLR0913 - the options of a command
         verdicts = [judge_device(_described(described), listed.rules, {})]
     elif export is not None:
         dump = _dump(export)
-        verdicts = list(judge_dump(dump, listed.rules, listed.cards))
+        verdicts = list(judge_dump(dump, listed.rules, listed.cards, listed.disks))
         more = {"records": len(dump.records), "stray_lines": dump.stray}
     else:
         verdicts = [told for told, _ in _present(listed)]

@@ -92,8 +92,7 @@ GROUPS: Mapping[str, Group] = {
             usb_f_serial usb_f_obex usb_f_ecm usb_f_ecm_subset usb_f_eem usb_f_ncm usb_f_rndis
             usb_f_hid usb_f_printer usb_f_midi usb_f_phonet usb_f_ss_lb usb_f_uac1 usb_f_uac2
             usb_f_uvc usb_f_midi2 g_acm_ms g_audio g_cdc g_dbgp g_hid g_midi g_multi g_ncm
-            g_nokia g_printer g_webcam g_zero raw_gadget scsi_debug null_blk mtdram nandsim
-            block2mtd phram"""
+            g_nokia g_printer g_webcam g_zero raw_gadget scsi_debug nandsim"""
         ),
     ),
     "gadget-ports": Group(
@@ -104,6 +103,11 @@ GROUPS: Mapping[str, Group] = {
             ci_hdrc ci_hdrc_pci musb_hdrc net2280 net2272 goku_udc pch_udc amd5536udc_pci
             snps_udc_core bdc max3420_udc"""
         ),
+    ),
+    "image-disks": Group(
+        "devices",
+        "memory and other devices pretended to be disks",
+        _names("brd null_blk pktcdvd mtdblock mtdram block2mtd phram slram rnbd_client"),
     ),
     "usb-network": Group(
         "devices",
@@ -236,7 +240,7 @@ NEEDED = frozenset(
         nfnetlink virtio virtio_pci virtio_blk virtio_net ext4 jbd2 crc32c usbcore usbhid hid
         hid_generic xhci_hcd xhci_pci ehci_hcd ehci_pci uhci_hcd ohci_hcd nvme nvme_core ahci
         libata sd_mod scsi_mod dm_mod dm_crypt aesni_intel af_packet tun wireguard efivarfs vfat
-        overlay autofs4"""
+        overlay autofs4 pci_stub"""
     )
 )
 

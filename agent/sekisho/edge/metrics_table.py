@@ -166,6 +166,11 @@ METRICS = (
         "1 while this machine only tells of devices it would refuse, and refuses none.",
     ),
     Metric(
+        "sekisho_disks_unlisted",
+        "gauge",
+        "Disks the kernel uses although the site does not name them as the machine's own.",
+    ),
+    Metric(
         "sekisho_nft_drift_total", "counter", "Times the loaded rules differed from the policy's."
     ),
     Metric("sekisho_nft_repairs_total", "counter", "Times the policy's rules were loaded again."),

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sekisho.devices.attempts import CLASSES, DECISIONS, Attempt
+from sekisho.devices.attempts import CLASSES, DECISIONS, Attempt, tame
+from sekisho.devices.disks import Disk, judge_disk, parse_disks
 from sekisho.devices.exception import DeviceException, decide_excepted
 from sekisho.devices.policy import Decision, Rule, parse_devices
+from sekisho.edge.disks_present import disk_of, disks_present
 from sekisho.edge.udev_watch import Outcome, describe, device_value, outcome, present
 from sekisho.edge.usb_admit import held_by, judge
-from sekisho.errors import SekishoError
 from sekisho.service.agent_book import Book, Paths
 
 LOOK_EVERY_S = 30.0
@@ -26,6 +27,7 @@ MAX_WAITING = 256
 REFUSED = "6-iii-c.device-refused"
 APPEARED = "6-iii-c.device-appeared"
 LET_IN = "6-iii-c.device-let-in"
+UNLISTED = "6-iii-c.disk-not-listed"
 
 
 class Monitor(Protocol):
@@ -67,16 +69,16 @@ class DevicesPart:
         self._rules: tuple[Rule, ...] = ()
         self._waiting: deque[tuple[Path, _Judged]] = deque()
         self._let_in: set[tuple[str, str]] = set()
+        self._disks: tuple[Disk, ...] = ()
+        self._unlisted: set[tuple[str, str]] = set()
 
     def policy(self, policy: Any) -> None:
-        """Take the list of admitted devices of a new policy; a garbled one admits nothing."""
+        """Take the lists of a new policy; a garbled one admits nothing."""
         self._dry = policy.get("devices_mode", "enforce") == "dry-run"
         self._book.metrics.set("sekisho_devices_dry_run", int(self._dry))
-        try:
-            self._rules = parse_devices(policy["devices"])
-        except SekishoError:
-            self._rules = ()
-            raise
+        self._rules, self._disks = (), ()
+        self._rules = parse_devices(policy["devices"])
+        self._disks = parse_disks(policy["disks"])
 
     def start(self) -> None:
         """Record what is attached already: plugged in before the boot, or before the agent."""
@@ -97,6 +99,12 @@ class DevicesPart:
 
     def _judge(self, attempt: Attempt, folder: Path) -> _Judged:
         exception = self._excepted()
+        if attempt.subsystem == "block":
+            told = judge_disk(disk_of(folder), self._disks)
+            if told.disk is not None:
+                return _Judged(attempt, "admitted", told.reason, f"disks.{told.disk.name}")
+            if exception is None or not self._below_excepted(attempt, exception):
+                return _Judged(attempt, "appeared", told.reason)
         if attempt.subsystem != "usb":
             if exception is not None and self._below_excepted(attempt, exception):
                 said = f"it is part of what is excepted as {exception.rule.name}"
@@ -168,7 +176,23 @@ class DevicesPart:
         for (decision, label), count in counts.items():
             self._book.metrics.set("sekisho_devices_present", count, decision, label)
         self._book.metrics.set("sekisho_device_let_in", len(let_in))
+        self._look_at_disks()
         self._book.up("devices", works=True)
+
+    def _look_at_disks(self) -> None:
+        """Count the disks that are not the machine's own, and tell of each once."""
+        unlisted: set[tuple[str, str]] = set()
+        for seen in disks_present(self._sys):
+            told = judge_disk(seen, self._disks)
+            if told.disk is not None:
+                continue
+            key = (seen.place, seen.serial)
+            unlisted.add(key)
+            if key not in self._unlisted:
+                what = f"disk {tame(seen.name)} is not the machine's own: {told.reason}"
+                self._book.detect(UNLISTED, "alert", what, seen.as_json())
+        self._unlisted = unlisted
+        self._book.metrics.set("sekisho_disks_unlisted", len(unlisted))
 
 
 def works(became: Outcome) -> bool:

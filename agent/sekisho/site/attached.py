@@ -1,12 +1,15 @@
-"""What may be attached to a machine, and how its owner gets in: fields of the site model. Pure."""
+"""What may be attached to a machine, its own disks, and how its owner gets in. Pure."""
 
 from __future__ import annotations
 
 import re
 
+from sekisho.devices.disks import MODES as DISK_MODES
+from sekisho.devices.disks import PATH, WWN
+from sekisho.devices.disks import SERIAL as DISK_SERIAL
 from sekisho.devices.policy import MAX_COUNT, SERIAL_HASH
 from sekisho.site.fields import NAME, day
-from sekisho.site.model import Console, ConsoleProof, Device
+from sekisho.site.model import Console, ConsoleProof, Device, Disk
 from sekisho.site.nodes import Node, Reader
 
 MODES = ("enforce", "dry-run")
@@ -21,6 +24,7 @@ _DEVICE = {
     "count": False,
 }
 _CONSOLE = {"kind": True, "reference": True, "tested": True}
+_DISK = {"name": True, "path": True, "serial": False, "wwn": False, "mode": False}
 _SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/:+-]{0,62}")
 _HEX4 = re.compile(r"[0-9a-f]{4}")
 _PORT = re.compile(r"[1-9][0-9]?(\.[1-9][0-9]?){0,5}")
@@ -86,3 +90,40 @@ def _device(read: Reader, entry: Node, key: str) -> Device:
         ),
         count=read.number(body.get("count"), f"{key}.count", 1, MAX_COUNT),
     )
+
+
+def disks(read: Reader, node: Node | None) -> tuple[Disk, ...]:
+    """Return the machine's own disks, at least one; every problem is kept by ``read``."""
+    found = []
+    for index, entry in enumerate(read.entries(node, "disks", least=1)):
+        key = f"disks[{index}]"
+        body = read.mapping(entry, key, _DISK) or {}
+        if body and "serial" not in body and "wwn" not in body:
+            read.wrong(
+                entry.line,
+                f"{key}.serial",
+                "nothing",
+                "a serial number or a wwn: a place alone is anybody's",
+                "6-iii-c",
+                "cat /sys/block/DISK/serial /sys/block/DISK/wwid /sys/block/DISK/device/wwid",
+            )
+        found.append(
+            Disk(
+                name=read.text(body.get("name"), f"{key}.name", NAME, "a name"),
+                path=read.text(
+                    body.get("path"),
+                    f"{key}.path",
+                    PATH,
+                    "its name in /dev/disk/by-path that begins with pci-",
+                ),
+                serial=read.text(
+                    body.get("serial"), f"{key}.serial", DISK_SERIAL, "the disk's serial number"
+                ),
+                wwn=read.text(
+                    body.get("wwn"), f"{key}.wwn", WWN, "naa.…, eui.… as /sys/block writes it"
+                ),
+                mode=read.one_of(body.get("mode"), f"{key}.mode", DISK_MODES),
+                at=read.at(entry.line),
+            )
+        )
+    return tuple(found)

@@ -220,6 +220,7 @@ def _consoles(site: Site) -> Iterator[Problem]:
                         "an input device (03:…) or a smart-card reader (0b:…)",
                         "6-iii-c",
                     )
+        yield from _disks(machine)
         if machine.console is Console.LISTED_KEYBOARD and not _has_keyboard(machine):
             yield Problem(
                 machine.at,
@@ -247,6 +248,8 @@ def _proofs(site: Site, now: date) -> Iterator[Problem]:
                 "6-v-b",
                 "try the way in again, and write down when",
             )
+
+
 def _modules(site: Site) -> Iterator[Problem]:
     """Keep what the console and the packet filter need in every list that will be enforced."""
     for machine in site.machines.values():
@@ -255,6 +258,24 @@ def _modules(site: Site) -> Iterator[Problem]:
             wanted, console=machine.console.value, role=machine.role.value
         ):
             yield Problem(machine.modules.at, key, got, expected, "6-iii-c")
+
+
+def _disks(machine: Machine) -> Iterator[Problem]:
+    """One name and one place each; a machine that can write nowhere could not be provisioned."""
+    seen: dict[str, str] = {}
+    for disk in machine.disks:
+        for key, value in (("name", disk.name), ("path", disk.path)):
+            if value and seen.setdefault(f"{key} {value}", disk.at) != disk.at:
+                yield Problem(disk.at, f"disks.{disk.name}.{key}", f"{value} again", "it once")
+        if disk.mode == "read-only" and len(machine.disks) == 1:
+            yield Problem(
+                disk.at,
+                f"disks.{disk.name}.mode",
+                "read-only, and it is the only disk",
+                "a system disk that maintenance can write",
+                "",
+                "a terminal's own disk is made read-only by its role",
+            )
 
 
 def _has_keyboard(machine: Machine) -> bool:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from ipaddress import IPv4Address, IPv4Network
 
+from sekisho.devices.disks import Disk as Named
+
 #: The link every machine has one interface on; it is described under ``management``.
 MANAGEMENT = "management"
 
@@ -189,6 +191,22 @@ class Modules:
 
 
 @dataclass(frozen=True, slots=True)
+class Disk:
+    """One disk of the machine's own: where it hangs, and what it is by serial number or WWN."""
+
+    name: str
+    path: str
+    serial: str
+    wwn: str
+    mode: str
+    at: str
+
+    def as_json(self) -> dict[str, str]:
+        """Return the disk as the host's policy writes it."""
+        return Named(self.name, self.path, self.serial, self.wwn, self.mode).as_json()
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """One machine we manage: its role, what proves its identity, how it is wired."""
 
@@ -199,6 +217,7 @@ class Machine:
     serial: str
     console: Console
     devices: tuple[Device, ...]
+    disks: tuple[Disk, ...]
     interfaces: Mapping[str, Interface]
     ansible_host: str
     at: str

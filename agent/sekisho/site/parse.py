@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from sekisho.errors import Problem, SekishoError
-from sekisho.site.attached import attached_devices, console, mode
+from sekisho.site.attached import attached_devices, console, disks, mode
 from sekisho.site.fields import (
     HOST_NAME,
     IFNAME,
@@ -61,7 +61,7 @@ _PERSON = {
     "trained": True,
     "approval_key": False,
 }
-_MACHINE = dict.fromkeys(("title", "identity", "console", "devices", "interfaces"), True)
+_MACHINE = dict.fromkeys(("title", "identity", "console", "devices", "disks", "interfaces"), True)
 _MACHINE["devices_mode"] = False
 _MACHINE["modules"] = False
 _IDENTITY = {"dmi_uuid": True, "serial": True}
@@ -177,6 +177,7 @@ class _Parser:
             ),
             console=kind,
             devices=attached_devices(read, top.get("devices")),
+            disks=disks(read, top.get("disks")),
             interfaces=MappingProxyType(interfaces),
             ansible_host=(reach.text or "") if reach is not None else "",
             at=read.at(node.line),
