@@ -13,10 +13,9 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "vagrant")]
 
-from labkit.api import Lab
-
-from tests.vm.devices import plan
-from tests.vm.devices.battery import FREE, WALLED, battery, write
+from labkit.api import Lab  # noqa: E402 - its folder comes first
+from tests.vm.devices import plan  # noqa: E402
+from tests.vm.devices.battery import FREE, WALLED, battery, write  # noqa: E402
 
 
 def main() -> int:

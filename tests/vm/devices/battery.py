@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from labkit.base import load_site
-
 from tests.vm.devices import plan
 from tests.vm.devices.judge import quantile
 from tests.vm.devices.machine import Machine
@@ -44,7 +43,7 @@ class Result:
     open: tuple[str, ...] = ()
 
 
-def judge_case(
+def judge_case(  # noqa: PLR0911 - one way out a verdict
     case: Case, walled: Mapping[str, Observation], free: Mapping[str, Observation]
 ) -> Result:
     """Return the verdict of one case; whatever is missing makes it an error."""

@@ -65,9 +65,8 @@ def judge(device: Device, events: Iterable[Event], probe: dict[str, Any] | None)
         elif kind == "event" and event["action"] == "add" and event["type"] == "usb_interface":
             if not listed:
                 seen.leak(f"interface {name}")
-        elif kind == "authorized" and event["value"] == "1" and not listed:
-            if ":" not in name:
-                seen.leak(f"authorized {name}")
+        elif kind == "authorized" and event["value"] == "1" and not listed and ":" not in name:
+            seen.leak(f"authorized {name}")
     if probe is not None:
         _tried(device, probe, seen)
     return seen

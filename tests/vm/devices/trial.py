@@ -14,7 +14,6 @@ from typing import Any
 from labkit import usb
 from labkit.base import LabError
 from labkit.models import STICK_TEXT
-
 from tests.vm.devices import plan
 from tests.vm.devices.judge import Delays, Event, Seen, delays, judge, lost, strays
 from tests.vm.devices.machine import HOME, RUN, Machine
@@ -59,7 +58,7 @@ class Observation:
     strays: list[str] = field(default_factory=list)
     lost: bool = False
     seconds: float = 0.0
-    delays: Delays = Delays((), ())
+    delays: Delays = field(default_factory=lambda: Delays((), ()))
     error: str = ""
 
 
@@ -270,9 +269,11 @@ _SWITCH = {
     "agent-stopped": ("systemctl stop sekisho-agent", "systemctl start sekisho-agent"),
     "udev-stopped": (f"systemctl stop {_UDEV}", f"systemctl start {_UDEV}"),
     "policy-reload": (
-        f"rm -f {RUN}/reloads; systemd-run --quiet --unit battery-reload sh -c "
-        "'while :; do /usr/lib/sekisho/usb-enforce && udevadm control --reload && "
-        f"systemctl reload sekisho-agent && echo . >> {RUN}/reloads; done'",
+        (
+            f"rm -f {RUN}/reloads; systemd-run --quiet --unit battery-reload sh -c "
+            "'while :; do /usr/lib/sekisho/usb-enforce && udevadm control --reload && "
+            f"systemctl reload sekisho-agent && echo . >> {RUN}/reloads; done'"
+        ),
         f"systemctl stop battery-reload; [ $(wc -l < {RUN}/reloads) -ge 2 ]",
     ),
 }
@@ -293,4 +294,3 @@ def everything(trial: Trial, moments: Sequence[str]) -> dict[str, Any]:
         trial.machine.root(f"python3 {HOME}/pretend.py load")
         trial.pretended("running")
     return dict(trial.observed)
-

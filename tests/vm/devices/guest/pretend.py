@@ -7,7 +7,6 @@ vhci_hcd. Standard library only. Sources: Documentation/usb/gadget_configfs.rst,
 """
 
 import contextlib
-import os
 import shutil
 import signal
 import socket
@@ -58,7 +57,11 @@ def gadget(folder, number, name):
     here.mkdir()
     texts = here / "strings/0x409"
     texts.mkdir()
-    for key, value in (("serialnumber", f"LAB-{name}"), ("manufacturer", "Sekisho"), ("product", name)):
+    for key, value in (
+        ("serialnumber", f"LAB-{name}"),
+        ("manufacturer", "Sekisho"),
+        ("product", name),
+    ):
         (texts / key).write_text(value)
     (here / "idVendor").write_text("0x1209")
     (here / "idProduct").write_text(f"0x5e7{number}")
@@ -85,7 +88,12 @@ def take_apart(here):
     for link in (here / "configs/c.1").iterdir():
         if link.is_symlink():
             link.unlink()
-    for folder in (*(here / "functions").iterdir(), here / "configs/c.1", here / "strings/0x409", here):
+    for folder in (
+        *(here / "functions").iterdir(),
+        here / "configs/c.1",
+        here / "strings/0x409",
+        here,
+    ):
         folder.rmdir()
 
 
@@ -122,7 +130,9 @@ def serve(wire, player):
             body = (reply or b"")[:length] if into else b""
             done = len(body) if into else length
             status = STALL if reply is None else 0
-            wire.sendall(struct.pack(">5IiIiiI8x", 3, number, 0, 0, 0, status, done, 0, 0, 0) + body)
+            wire.sendall(
+                struct.pack(">5IiIiiI8x", 3, number, 0, 0, 0, status, done, 0, 0, 0) + body
+            )
 
 
 def attach(folder, number, name):

@@ -7,6 +7,7 @@ what was got: ``nodes`` (sysfs class → names), ``text`` (block devices the tex
 numbers: linux/usbdevice_fs.h; MTP: PIMA 15740 containers.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -22,14 +23,20 @@ DISCONNECT = 0x5516
 MILLISECONDS = 1500
 
 
+def read(path):
+    """Return a file's bytes."""
+    with open(path, "rb") as stream:
+        return stream.read()
+
+
 class Usb:
     """One device through usbfs."""
 
     def __init__(self, folder):
         self.folder = folder
-        number = [int(open(f"{folder}/{name}").read()) for name in ("busnum", "devnum")]
+        number = [int(read(f"{folder}/{name}")) for name in ("busnum", "devnum")]
         self.node = "/dev/bus/usb/{:03d}/{:03d}".format(*number)
-        self.descriptors = open(f"{folder}/descriptors", "rb").read()
+        self.descriptors = read(f"{folder}/descriptors")
         self.handle = os.open(self.node, os.O_RDWR)
 
     def interfaces(self):
@@ -74,10 +81,8 @@ class Usb:
 
     def take(self, interface):
         """Take an interface from its driver, if it has one, and claim it."""
-        try:
+        with contextlib.suppress(OSError):
             fcntl.ioctl(self.handle, DRIVER, struct.pack("iiQ", interface, DISCONNECT, 0))
-        except OSError:
-            pass
         self.number(CLAIM, interface)
 
 
@@ -129,7 +134,7 @@ def card_reader(usb, ends):
 def try_usb(folder, text, deep):
     """Return what usbfs gives of one device: every refusal with its reason."""
     told = {"name": os.path.basename(folder), "got": [], "refused": []}
-    told["authorized"] = open(folder + "/authorized").read().strip()
+    told["authorized"] = read(folder + "/authorized").decode().strip()
     told["node_mode"] = ""
 
     def attempt(name, work):
@@ -165,11 +170,16 @@ def try_usb(folder, text, deep):
             attempt("bulk", lambda ends=ends: card_reader(usb, ends))
         elif code == 8 and alternate:
             words = struct.pack("II", number, alternate)
-            attempt("alternate", lambda ends=ends, words=words: usb.turn(words) or stick(usb, ends, text))
+            attempt(
+                "alternate",
+                lambda ends=ends, words=words: usb.turn(words) or stick(usb, ends, text),
+            )
         elif code == 8:
             attempt("bulk", lambda ends=ends: stick(usb, ends, text))
         else:
-            attempt("bulk", lambda ends=ends: text in usb.read(next(e for e in ends if e & 0x80), 64))
+            attempt(
+                "bulk", lambda ends=ends: len(usb.read(next(e for e in ends if e & 0x80), 64)) > 0
+            )
     os.close(usb.handle)
     return told
 
