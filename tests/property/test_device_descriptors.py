@@ -1,4 +1,4 @@
-"""Garbled descriptors: what a lenient reader sees, the strict one sees, or it refuses the device."""
+"""Garbled descriptors: what a lenient reader sees, the strict one sees, or refuses the device."""
 
 from __future__ import annotations
 
