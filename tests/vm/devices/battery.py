@@ -50,6 +50,8 @@ def judge_case(  # noqa: PLR0911 - one way out a verdict
     if case.skipped:
         return Result(case, "skipped", case.skipped, "")
     suffix = "" if case.device.what else "/pretended"
+    if case.device.cold and case.moment in plan.RUNS:
+        suffix = "/cold"
     control = free.get(case.control + suffix)
     known = control.seen.get(case.device.kind) if control else None
     gave = " ".join(sorted(known.got & set(case.device.gives))) if known else ""
@@ -155,8 +157,8 @@ def battery(
     site = load_site()
     devices = tuple(d for d in plan.devices() if not kinds or d.kind in kinds)
     trials = [
-        Trial(Machine(walled, site), walled=True, devices=devices),
-        Trial(Machine(free, site), walled=False, devices=devices),
+        Trial(Machine(walled, site), walled=True, devices=devices, kinds_only=bool(kinds)),
+        Trial(Machine(free, site), walled=False, devices=devices, kinds_only=bool(kinds)),
     ]
     chosen = [list(moments), [m for m in moments if m in {"cold-boot", "running"}]]
     with ThreadPoolExecutor(2) as pool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import io
 import json
 import queue
 import shlex
 import subprocess
+import tarfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -54,14 +57,27 @@ class Machine:
             raise LabError(f"{self.name}: {command[:80]}: {done.returncode}: {done.stderr[-600:]}")
         return done.stdout
 
-    def equip(self) -> None:
-        """Put the watcher and the tools on the machine's disk, and start the watcher now."""
-        self.root(f"mkdir -p {HOME}/labkit")
-        for path in sorted(GUEST.glob("*.py")):
-            self.root(f"cat > {HOME}/{path.name}", data=path.read_text())
-        self.root(f"cat > {HOME}/labkit/models.py", data=(LABKIT / "models.py").read_text())
-        self.root("cat > /etc/systemd/system/battery-watch.service", data=UNIT)
-        self.root("systemctl daemon-reload; systemctl enable --now battery-watch.service; sync")
+    def equip(self, *units: tuple[str, str]) -> None:
+        """Put the tools on the machine's disk, start the watcher, and enable ``units`` (name, text).
+
+        Everything goes in one stream: each command costs an emulated machine a second or more.
+        """
+        held = {f"{HOME}/{path.name}": path.read_text() for path in sorted(GUEST.glob("*.py"))}
+        held[f"{HOME}/labkit/models.py"] = (LABKIT / "models.py").read_text()
+        wanted = (("battery-watch.service", UNIT), *units)
+        held |= {f"/etc/systemd/system/{name}": text for name, text in wanted}
+        memory = io.BytesIO()
+        with tarfile.open(fileobj=memory, mode="w") as tar:
+            for name, text in held.items():
+                entry = tarfile.TarInfo(name.lstrip("/"))
+                entry.size, entry.mode = len(text.encode()), 0o644
+                tar.addfile(entry, io.BytesIO(text.encode()))
+        names = " ".join(name for name, _ in wanted)
+        self.root(
+            "base64 -d | tar -C / -x --no-same-owner && systemctl daemon-reload && "
+            f"systemctl enable --quiet {names} && systemctl start battery-watch.service && sync",
+            data=base64.b64encode(memory.getvalue()).decode(),
+        )
 
     def listen(self) -> None:
         """Open the lasting connection to the watcher; what it wrote so far comes first."""

@@ -68,6 +68,15 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def _docks() -> list[str]:
+    """Return QEMU's arguments for the battery's own USB controllers."""
+    return [
+        word
+        for bus, pci, ports in plan.MORE
+        for word in ("-device", f"qemu-xhci,id={bus[:-2]},addr=0x{pci[8:10]},p2={ports},p3={ports}")
+    ]
+
+
 @dataclass
 class Trial:
     """All that is done to one machine."""
@@ -75,18 +84,16 @@ class Trial:
     machine: Machine
     walled: bool
     devices: tuple[Device, ...]
+    kinds_only: bool = False  # some devices were asked for: nothing is pretended
     observed: dict[str, Observation] = field(default_factory=dict)
 
     def boot(self, moment: str, *, pretend: bool = False) -> None:
         """Cut the power and boot with everything plugged in, from the start or in the initramfs."""
         machine = self.machine
         if pretend:
-            machine.root("cat > /etc/systemd/system/battery-pretend.service", data=PRETEND_UNIT)
-            machine.root("systemctl daemon-reload; systemctl enable battery-pretend.service; sync")
+            machine.equip(("battery-pretend.service", PRETEND_UNIT))
         machine.off()
-        words = [w for bus, pci, ports in plan.MORE for w in (
-            "-device", f"qemu-xhci,id={bus.removesuffix('.0')},addr=0x{pci[8:10]},p2={ports},p3={ports}",
-        )]  # fmt: skip
+        words = _docks()
         cold = [d for d in self.devices if d.cold]
         words += usb.cold_words(machine.name, [(d.kind, d.place) for d in cold])
         machine.asleep(words)
@@ -104,12 +111,21 @@ class Trial:
             self._pull(monitor, self.devices)
             machine.mark()
 
-    def moment(self, moment: str, devices: Sequence[Device] | None = None) -> None:
-        """Plug everything in at one moment of the running machine, look, and pull it out."""
-        chosen = [c.device for c in plan.cases() if c.moment == moment and not c.skipped]
-        chosen = [d for d in chosen if d in self.devices] if devices is None else list(devices)
+    def dock(self) -> None:
+        """Plug the battery's USB controllers into the running machine."""
+        with usb.Monitor(self.machine.name) as monitor:
+            for word in _docks():
+                if word != "-device":
+                    monitor.must(f"device_add {word}")
+
+    def moment(self, moment: str, devices: Sequence[Device], *, after: str = "") -> None:
+        """Plug devices in at one moment of the running machine, look, and pull them out."""
+        cases = {c.device for c in plan.cases() if c.moment == moment and not c.skipped}
+        chosen = [device for device in devices if device in cases]
+        if not chosen:
+            return
         machine = self.machine
-        with self._observing(moment) as note, usb.Monitor(machine.name) as monitor:
+        with self._observing(moment + after) as note, usb.Monitor(machine.name) as monitor:
             machine.mark()
             with self._during(moment):
                 if moment == "burst":
@@ -118,6 +134,8 @@ class Trial:
                 if moment == "resume":
                     machine.resume()
                 self._settle(chosen, journal=self.walled and moment == "running")
+                if meanwhile := _SWITCH.get(moment, ("", "", ""))[1]:
+                    machine.root(meanwhile)
                 note(chosen, times)
                 self._pull(monitor, chosen)
                 machine.mark()
@@ -251,7 +269,7 @@ class Trial:
     @contextlib.contextmanager
     def _during(self, moment: str) -> Iterator[None]:
         machine = self.machine
-        stop, start = _SWITCH.get(moment, ("", ""))
+        stop, _, start = _SWITCH.get(moment, ("", "", ""))
         if moment == "resume":
             machine.pause()
         if stop:
@@ -264,33 +282,49 @@ class Trial:
 
 
 _UDEV = "systemd-udevd-kernel.socket systemd-udevd-control.socket systemd-udevd.service"
-#: What makes a moment, and what ends it; the last says how often the policy was put in force.
+#: What makes a moment, what must be so before one looks (two reloads are through), what ends it.
 _SWITCH = {
-    "agent-stopped": ("systemctl stop sekisho-agent", "systemctl start sekisho-agent"),
-    "udev-stopped": (f"systemctl stop {_UDEV}", f"systemctl start {_UDEV}"),
+    "agent-stopped": ("systemctl stop sekisho-agent", "", "systemctl start sekisho-agent"),
+    "udev-stopped": (f"systemctl stop {_UDEV}", "", f"systemctl start {_UDEV}"),
     "policy-reload": (
         (
             f"rm -f {RUN}/reloads; systemd-run --quiet --unit battery-reload sh -c "
             "'while :; do /usr/lib/sekisho/usb-enforce && udevadm control --reload && "
             f"systemctl reload sekisho-agent && echo . >> {RUN}/reloads; done'"
         ),
-        f"systemctl stop battery-reload; [ $(wc -l < {RUN}/reloads) -ge 2 ]",
+        (
+            f"n=0; until [ -e {RUN}/reloads ] && [ $(wc -l < {RUN}/reloads) -ge 2 ]; "
+            "do sleep 1; n=$((n+1)); [ $n -lt 150 ]; done"
+        ),
+        "systemctl stop battery-reload",
     ),
 }
 
 
 def everything(trial: Trial, moments: Sequence[str]) -> dict[str, Any]:
-    """Take one machine through boots, moments and what it pretends; return what was observed."""
+    """Take one machine through its moments, its boots and what it pretends.
+
+    The moments of a running machine come first, as it was restored: a boot is what costs. What can
+    only be there from power-on is tried at the same moments after the first boot.
+    """
+    runs = [moment for moment in moments if moment in plan.RUNS]
+    hot = [device for device in trial.devices if not device.cold]
+    cold = [device for device in trial.devices if device.cold]
     trial.machine.equip()
-    trial.boot("cold-boot")
-    for moment in moments:
-        if moment in plan.RUNS:
-            trial.moment(moment)
-    if trial.walled:
-        trial.boot("initramfs", pretend=True)
-        for moment in plan.PRETENDED_MOMENTS:
-            trial.pretended(moment)
-    else:
+    trial.machine.listen()
+    if runs and hot:
+        trial.dock()
+    for moment in runs if hot else ():
+        trial.moment(moment, hot)
+    if "running" in runs and not trial.walled and not trial.kinds_only:
         trial.machine.root(f"python3 {HOME}/pretend.py load")
         trial.pretended("running")
+    if "cold-boot" in moments:
+        trial.boot("cold-boot")
+        for moment in runs if cold else ():
+            trial.moment(moment, cold, after="/cold")
+    if "initramfs" in moments:
+        trial.boot("initramfs", pretend=True)
+        for moment in plan.PRETENDED_MOMENTS if not trial.kinds_only else ():
+            trial.pretended(moment)
     return dict(trial.observed)
