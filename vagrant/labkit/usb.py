@@ -225,8 +225,8 @@ class Monitor:
         self._virsh.stdin.write(f"qemu-monitor-command {self.machine} '{data}'\n")
         self._virsh.stdin.flush()
         while True:
-            if not select.select([self._virsh.stdout], [], [], 60)[0]:
-                raise LabError(f"{self.machine}: no answer to {command} within 60 s")
+            if not select.select([self._virsh.stdout], [], [], 300)[0]:
+                raise LabError(f"{self.machine}: no answer to {command} within 300 s")
             line = self._virsh.stdout.readline()
             if not line:
                 raise LabError(f"{self.machine}: virsh ended at {command}")

@@ -162,7 +162,8 @@ def battery(
     ]
     chosen = [list(moments), [m for m in moments if m in {"cold-boot", "running"}]]
     with ThreadPoolExecutor(2) as pool:
-        behind, without = pool.map(everything, trials, chosen)
+        list(pool.map(everything, trials, chosen))
+    behind, without = (trial.observed for trial in trials)
     results = tuple(judge_case(case, behind, without) for case in plan.cases()
                     if not kinds or case.device.kind in kinds)  # fmt: skip
     return Report(results, behind, without, time.monotonic() - started)

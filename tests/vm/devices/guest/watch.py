@@ -8,6 +8,7 @@ that was announced before it stands before it. Standard library only.
 """
 
 import errno
+import fcntl
 import glob
 import json
 import os
@@ -146,6 +147,11 @@ class Journal:
 def main():
     folder = sys.argv[1]
     os.makedirs(folder, mode=0o700, exist_ok=True)
+    lock = os.open(folder + "/lock", os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return  # one watcher is enough
     wire = listen()
     record = Record(folder + "/record")
     marks = folder + "/marks"
