@@ -35,6 +35,7 @@ from sekisho.service import (
     agent_devices,
     agent_exceptions,
     agent_files,
+    agent_lines,
     agent_listeners,
     agent_modules,
     agent_policy,
@@ -91,6 +92,7 @@ class Agent:
         self._listeners = agent_listeners.ListenersPart(self._book, paths)
         self._files = agent_files.FilesPart(self._book, paths)
         self._modules = agent_modules.ModulesPart(self._book, paths)
+        self._lines = agent_lines.LinesPart(self._book, paths)
         self._activity = agent_activity.ActivityPart(
             self._book,
             paths,
@@ -121,6 +123,7 @@ class Agent:
         every("exceptions", agent_exceptions.LOOK_EVERY_S, self._exceptions.look)
         every("listeners", agent_listeners.LOOK_EVERY_S, self._listeners.look)
         every("modules", agent_modules.LOOK_EVERY_S, self._modules.look)
+        every("lines", agent_lines.LOOK_EVERY_S, self._lines.look)
         every("activity", agent_activity.POLL_EVERY_S, self._activity.poll)
         every("activity", agent_activity.ASK_KERNEL_EVERY_S, self._activity.ask_kernel)
         every("loop", HEALTH_EVERY_S, self.health)
@@ -131,6 +134,7 @@ class Agent:
             ("exceptions", self._exceptions.look),
             ("listeners", self._listeners.look),
             ("modules", self._modules.look),
+            ("lines", self._lines.look),
             ("activity", self._activity.poll),
             ("activity", self._activity.ask_kernel),
             ("loop", self.health),
@@ -217,6 +221,7 @@ class Agent:
             devices = self._devices
             self._try("devices", lambda: devices.policy(policy))
         self._try("listeners", lambda: self._listeners.policy(policy))
+        self._try("lines", lambda: self._lines.policy(policy))
         self._try("activity", lambda: self._activity.policy(policy))
         self._try("metrics", lambda: self._serve_metrics(policy))
 
