@@ -19,8 +19,8 @@ _UNITS = {
     "/etc/systemd/system/multi-user.target.wants/sekisho-disks-seal.service": "sekisho-disks-seal",
 }
 _INITRD = (
-    "/etc/initramfs-tools/hooks/sekisho-disks",
-    "/etc/initramfs-tools/scripts/init-top/a-sekisho-disks",
+    "/usr/share/initramfs-tools/hooks/sekisho-disks",
+    "/usr/share/initramfs-tools/scripts/init-top/a-sekisho-disks",
 )
 _BLOCK = "/sys/class/block"
 _ATA = re.compile(r"/(ata[0-9]+)/host[0-9]+/", re.ASCII)
