@@ -1,4 +1,4 @@
-"""One host's ways for a packet: in, out, through; with what connection tracking must have seen. Pure.
+"""One host's ways for a packet, with what connection tracking must have seen before. Pure.
 
 A packet whose connection is `established` needs a first packet of the same connection, state `new`
 or `related`, that came through all hooks of this host: `history` says so with a second packet.
@@ -97,7 +97,7 @@ def passage(rules: Rules | None, way: str, packet: Packet, name: str, host: str 
 
 
 def _interfaces(packet: Packet, way: str) -> Bool:
-    """An interface has a name; a packet made here came in by none, one for here leaves by none."""
+    """Return that a packet made here came in by no interface, one for here leaves by none."""
     into, out = packet.get("iif") != 0, packet.get("oif") != 0
     if way == "input":
         return z3.And(into, z3.Not(out))
@@ -155,6 +155,7 @@ def _translated(rules: Rules, packet: Packet, track: Track, name: str) -> Packet
 
 def same_connection(first: Packet, later: Packet, reply: Bool) -> Bool:
     """Return whether ``later`` is of the connection ``first`` opens, in direction ``reply``."""
+
     def ends(protocol: str) -> Bool:
         one, other = first.field(protocol, "saddr"), first.field(protocol, "daddr")
         source, target = later.field(protocol, "saddr"), later.field(protocol, "daddr")
@@ -209,5 +210,3 @@ def history(rules: Rules | None, of: Passage, name: str) -> tuple[Bool, list[Pas
             )
         )  # fmt: skip
     return z3.Implies(of.track.state == ESTABLISHED, z3.Or(*ways)), found
-
-
