@@ -51,9 +51,7 @@ def crl(lines: LinePki) -> x509.CertificateRevocationList:
     return x509.load_pem_x509_crl((lines.folder / "crl.pem").read_bytes())
 
 
-def test_a_certificate_says_what_the_site_says_whatever_was_wished_for(
-    lines: LinePki, tmp_path: Path
-) -> None:
+def test_a_certificate_says_what_the_site_says_whatever_was_wished_for(lines: LinePki) -> None:
     key = ec.generate_private_key(ec.SECP384R1())
     wish = (
         x509.CertificateSigningRequestBuilder()
@@ -87,9 +85,7 @@ def test_who_stands_on_no_encrypted_line_gets_none(
         lines.issue(name, csr(tmp_path), now=NOW, replace=False)
 
 
-def test_a_request_of_another_name_and_garbage_are_refused(
-    lines: LinePki, tmp_path: Path
-) -> None:
+def test_a_request_of_another_name_and_garbage_are_refused(lines: LinePki, tmp_path: Path) -> None:
     good = csr(tmp_path, "gate-in")
     for bad in (good, b"", b"-----BEGIN", good[:-40], b"\x00" * 20000):
         with pytest.raises(SekishoError, match="request was refused"):

@@ -20,9 +20,13 @@ from siteworld import SITE, lab_site, policy, problems
 Edits = dict[str, tuple[str, str] | str]
 
 
+VPN = "peers.hospital-a.vpn"
+
+
 def said(link: str, word: str) -> Edits:
     networks = {"wan-in": "10.77.1.0/29", "hop-in": "10.77.3.0/29", "desk": "10.77.7.0/29"}
-    return {SITE: (f"network: {networks[link]}", f"encryption: {word}\n      network: {networks[link]}")}  # fmt: skip
+    network = f"network: {networks[link]}"
+    return {SITE: (network, f"encryption: {word}\n      {network}")}
 
 
 IN = said("wan-in", "ipsec")
@@ -85,7 +89,9 @@ def test_no_proposal_but_one_and_no_plugin_that_exempts() -> None:
     offered = {line.split("=")[1].strip() for line in text.splitlines() if "proposals =" in line}
     assert offered == {IKE_PROPOSAL, ESP_PROPOSAL}
     assert "revocation = strict" in text
-    loaded = next(line for line in strongswan_conf().splitlines() if line.strip().startswith("load ="))
+    loaded = next(
+        line for line in strongswan_conf().splitlines() if line.strip().startswith("load =")
+    )
     assert not set(loaded.split()) & {"bypass-lan", "kernel-libipsec", "curl", "stroke", "forecast"}
 
 
@@ -133,8 +139,8 @@ def _texts() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("change", "key"),
     [
-        (("address: 10.77.1.2", "address: 10.77.1.2\n      vpn: 10.77.9.9"), "peers.hospital-a.vpn"),
-        (("address: 10.77.1.2", "address: 10.77.1.2\n      vpn: 10.77.1.1"), "peers.hospital-a.vpn"),
+        (("address: 10.77.1.2", "address: 10.77.1.2\n      vpn: 10.77.9.9"), VPN),
+        (("address: 10.77.1.2", "address: 10.77.1.2\n      vpn: 10.77.1.1"), VPN),
         (("mode: one-way-tcp        # one", "mode: diode        # one"), "flows.intake.mode"),
     ],
 )  # fmt: skip
@@ -145,7 +151,10 @@ def test_an_end_or_a_mode_that_does_not_fit_is_explained(change: tuple[str, str]
 def test_a_peer_behind_its_own_gateway_is_reached_by_a_route() -> None:
     edits = two(
         IN[SITE],  # type: ignore[arg-type]
-        ("address: 10.77.1.2", "address: 192.0.2.9\n      vpn: 198.51.100.7\n      router: 10.77.1.6"),
+        (
+            "address: 10.77.1.2",
+            "address: 192.0.2.9\n      vpn: 198.51.100.7\n      router: 10.77.1.6",
+        ),
     )  # fmt: skip
     assert problems(edits) == []
     compiled = policy("gate-in", edits)
