@@ -46,7 +46,7 @@ class Wanted:
 
 
 def wanted(text: str) -> Wanted:
-    """Return what ``text`` asks for: ``any``, ``reply``, ``icmp``, ``tcp``, ``tcp/22`` and the like.
+    """Return what ``text`` asks for: any, reply, icmp, tcp, tcp/22 or the like.
 
     Raises `SekishoError` for anything else.
     """
