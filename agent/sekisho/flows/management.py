@@ -58,8 +58,9 @@ class _Served:
         self.rules.rule(
             "output",
             check,
+            # Not the reply's direction, too: a session that was open before the rules may have been
+            # tracked from its answer on, and would be cut by them. Nothing new begins this way.
             ct_state("established"),
-            ct_reply(),
             oif(self.interface),
             equals(payload("ip", "daddr"), who),
             equals(payload("ip", "saddr"), self.own),
