@@ -19,6 +19,10 @@ from sekisho.flows.prover.rules import Rule, Table, UnknownConstructError
 TRUE, FALSE = z3.BoolVal(True), z3.BoolVal(False)
 
 
+#: Reading these leaves something to chance, which belongs to the rule.
+_CHANCY = ("icmp", "igmp", "icmpv6", "ether", "vlan", "8021q")
+
+
 @dataclass(frozen=True, slots=True)
 class Track:
     """What connection tracking says of a packet here: state bits, direction, or nothing yet."""
@@ -68,7 +72,15 @@ class Reader:
         reader = _READERS.get(kind)
         if reader is None:
             raise self.fail(expression)
-        return reader(self, body)
+        if kind != "payload" or "base" in body:
+            return reader(self, body)
+        key = (body.get("protocol"), body.get("field"))
+        if key in NEEDS_TYPE or key[0] in _CHANCY:
+            return reader(self, body)
+        found = self.packet.made.get(key)
+        if found is None:
+            found = self.packet.made[key] = reader(self, body)
+        return found
 
     def constant(self, kind: str, width: int, value: Any) -> int:
         """Return one constant, flags together."""

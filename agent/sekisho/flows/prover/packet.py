@@ -7,7 +7,7 @@ bytes it stands on are the same bits. Source: RFC 791, 8200, 9293, 768, 792, 826
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,13 +79,23 @@ class Packet:
 
     prefix: str
     parts: Mapping[str, Bits] = field(default_factory=dict)
+    #: Terms made of the headers, made once: making them is what a translation costs.
+    made: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+        found = self.made.get(key)
+        if found is None:
+            found = self.made[key] = make()
+        return found
 
     def get(self, name: str, width: int | None = None) -> Bits:
         """Return a part: what it was rewritten to, or its variable."""
         found = self.parts.get(name)
         if found is not None:
             return found
-        return z3.BitVec(f"{self.prefix}.{name}", width or WIDTHS[name])
+        return self._once(
+            name, lambda: z3.BitVec(f"{self.prefix}.{name}", width or WIDTHS[name])
+        )
 
     def flag(self, name: str) -> Bool:
         """Return a property that holds or does not."""
@@ -94,12 +104,17 @@ class Packet:
 
     def with_(self, **parts: Bits) -> Packet:
         """Return the packet with parts rewritten."""
-        return Packet(self.prefix, {**self.parts, **parts})
+        headers = {"nh4", "nh6", "th", "arp", "iif", "oif"} & set(parts)
+        kept = {key: one for key, one in self.made.items() if key not in parts}
+        return Packet(self.prefix, {**self.parts, **parts}, {} if headers else kept)
 
     def bits(self, base: str, offset: int, width: int) -> Bits:
         """Return ``width`` bits of a header from ``offset``."""
         top = WIDTHS[base] - 1 - offset
-        return z3.Extract(top, top - width + 1, self.get(base))
+        return self._once(
+            (base, offset, width),
+            lambda: z3.Extract(top, top - width + 1, self.get(base)),
+        )
 
     def field(self, protocol: str, name: str) -> Bits:
         """Return a header field."""
@@ -114,6 +129,9 @@ class Packet:
     @property
     def protocol(self) -> Bits:
         """Return the transport protocol, as connection tracking and ``meta l4proto`` see it."""
+        return self._once("protocol", self._protocol)
+
+    def _protocol(self) -> Bits:
         chained = z3.If(
             self.extended, self.get("protocol6", 8), self.field("ip6", "nexthdr")
         )  # fmt: skip
@@ -122,23 +140,35 @@ class Packet:
     @property
     def extended(self) -> Bool:
         """Whether an IPv6 packet has extension headers (what they hold is left open)."""
+        return self._once("extended", self._extended)
+
+    def _extended(self) -> Bool:
         following = self.field("ip6", "nexthdr")
         return z3.Or(*[following == one for one in _EXTENSIONS])
 
     @property
     def has_transport(self) -> Bool:
         """Whether the kernel finds a transport header at all."""
+        return self._once("has_transport", self._has_transport)
+
+    def _has_transport(self) -> Bool:
         return z3.Implies(z3.And(self.six, self.extended), self.flag("transport6"))
 
     @property
     def later_fragment(self) -> Bool:
         """Whether the packet is a fragment other than the first: it has no transport header."""
+        return self._once("later_fragment", self._later_fragment)
+
+    def _later_fragment(self) -> Bool:
         four = self.bits("nh4", 51, 13) != 0
         return z3.If(self.six, z3.And(self.extended, self.flag("fragment6")), four)
 
     @property
     def transport_length(self) -> Bits:
         """Return the bytes behind the network header(s), 16 bits."""
+        return self._once("transport_length", self._transport_length)
+
+    def _transport_length(self) -> Bits:
         head = z3.ZeroExt(10, z3.Concat(self.field("ip", "hdrlength"), z3.BitVecVal(0, 2)))
         four = self.field("ip", "length") - head
         six = z3.If(self.extended, self.get("length6", 16), self.field("ip6", "length"))
@@ -146,10 +176,14 @@ class Packet:
 
     def readable(self, last: int) -> Bool:
         """Whether the transport header can be read up to bit ``last``."""
-        return z3.And(
-            self.has_transport,
-            z3.Not(self.later_fragment),
-            z3.UGE(self.transport_length, (last + 7) // 8),
+        octets = (last + 7) // 8
+        return self._once(
+            ("readable", octets),
+            lambda: z3.And(
+                self.has_transport,
+                z3.Not(self.later_fragment),
+                z3.UGE(self.transport_length, octets),
+            ),
         )
 
     def well_formed(self, *, arriving: bool) -> Bool:
