@@ -79,6 +79,11 @@ class Ways:
         for link in links:
             yield from self._on(link, (), targets, [])
 
+    def through(self, links: list[str], outside: list[str]) -> Iterator[Way]:
+        """Yield the ways from peers' links out onto other links of peers."""
+        for link in links:
+            yield from self._on(link, (), frozenset(), [one for one in outside if one != link])
+
     def _on(
         self, link: str, before: Way, targets: frozenset[str], outside: list[str]
     ) -> Iterator[Way]:
