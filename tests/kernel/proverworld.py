@@ -199,7 +199,9 @@ class Maker:
             target = remote[0] if source != remote[0] else remote[1]
         protocol = self.pick(6, 6, 6, 6, 17, 17, 58 if six else 1, 1 if six else 132)
         body = self.transport(protocol)
-        iif, oif = self.pick(*IFACES), self.pick(*IFACES)
+        iif = self.pick(*IFACES)
+        places = (*LOCAL, *REMOTE, *LOCAL6, *REMOTE6)
+        oif = IFACES[places.index(target) % len(IFACES)]  # an address has one route
         head = self.six(source, target, protocol, body, number) if six else self.four(
             source, target, protocol, body, number)  # fmt: skip
         return {

@@ -104,7 +104,7 @@ class _World:
         self.peers: dict[str, str] = {}
         self.macs: dict[str, bytes] = {}
         self.sockets: dict[str, socket.socket] = {}
-        self.routes: set[tuple[str, str]] = set()
+        self.routes: dict[str, str] = {}
         for key in ("all", "default"):
             _sysctl(f"net/ipv4/conf/{key}/rp_filter", "0")
             _sysctl(f"net/ipv4/conf/{key}/accept_local", "1")
@@ -125,9 +125,9 @@ class _World:
 
     def route(self, address: str, oif: str) -> None:
         """Send an address out by an interface, or to this host when it has none."""
-        if (address, oif) in self.routes:
+        if self.routes.get(address) == oif:
             return
-        self.routes.add((address, oif))
+        self.routes[address] = oif
         six = ":" in address
         family, bits = ("-6", "128") if six else ("-4", "32")
         target = f"{address}/{bits}"

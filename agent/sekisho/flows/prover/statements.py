@@ -83,7 +83,8 @@ def _one(reader: Reader, effect: Effect, kind: str, body: Any, here: Bool) -> No
     elif kind == "notrack":
         effect.untracked = z3.Or(effect.untracked, here)
     elif kind == "mangle":
-        effect.packet = _mangle(reader, body, here)
+        effect.packet, done = _mangle(reader, body, here)
+        effect.match = z3.And(effect.match, done)
     elif kind in ("snat", "dnat", "masquerade", "redirect"):
         effect.packet = _translate(reader, kind, body, here)
         effect.verdicts.append((TRUE, "accept", ""))
@@ -234,7 +235,8 @@ def _operand(reader: Reader, value: Any, kind: str, width: int) -> tuple[Bits, B
     return z3.BitVecVal(reader.constant(kind, width, value), width), TRUE
 
 
-def _mangle(reader: Reader, body: Mapping[str, Any], here: Bool) -> Packet:
+def _mangle(reader: Reader, body: Mapping[str, Any], here: Bool) -> tuple[Packet, Bool]:
+    """Return the rewritten packet, and whether the rule goes on: what cannot be read ends it."""
     key, value = body.get("key"), body.get("value")
     packet = reader.packet
     if not isinstance(key, dict) or len(key) != 1:
@@ -244,23 +246,24 @@ def _mangle(reader: Reader, body: Mapping[str, Any], here: Bool) -> Packet:
         name = str(where["key"])
         width = 8 if name == "pkttype" else 32
         bits, sure = _operand(reader, value, name, width)
-        return packet.with_(**{name: z3.If(z3.And(here, sure), bits, packet.get(name, width))})
+        new = z3.If(z3.And(here, sure), bits, packet.get(name, width))
+        return packet.with_(**{name: new}), sure
     if what == "meta" and where.get("key") in ("nftrace", "rtclassid"):
-        return packet
+        return packet, TRUE
     if what == "ct" and where.get("key") in ("mark", "label", "zone", "helper", "event", "secmark"):
-        return packet  # what a connection carries is left open wherever it is read
-    if what == "tcp option":
-        return packet.with_(**{})
+        # What a connection carries is left open wherever it is read.
+        return packet, z3.And(reader.track.known, reader.maybe("connection's property is set"))
+    if what in ("tcp option", "exthdr"):
+        return packet, reader.maybe("option is rewritten")
     if what == "payload" and "protocol" in where:
         known = FIELDS.get((str(where["protocol"]), str(where["field"])))
         if known is not None:
-            base, offset, width, kind = known
+            base, _, width, kind = known
             bits, sure = _operand(reader, value, kind, width)
-            legible = reader.value(key).readable
-            return packet.with_(
-                **{base: z3.If(z3.And(here, sure, legible), _spliced(packet, known, bits),
-                               packet.get(base))}
-            )  # fmt: skip
+            legible = z3.And(sure, reader.value(key).readable)
+            spliced = _spliced(packet, known, bits)
+            new = z3.If(z3.And(here, legible), spliced, packet.get(base))
+            return packet.with_(**{base: new}), legible
     raise reader.fail({"mangle": dict(body)})
 
 
