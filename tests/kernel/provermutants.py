@@ -35,15 +35,28 @@ def mutants(document: dict[str, Any]) -> Iterator[Mutant]:
             if kind in VERDICTS:
                 for other in ("accept", "drop"):
                     if other != kind:
-                        yield "verdict", f"{name} {kind}→{other}", _with(document, index, place, {other: None})
+                        yield (
+                            "verdict",
+                            f"{name} {kind}→{other}",
+                            _with(document, index, place, {other: None}),
+                        )
             elif kind == "match" or (kind == "counter" and isinstance(statement[kind], dict)):
-                yield "widening", f"{name} without {kind} {place}", _with(document, index, place, None)
+                yield (
+                    "widening",
+                    f"{name} without {kind} {place}",
+                    _with(document, index, place, None),
+                )
             if kind == "match":
                 for told, changed in _other_matches(statement["match"]):
-                    yield told, f"{name} {kind} {place}", _with(document, index, place, {"match": changed})
+                    yield (
+                        told,
+                        f"{name} {kind} {place}",
+                        _with(document, index, place, {"match": changed}),
+                    )
         narrow = copy.deepcopy(document)
         narrow["nftables"][index]["add"]["rule"]["expr"].insert(
-            0, {"match": {"op": "==", "left": {"meta": {"key": "mark"}}, "right": 77}})
+            0, {"match": {"op": "==", "left": {"meta": {"key": "mark"}}, "right": 77}}
+        )
         yield "narrowing", f"{name} only with a mark", narrow
     for one, other in itertools.pairwise(rules):
         if entries[one]["add"]["rule"]["chain"] == entries[other]["add"]["rule"]["chain"]:
@@ -150,7 +163,9 @@ def table(hosts: tuple[str, ...], step: int = 1) -> tuple[Counter[tuple[str, str
     counts: Counter[tuple[str, str]] = Counter()
     open_: list[str] = []
     for host in hosts:
-        for kind, what, document in itertools.islice(mutants(policy(host)["nftables"]), 0, None, step):
+        for kind, what, document in itertools.islice(
+            mutants(policy(host)["nftables"]), 0, None, step
+        ):
             said = judge(host, document)
             counts[kind, said.split(" ")[0]] += 1
             if said.split(" ")[0] not in ("refuted", "equivalent"):

@@ -114,12 +114,17 @@ class Maker:
             found += ["icmp type echo-request", "icmp type { echo-reply, destination-unreachable }",
                       "icmp code host-unreachable", "icmp type != echo-request"] * 3  # fmt: skip
         if protocol == "icmpv6":
-            found += ["icmpv6 type echo-request", "icmpv6 type { echo-reply, nd-neighbor-solicit }"] * 4
+            found += [
+                "icmpv6 type echo-request",
+                "icmpv6 type { echo-reply, nd-neighbor-solicit }",
+            ] * 4
         return str(self.rng.choice(found))
 
     def rule(self, hook: str, targets: tuple[str, ...]) -> str:
         family = self.pick("", "ip", "ip", "ip", "ip6")
-        protocol = self.pick("", "tcp", "tcp", "tcp", "udp", "icmp" if family != "ip6" else "icmpv6")
+        protocol = self.pick(
+            "", "tcp", "tcp", "tcp", "udp", "icmp" if family != "ip6" else "icmpv6"
+        )
         family = {"icmp": "ip", "icmpv6": "ip6"}.get(protocol, family)
         words: list[str] = []
         for _ in range(self.pick(0, 1, 1, 1, 2, 2, 3)):
@@ -168,11 +173,18 @@ class Maker:
             rules = "\n".join(self.rule("forward" if name == "s9" else "sub", targets)
                               for _ in range(rng.randint(1, 5)))  # fmt: skip
             parts.append(f"chain {name} {{ {rules}\n}}")
-        for hook, chance, prio in (("prerouting", 0.5, self.pick(-300, -150)), ("input", 1, 0),
-                                   ("forward", 1, 0), ("output", 1, 0), ("postrouting", 0.4, 10)):
+        for hook, chance, prio in (
+            ("prerouting", 0.5, self.pick(-300, -150)),
+            ("input", 1, 0),
+            ("forward", 1, 0),
+            ("output", 1, 0),
+            ("postrouting", 0.4, 10),
+        ):
             if rng.random() > chance:
                 continue
-            policy = self.pick("accept", "drop") if hook in ("input", "forward", "output") else "accept"
+            policy = (
+                self.pick("accept", "drop") if hook in ("input", "forward", "output") else "accept"
+            )
             soft = hook == "prerouting"
             rules = [self.rule(hook, ("s1", "s2")) for _ in range(rng.randint(2, 9))]
             if soft:
@@ -182,8 +194,14 @@ class Maker:
         text = "table inet t {\n" + "\n".join(parts) + "\n}\n"
         if rng.random() < 0.3:
             rules = [self.rule("input", ()) for _ in range(3)]
-            rules = [one for one in rules if "ip6" not in one and "icmpv6" not in one
-                     and "@" not in one.replace("@th", "").replace("@nh", "") and "nfproto" not in one]
+            rules = [
+                one
+                for one in rules
+                if "ip6" not in one
+                and "icmpv6" not in one
+                and "@" not in one.replace("@th", "").replace("@nh", "")
+                and "nfproto" not in one
+            ]
             text += ("table ip t4 {\nchain later { type filter hook input priority 10; policy accept;\n"
                      + "\n".join(rules) + "\n}\n}\n")  # fmt: skip
         return text
@@ -218,8 +236,18 @@ class Maker:
         if protocol == 6:
             words = self.pick(5, 5, 5, 6, 8)
             flags = self.pick(2, 2, 0x12, 0x10, 0x10, 0x18, 4, 0x11, 0, 0x29)
-            head = struct.pack("!HHIIBBHHH", source, target, self.pick(1, 2000), 1, words << 4, flags,
-                               self.pick(1000, 65535), 0, 0) + b"\x01" * 4 * (words - 5)
+            head = struct.pack(
+                "!HHIIBBHHH",
+                source,
+                target,
+                self.pick(1, 2000),
+                1,
+                words << 4,
+                flags,
+                self.pick(1000, 65535),
+                0,
+                0,
+            ) + b"\x01" * 4 * (words - 5)
             whole = head + payload
             return whole[: self.pick(4, 10, 14)] if rng.random() < 0.03 else whole
         if protocol in (17, 132):
@@ -238,7 +266,10 @@ class Maker:
     def six(self, source: str, target: str, protocol: int, body: bytes, number: int) -> bytes:
         following = protocol
         if self.rng.random() < 0.1:
-            body, following = bytes([protocol, 0, 1, 4, 0, 0, 0, 0]) + body, 60  # destination options
+            body, following = (
+                bytes([protocol, 0, 1, 4, 0, 0, 0, 0]) + body,
+                60,
+            )  # destination options
         return (
             struct.pack("!IHBB", 0x60000000 | number, len(body), following, self.pick(5, 64, 64))
             + socket.inet_pton(socket.AF_INET6, source)

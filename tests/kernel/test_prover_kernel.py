@@ -105,8 +105,10 @@ def test_common_constructs_of_others_are_read_as_the_kernel_lists_them() -> None
     nat = ("chain n { type nat hook prerouting priority dstnat; tcp dport 80 dnat ip to 10.0.0.1:8080\n"
            "}\nchain p { type nat hook postrouting priority srcnat; masquerade\n}\n")  # fmt: skip
     text = f"table inet t {{ chain i {{ type filter hook input priority 0; policy drop;\n{rules}\n}}\n{nat}}}\n"
-    text += ("table ip a { chain i { type filter hook input priority 5; tcp dport 4 accept\n}\n}\n"
-             "table ip6 b { chain i { type filter hook input priority 5; ip6 saddr ::1 drop\n}\n}\n")
+    text += (
+        "table ip a { chain i { type filter hook input priority 5; tcp dport 4 accept\n}\n}\n"
+        "table ip6 b { chain i { type filter hook input priority 5; ip6 saddr ::1 drop\n}\n}\n"
+    )
     read = read_rules(listed(text), "h")
     assert sum(len(c.rules) for t in read.tables for c in t.chains.values()) == len(
         COMMON.strip().splitlines()) + 4  # fmt: skip

@@ -23,6 +23,7 @@ from sekisho.site.parse import parse_site
 #: A listing of 10,000 peers is a few megabytes.
 MAX_LISTING = 64 * 1024 * 1024
 
+
 def need_solver() -> None:
     """Raise `SekishoError` when the solver is not installed here."""
     if importlib.util.find_spec("z3") is None:

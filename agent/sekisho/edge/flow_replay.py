@@ -47,7 +47,9 @@ def replay(job: Mapping[str, Any], *, timeout: float = 300) -> list[dict[str, An
             check=False, env={"PYTHONPATH": here, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as bad:
-        raise SekishoError("cannot replay", (Problem("unshare", "", str(bad), "a namespace"),)) from None
+        raise SekishoError(
+            "cannot replay", (Problem("unshare", "", str(bad), "a namespace"),)
+        ) from None
     if done.returncode:
         told = printable(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "", 300)
         raise SekishoError(

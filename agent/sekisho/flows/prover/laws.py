@@ -104,5 +104,3 @@ def _management(
     one = ways["forward"]
     either = z3.Or(one.packet.get("iif") == management, one.packet.get("oif") == management)
     yield network.ask(law, f"{host} forward", [one], [either])
-
-

@@ -93,9 +93,7 @@ class Packet:
         found = self.parts.get(name)
         if found is not None:
             return found
-        return self._once(
-            name, lambda: z3.BitVec(f"{self.prefix}.{name}", width or WIDTHS[name])
-        )
+        return self._once(name, lambda: z3.BitVec(f"{self.prefix}.{name}", width or WIDTHS[name]))
 
     def flag(self, name: str) -> Bool:
         """Return a property that holds or does not."""

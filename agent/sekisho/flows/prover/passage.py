@@ -155,6 +155,7 @@ def _translated(rules: Rules, packet: Packet, track: Track, name: str) -> Packet
 
 def same_connection(first: Packet, later: Packet, reply: Bool) -> Bool:
     """Return whether ``later`` is of the connection ``first`` opens, in direction ``reply``."""
+
     def ends(protocol: str) -> Bool:
         one, other = first.field(protocol, "saddr"), first.field(protocol, "daddr")
         source, target = later.field(protocol, "saddr"), later.field(protocol, "daddr")
@@ -209,5 +210,3 @@ def history(rules: Rules | None, of: Passage, name: str) -> tuple[Bool, list[Pas
             )
         )  # fmt: skip
     return z3.Implies(of.track.state == ESTABLISHED, z3.Or(*ways)), found
-
-

@@ -116,8 +116,7 @@ class Ways:
                 self.network.way(hop.host, hop.way, gone=hop.host == self.gone) for hop in way
             ]
             terms: list[Bool] = [
-                on(one, iif=hop.iif, oif=hop.oif)
-                for one, hop in zip(passages, way, strict=True)
+                on(one, iif=hop.iif, oif=hop.oif) for one, hop in zip(passages, way, strict=True)
             ]
             terms.append(_bad(bad, passages[-1]))
             told = " → ".join(hop.host for hop in way)

@@ -71,7 +71,9 @@ def prove(
     if missing and set(documents) != set(site.machines):
         return
     if missing:
-        told = UnknownConstructError(", ".join(missing), "no rules to read", "every machine's rules")
+        told = UnknownConstructError(
+            ", ".join(missing), "no rules to read", "every machine's rules"
+        )
         for law in ("6-iv-d-2.no-payload-leaves", "6-iv-d-3.no-payload-enters",
                     "6-iv-e.outside-reaches-no-core", "6-iv-e.only-core-joins"):  # fmt: skip
             yield unknown(law, "between hosts", tuple(missing), told)
