@@ -32,7 +32,8 @@ def with_peers(count: int) -> Site:
     )
     names = ", ".join(f"clinic-{n}" for n in range(count))
     text = next(file.text for file in lab_raw().group_vars if file.path == SITE)
-    text = text.replace("between: [hospital-a, gate-in]", f"between: [hospital-a, {names}, gate-in]")
+    members = f"between: [hospital-a, {names}, gate-in]"
+    text = text.replace("between: [hospital-a, gate-in]", members)
     text = text.replace("  peers:\n", f"  peers:\n{peers}", 1)
     text = text.replace("  flows:\n", f"  flows:\n{flows}", 1)
     return parse_site(lab_raw({SITE: text}))
@@ -47,8 +48,10 @@ def measure(what: str, site: Site, hosts: list[str], goal: float) -> None:
     found = list(prove(rules, site))
     busy, wall = time.process_time() - busy, time.perf_counter() - wall
     bad = sum(one.outcome is not Outcome.PROVEN for one in found)
-    print(f"{what:22} {len(found):5} questions, {bad} not proven, {busy:6.2f} s of processor, "
-          f"{wall:6.2f} s; goal {goal:.0f} s: {busy / goal:.2f} of it")
+    sys.stdout.write(
+        f"{what:22} {len(found):5} questions, {bad} not proven, {busy:6.2f} s of processor, "
+        f"{wall:6.2f} s; goal {goal:.0f} s: {busy / goal:.2f} of it\n"
+    )
 
 
 def main() -> None:

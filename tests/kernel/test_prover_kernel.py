@@ -1,5 +1,8 @@
 """The prover against the kernel: random rules and packets, listings, replays, mutants."""
 
+# ruff: noqa: E501
+# rules of nft are shown whole
+
 from __future__ import annotations
 
 import copy
@@ -10,9 +13,9 @@ from collections import Counter
 from typing import Any
 
 import pytest
-
 from provermutants import table
 from proverworld import compare
+
 from sekisho.edge.flow_confirm import confirm
 from sekisho.errors import SekishoError
 from sekisho.flows.prover.findings import Outcome

@@ -193,7 +193,9 @@ _OPEN_META = {"hour", "day", "time", "iiftype", "oiftype", "iifkind", "oifkind",
               "sdif", "sdifname", "ibrname", "obrname", "ibriport", "broute"}  # fmt: skip
 
 
-def _meta(reader: Reader, body: Mapping[str, Any]) -> Value:
+def _meta(  # noqa: PLR0911 - one answer a key
+    reader: Reader, body: Mapping[str, Any]
+) -> Value:
     packet, key = reader.packet, str(body.get("key"))
     if key in ("iif", "oif", "iifname", "oifname"):
         return Value(packet.get(key[:3]), TRUE, "ifname")

@@ -54,7 +54,7 @@ def pass_hook(trip: Trip, hook: str) -> None:
     for table, chain in trip.rules.base(hook, ("ip", "ip6", "inet")):
         if chain.priority == TRACKING:
             raise UnknownConstructError(
-                chain.where, chain.priority, f"a priority other than connection tracking's own"
+                chain.where, chain.priority, "a priority other than connection tracking's own"
             )  # fmt: skip
         early = chain.priority < TRACKING
         track = trip.track
@@ -93,7 +93,7 @@ def _base_chain(trip: Trip, table: Table, chain: Chain, track: Track) -> None:
     trip.alive = z3.And(trip.alive, z3.Not(z3.Or(*end.dropped)))
 
 
-def _chain(  # noqa: PLR0913 - the state of a walk
+def _chain(  # noqa: C901, PLR0912, PLR0913, PLR0917 - the state of a walk
     trip: Trip, table: Table, chain: Chain, track: Track, alive: Bool, end: _End, deep: int
 ) -> Bool:
     """Walk one chain and return when it comes back to its caller."""

@@ -78,7 +78,7 @@ def _host_laws(network: Network, site: Site, host: str) -> Iterator[Finding]:
 
 
 def _not_loopback(one: Passage) -> Bool:
-    """The loopback is no wire; what is forwarded from it or to it is asked all the same."""
+    """Leave the loopback out: it is no wire. What is forwarded is asked all the same."""
     if one.way == "forward":
         return z3.BoolVal(True)
     return one.packet.get("iif" if one.way == "input" else "oif") != _LO

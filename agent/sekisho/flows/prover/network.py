@@ -6,6 +6,7 @@ is the packet that comes to the next.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -80,7 +81,7 @@ class Network:
         base: list[Bool] = [*terms]
         for one in passages:
             base += [one.sane, one.passes if passing else z3.Not(one.passes)]
-        base += [joined(left, right) for left, right in zip(passages, passages[1:], strict=False)]
+        base += [joined(left, right) for left, right in itertools.pairwise(passages)]
         solver = self._check(base)
         answer = solver.check()
         before: list[Passage] = []

@@ -20,38 +20,38 @@ Bool = Any
 #: (protocol, field) → base header, offset and width in bits, type of nftables.
 FIELDS: dict[tuple[str, str], tuple[str, int, int, str]] = {}
 for _protocol, _base, _listed in (
-    ("ip", "nh4", "version 0 4 integer,hdrlength 4 4 integer,dscp 8 6 dscp,ecn 14 2 ecn,"
+    ("ip", "nh4", ("version 0 4 integer,hdrlength 4 4 integer,dscp 8 6 dscp,ecn 14 2 ecn,"
      "length 16 16 integer,id 32 16 integer,frag-off 48 16 integer,ttl 64 8 integer,"
      "protocol 72 8 inet_proto,checksum 80 16 integer,saddr 96 32 ipv4_addr,"
-     "daddr 128 32 ipv4_addr"),
-    ("ip6", "nh6", "version 0 4 integer,dscp 4 6 dscp,ecn 10 2 ecn,flowlabel 12 20 integer,"
+     "daddr 128 32 ipv4_addr")),
+    ("ip6", "nh6", ("version 0 4 integer,dscp 4 6 dscp,ecn 10 2 ecn,flowlabel 12 20 integer,"
      "length 32 16 integer,nexthdr 48 8 inet_proto,hoplimit 56 8 integer,saddr 64 128 ipv6_addr,"
-     "daddr 192 128 ipv6_addr"),
-    ("th", "th", "sport 0 16 inet_service,dport 16 16 inet_service"),
-    ("tcp", "th", "sport 0 16 inet_service,dport 16 16 inet_service,sequence 32 32 integer,"
+     "daddr 192 128 ipv6_addr")),
+    ("th", "th", ("sport 0 16 inet_service,dport 16 16 inet_service")),
+    ("tcp", "th", ("sport 0 16 inet_service,dport 16 16 inet_service,sequence 32 32 integer,"
      "ackseq 64 32 integer,doff 96 4 integer,reserved 100 4 integer,flags 104 8 tcp_flag,"
-     "window 112 16 integer,checksum 128 16 integer,urgptr 144 16 integer"),
-    ("udp", "th", "sport 0 16 inet_service,dport 16 16 inet_service,length 32 16 integer,"
-     "checksum 48 16 integer"),
-    ("udplite", "th", "sport 0 16 inet_service,dport 16 16 inet_service,csumcov 32 16 integer,"
-     "checksum 48 16 integer"),
-    ("sctp", "th", "sport 0 16 inet_service,dport 16 16 inet_service,vtag 32 32 integer,"
-     "checksum 64 32 integer"),
-    ("dccp", "th", "sport 0 16 inet_service,dport 16 16 inet_service"),
-    ("icmp", "th", "type 0 8 icmp_type,code 8 8 icmp_code,checksum 16 16 integer,"
-     "id 32 16 integer,sequence 48 16 integer,gateway 32 32 integer,mtu 48 16 integer"),
-    ("icmpv6", "th", "type 0 8 icmpv6_type,code 8 8 icmpv6_code,checksum 16 16 integer,"
+     "window 112 16 integer,checksum 128 16 integer,urgptr 144 16 integer")),
+    ("udp", "th", ("sport 0 16 inet_service,dport 16 16 inet_service,length 32 16 integer,"
+     "checksum 48 16 integer")),
+    ("udplite", "th", ("sport 0 16 inet_service,dport 16 16 inet_service,csumcov 32 16 integer,"
+     "checksum 48 16 integer")),
+    ("sctp", "th", ("sport 0 16 inet_service,dport 16 16 inet_service,vtag 32 32 integer,"
+     "checksum 64 32 integer")),
+    ("dccp", "th", ("sport 0 16 inet_service,dport 16 16 inet_service")),
+    ("icmp", "th", ("type 0 8 icmp_type,code 8 8 icmp_code,checksum 16 16 integer,"
+     "id 32 16 integer,sequence 48 16 integer,gateway 32 32 integer,mtu 48 16 integer")),
+    ("icmpv6", "th", ("type 0 8 icmpv6_type,code 8 8 icmpv6_code,checksum 16 16 integer,"
      "id 32 16 integer,sequence 48 16 integer,mtu 32 32 integer,packet-too-big 32 32 integer,"
-     "parameter-problem 32 32 integer,max-delay 32 16 integer"),
-    ("igmp", "th", "type 0 8 igmp_type,mrt 8 8 integer,checksum 16 16 integer,"
-     "group 32 32 ipv4_addr"),
-    ("ah", "th", "nexthdr 0 8 inet_proto,hdrlength 8 8 integer,spi 32 32 integer,"
-     "sequence 64 32 integer"),
-    ("esp", "th", "spi 0 32 integer,sequence 32 32 integer"),
-    ("comp", "th", "nexthdr 0 8 inet_proto,flags 8 8 integer,cpi 16 16 integer"),
-    ("arp", "arp", "htype 0 16 integer,ptype 16 16 ether_type,hlen 32 8 integer,"
+     "parameter-problem 32 32 integer,max-delay 32 16 integer")),
+    ("igmp", "th", ("type 0 8 igmp_type,mrt 8 8 integer,checksum 16 16 integer,"
+     "group 32 32 ipv4_addr")),
+    ("ah", "th", ("nexthdr 0 8 inet_proto,hdrlength 8 8 integer,spi 32 32 integer,"
+     "sequence 64 32 integer")),
+    ("esp", "th", ("spi 0 32 integer,sequence 32 32 integer")),
+    ("comp", "th", ("nexthdr 0 8 inet_proto,flags 8 8 integer,cpi 16 16 integer")),
+    ("arp", "arp", ("htype 0 16 integer,ptype 16 16 ether_type,hlen 32 8 integer,"
      "plen 40 8 integer,operation 48 16 arp_op,saddr_ether 64 48 ether_addr,"
-     "saddr_ip 112 32 ipv4_addr,daddr_ether 144 48 ether_addr,daddr_ip 192 32 ipv4_addr"),
+     "saddr_ip 112 32 ipv4_addr,daddr_ether 144 48 ether_addr,daddr_ip 192 32 ipv4_addr")),
 ):  # fmt: skip
     for _entry in _listed.split(","):
         _name, _offset, _width, _kind = _entry.split(" ")

@@ -1,4 +1,4 @@
-"""One host's ways for a packet: in, out, through; with what connection tracking must have seen. Pure.
+"""One host's ways for a packet, with what connection tracking must have seen before. Pure.
 
 A packet whose connection is `established` needs a first packet of the same connection, state `new`
 or `related`, that came through all hooks of this host: `history` says so with a second packet.
@@ -97,7 +97,7 @@ def passage(rules: Rules | None, way: str, packet: Packet, name: str, host: str 
 
 
 def _interfaces(packet: Packet, way: str) -> Bool:
-    """An interface has a name; a packet made here came in by none, one for here leaves by none."""
+    """Return that a packet made here came in by no interface, one for here leaves by none."""
     into, out = packet.get("iif") != 0, packet.get("oif") != 0
     if way == "input":
         return z3.And(into, z3.Not(out))

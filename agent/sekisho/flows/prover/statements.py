@@ -58,7 +58,9 @@ def run(rule: Rule, table: Table, packet: Packet, track: Track, alive: Bool) -> 
     return effect
 
 
-def _one(reader: Reader, effect: Effect, kind: str, body: Any, here: Bool) -> None:
+def _one(  # noqa: C901, PLR0912 - one branch a kind of statement
+    reader: Reader, effect: Effect, kind: str, body: Any, here: Bool
+) -> None:
     if kind in _VERDICTS:
         target = str(body["target"]) if kind in ("jump", "goto") else ""
         effect.verdicts.append((TRUE, kind, target))
@@ -185,7 +187,8 @@ def _verdict_map(reader: Reader, effect: Effect, body: Mapping[str, Any]) -> Non
     key, pairs, held = _pairs(reader, body)
     if held.grows:
         raise reader.fail(f"@{held.name}", "a verdict map that no rule fills")
-    catch_all, exact = [], []
+    catch_all: list[tuple[Any, Any]] = []
+    exact: list[tuple[Any, Any]] = []
     for element, verdict in pairs:
         (catch_all if element == "*" else exact).append((element, verdict))
     hits = []

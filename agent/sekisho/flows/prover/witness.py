@@ -8,8 +8,13 @@ from typing import Any
 
 import z3
 
-from sekisho.flows.prover.constants import CT_STATES, PROTOCOLS, TCP_FLAGS, interface_name
-from sekisho.flows.prover.constants import interface_number
+from sekisho.flows.prover.constants import (
+    CT_STATES,
+    PROTOCOLS,
+    TCP_FLAGS,
+    interface_name,
+    interface_number,
+)
 from sekisho.flows.prover.packet import Packet
 from sekisho.flows.prover.passage import Passage
 
