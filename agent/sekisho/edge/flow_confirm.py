@@ -47,7 +47,8 @@ def confirm(rules: Mapping[str, Any], finding: Any) -> dict[str, Any]:
         same = answer["passed"] is passes and answer["entered"]
         sure = sure and same
         did = "passed" if answer["passed"] else "did not pass"
-        told.append(f"{step.host} {step.way}: sent, the kernel's state {answer['ct'] or 'unknown'}, "
+        state = answer["ct"] or "unknown"
+        told.append(f"{step.host} {step.way}: sent, the kernel's state {state}, "
                     f"it {did}{'' if same else ', not as the solver said'}"
                     f"{' (' + answer['trouble'] + ')' if answer['trouble'] else ''}")  # fmt: skip
     return {"confirmed": sure, "told": "; ".join(told)}

@@ -90,7 +90,9 @@ def interface_name(number: int) -> str:
     return raw.decode("ascii", "backslashreplace")
 
 
-def spans(kind: str, width: int, value: Any) -> list[Span]:
+def spans(  # noqa: PLR0911 - one answer a form
+    kind: str, width: int, value: Any
+) -> list[Span]:
     """Return the numbers a constant stands for.
 
     Args:
@@ -148,7 +150,9 @@ def number(kind: str, width: int, value: Any) -> int:
     return low
 
 
-def _text(kind: str, width: int, text: str) -> Span:
+def _text(  # noqa: PLR0911 - one answer a type
+    kind: str, width: int, text: str
+) -> Span:
     if kind == "ifname":
         if text.endswith("*") and not text.endswith("\\*"):
             stem = text[:-1].encode()

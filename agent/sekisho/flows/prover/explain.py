@@ -65,7 +65,7 @@ def wanted(text: str) -> Wanted:
 
 
 def explain(network: Network, site: Site, ends: tuple[str, str], what: Wanted) -> list[Finding]:
-    """Return one finding a way: refuted means "yes, so"; an empty list: there is no way at all.
+    """Return one finding a way: refuted means "yes, so"; without any there is no way at all.
 
     Raises `SekishoError` for a name the site does not have.
     """

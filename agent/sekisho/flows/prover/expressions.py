@@ -32,7 +32,7 @@ class Track:
 
     @property
     def known(self) -> Bool:
-        """Whether the packet belongs to a connection (else ``ct`` keys but state cannot be read)."""
+        """Whether the packet is of a connection (else only ``ct state`` can be read)."""
         return z3.And(self.state != 1, self.state != 64)
 
 
@@ -138,7 +138,9 @@ def _between(bits: Bits, low: int, high: int) -> Bool:
     return z3.And(z3.UGE(bits, low), z3.ULE(bits, high))
 
 
-def _payload(reader: Reader, body: Mapping[str, Any]) -> Value:
+def _payload(  # noqa: C901 - one condition a protocol
+    reader: Reader, body: Mapping[str, Any]
+) -> Value:
     packet = reader.packet
     if "base" in body:
         return _raw(reader, str(body["base"]), int(body["offset"]), int(body["len"]))

@@ -254,8 +254,10 @@ def _mangle(reader: Reader, body: Mapping[str, Any], here: Bool) -> tuple[Packet
     if what == "meta" and where.get("key") in ("nftrace", "rtclassid"):
         return packet, TRUE
     if what == "ct" and where.get("key") in ("mark", "label", "zone", "helper", "event", "secmark"):
-        # What a connection carries is left open wherever it is read.
-        return packet, z3.And(reader.track.known, reader.maybe("connection's property is set"))
+        # What a connection carries is left open wherever it is read; without one nothing is
+        # written and the rule goes on (nft_ct_set_eval).
+        wide = reader.value(value).bits.size() if _is_read(value) else 0
+        return packet, _operand(reader, value, "integer", wide)[1] if wide else TRUE
     if what in ("tcp option", "exthdr"):
         return packet, reader.maybe("option is rewritten")
     if what == "payload" and "protocol" in where:
@@ -268,6 +270,11 @@ def _mangle(reader: Reader, body: Mapping[str, Any], here: Bool) -> tuple[Packet
             new = z3.If(z3.And(here, legible), spliced, packet.get(base))
             return packet.with_(**{base: new}), legible
     raise reader.fail({"mangle": dict(body)})
+
+
+def _is_read(value: Any) -> bool:
+    """Return whether a statement writes what it reads elsewhere (no constant, no map)."""
+    return isinstance(value, dict) and not set(value) & {"map", "range", "prefix"}
 
 
 def _spliced(packet: Packet, known: tuple[str, int, int, str], bits: Bits) -> Bits:
