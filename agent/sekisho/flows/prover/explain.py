@@ -46,7 +46,7 @@ class Wanted:
 
 
 def wanted(text: str) -> Wanted:
-    """Return what ``text`` asks for: ``any``, ``reply``, ``icmp``, ``tcp``, ``tcp/22`` …
+    """Return what ``text`` asks for, such as ``any``, ``icmp``, ``tcp`` or ``tcp/22``.
 
     Raises `SekishoError` for anything else.
     """

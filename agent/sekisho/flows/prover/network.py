@@ -131,9 +131,7 @@ def on(one: Passage, *, iif: str | None = None, oif: str | None = None) -> Bool:
 
 def joined(left: Passage, right: Passage) -> Bool:
     """Return that the packet that leaves one host is the one that comes to the next."""
-    name = f"{left.host}.{left.way}>{right.host}.{right.way}"
-    sent = left.left.forwarded(name) if left.way == "forward" else left.left
-    got = right.packet
+    sent, got = left.left, right.packet
     return z3.And(
         sent.six == got.six,
         *[sent.get(part) == got.get(part) for part in ("nh4", "nh6", "th")],

@@ -220,20 +220,22 @@ class Packet:
             (flags & 0x12) != 2,
         )
 
-    def forwarded(self, name: str) -> Packet:
-        """Return the packet as the next host sees it: TTL one less, marks and checksum gone."""
+    def aged(self) -> Packet:
+        """Return the packet as a router sees it after its routing decision: TTL one less.
+
+        The kernel counts down before the forward hook (``ip_forward``, ``ip6_forward``).
+        """
         four, six = self.get("nh4"), self.get("nh6")
-        checksum = z3.BitVec(f"{name}.checksum", 16)
-        next4 = z3.Concat(
-            z3.Extract(159, 96, four), z3.Extract(95, 88, four) - 1,
-            z3.Extract(87, 80, four), checksum, z3.Extract(63, 0, four),
-        )  # fmt: skip
-        next6 = z3.Concat(
-            z3.Extract(319, 264, six), z3.Extract(263, 256, six) - 1, z3.Extract(255, 0, six)
+        checksum = z3.BitVec(f"{self.prefix}.checksum", 16)
+        return self.with_(
+            nh4=z3.Concat(
+                z3.Extract(159, 96, four),
+                z3.Extract(95, 88, four) - 1,
+                z3.Extract(87, 80, four),
+                checksum,
+                z3.Extract(63, 0, four),
+            ),
+            nh6=z3.Concat(
+                z3.Extract(319, 264, six), z3.Extract(263, 256, six) - 1, z3.Extract(255, 0, six)
+            ),
         )
-        kept = {
-            key: self.get(key, width)
-            for key, width in (("protocol6", 8), ("length6", 16), ("th", 160))
-        }
-        flags = {key: self.flag(key) for key in ("six", "transport6", "fragment6")}
-        return Packet(name, {**kept, **flags, "nh4": next4, "nh6": next6})

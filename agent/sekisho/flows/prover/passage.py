@@ -70,7 +70,8 @@ def passage(rules: Rules | None, way: str, packet: Packet, name: str, host: str 
     track = Track(z3.BitVec(f"{name}.ct", 32), z3.Bool(f"{name}.reply"))
     if rules is None:
         sane = z3.And(packet.well_formed(arriving=way != "output"), _interfaces(packet, way))
-        return Passage(host, way, packet, packet, track, sane, TRUE, ())
+        left = packet.aged() if way == "forward" else packet
+        return Passage(host, way, packet, left, track, sane, TRUE, ())
     if way != "output":
         packet = packet.with_(mark=z3.BitVecVal(0, 32))
     trip = Trip(rules=rules, packet=packet, track=track)
@@ -84,6 +85,8 @@ def passage(rules: Rules | None, way: str, packet: Packet, name: str, host: str 
                 z3.If(trip.untracked, z3.BitVecVal(64, 32), track.state), track.reply
             )
             trip.packet = _translated(rules, trip.packet, track, f"{name}.{hook}")
+            if way == "forward":
+                trip.packet = trip.packet.aged()
         elif hook in ("postrouting", "input"):
             trip.packet = _translated(rules, trip.packet, track, f"{name}.{hook}")
     sane = z3.And(
