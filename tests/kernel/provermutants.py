@@ -171,7 +171,7 @@ def table(hosts: tuple[str, ...], step: int = 1) -> tuple[Counter[tuple[str, str
         ):
             said = judge(host, document)
             counts[kind, said.split(" ")[0]] += 1
-            if said.split(" ")[0] not in ("refuted", "equivalent"):
+            if said.split(" ")[0] not in ("refuted", "equivalent", "stricter"):
                 open_.append(f"{host} {kind} {what}: {said}")
     return counts, open_
 
