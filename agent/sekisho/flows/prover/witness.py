@@ -154,11 +154,18 @@ def tidy(solver: Any, passages: list[Passage], names: dict[str, tuple[str, ...]]
         known = names.get(passage.host, ())
         for side in ("iif", "oif"):
             if known:
-                options = [packet.get(side) == interface_number(one) for one in (*known, "")]
-                wishes.append(z3.Or(*options))
+                for names_wished in ([one for one in known if one != "lo"], ["lo"], [""]):
+                    options = [packet.get(side) == interface_number(one) for one in names_wished]
+                    wishes.append(z3.Or(*options))
         wishes += [
             z3.Not(packet.six),
             packet.field("ip", "hdrlength") == 5,
+            # Addresses a kernel routes: no martian, so that the packet can be replayed.
+            packet.bits("nh4", 96, 8) == 10,
+            packet.bits("nh4", 128, 8) == 10,
+            packet.field("ip", "saddr") != packet.field("ip", "daddr"),
+            packet.bits("nh4", 152, 8) != 0,
+            packet.bits("nh4", 120, 8) != 0,
             z3.Extract(45, 32, z3.Extract(111, 64, packet.get("nh4"))) == 0,
             packet.field("ip", "protocol") == 6,
             passage.track.state == 8,
