@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import copy
 import itertools
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import z3
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sekisho.flows.prover.findings import Outcome
 from sekisho.flows.prover.laws import host_laws
@@ -177,8 +181,6 @@ def table(hosts: tuple[str, ...], step: int = 1) -> tuple[Counter[tuple[str, str
 
 
 if __name__ == "__main__":
-    import sys
-
     seen, left = table(tuple(sys.argv[1].split(",")), int(sys.argv[2]) if len(sys.argv) > 2 else 1)
     for (kind, said), number in sorted(seen.items()):
         print(f"{kind:10} {said:12} {number}")
