@@ -19,6 +19,7 @@ COMMANDS = {
     "catalogue": ("catalogue", "compile the control catalogue, render its traceability page"),
     "send": ("send", "push a directory over the one-way hop"),
     "receive": ("receive", "receive directories over the one-way hop"),
+    "flows": ("flows", "prove direction from the loaded rules; explain who may reach whom"),
     "devices": ("devices", "what is attached, what the policy makes of it; propose a rule"),
     "agent": ("agent", "the host agent: run it, enrol it, ask for its state"),
 }

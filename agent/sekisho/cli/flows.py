@@ -1,0 +1,173 @@
+"""`sekisho flows`: prove direction from the rules a kernel has, and explain who may reach whom."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sekisho.cli.flows_input import documents, load_site, need_solver
+from sekisho.errors import SekishoError
+
+if TYPE_CHECKING:
+    from sekisho.flows.prover.findings import Finding
+
+app = typer.Typer(
+    help="Prove direction from the rules the kernel has; explain who may reach whom.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Inventory = Annotated[
+    Path, typer.Option("-i", "--inventory", help="The site's inventory.", show_default=False)
+]
+Hosts = Annotated[list[str] | None, typer.Option("--host", help="Only this host (repeatable).")]
+Listing = Annotated[
+    Path | None,
+    typer.Option(help="Rules of the one --host: output of `nft -j list ruleset`; - reads it."),
+]
+Bundle = Annotated[
+    Path | None, typer.Option(help="Rules as the hosts of this evidence bundle had them loaded.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command(
+    "prove",
+    epilog="Examples:  sekisho flows prove -i inventory/lab  ·  "
+    "sekisho flows prove -i inventory/lab --bundle out/evidence-lab-…  ·  "
+    "nft -j list ruleset | sekisho flows prove -i inventory/lab --host core-1 --ruleset -",
+)
+def prove_command(  # noqa: PLR0913 - the options of a command
+    *,
+    inventory: Inventory,
+    host: Hosts = None,
+    ruleset: Listing = None,
+    bundle: Bundle = None,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Send each refutation's packet in namespaces.")
+    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="Print what is proven, too.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Prove or refute the site's laws from its hosts' rules.
+
+    Without --ruleset or --bundle the rules are compiled from the site model: what would be applied.
+    Exit code: 0 all proven, 1 refuted, 2 could not tell, 3 usage or configuration.
+    """
+    need_solver()
+    from sekisho.flows.prover.findings import exit_code  # noqa: PLC0415 - needs z3
+    from sekisho.flows.prover.prove import prove  # noqa: PLC0415
+
+    site = load_site(inventory)
+    rules = documents(site, host, ruleset, bundle)
+    started = time.monotonic()
+    found = list(prove(rules, site, clock=time.monotonic))
+    took = time.monotonic() - started
+    replayed = _replays(rules, found) if replay else {}
+    code = exit_code(found)
+    if as_json:
+        told = [one.as_json() | ({"replay": replayed[index]} if index in replayed else {})
+                for index, one in enumerate(found)]  # fmt: skip
+        value = {"schema": 1, "kind": "sekisho-flows-proof", "site": site.name,
+                 "hosts": sorted(rules), "seconds": round(took, 3), "exit_code": code,
+                 "findings": told}  # fmt: skip
+        sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+        return code
+    for index, one in enumerate(found):
+        if every or one.outcome.value != "proven":
+            sys.stdout.write(text_of(one, replayed.get(index)))
+    counts = Counter(one.outcome.value for one in found)
+    listed = ", ".join(f"{counts[what]} {what}" for what in ("proven", "refuted", "error"))
+    sys.stdout.write(f"{site.name}: {len(rules)} hosts, {listed} ({took:.1f} s)\n")
+    return code
+
+
+@app.command(
+    "explain",
+    epilog="Examples:  sekisho flows explain -i inventory/lab hospital-a inbound-1 --with tcp/7601"
+    "  ·  sekisho flows explain -i inventory/lab inbound-1 outbound-1",
+)
+def explain_command(  # noqa: PLR0913 - the options of a command
+    sender: Annotated[str, typer.Argument(help="A machine or peer.", show_default=False)],
+    receiver: Annotated[str, typer.Argument(help="A machine or peer.", show_default=False)],
+    *,
+    inventory: Inventory,
+    what: Annotated[
+        str, typer.Option("--with", help="any, icmp, esp, tcp, udp, tcp/PORT or udp/PORT.")
+    ] = "any",
+    bundle: Bundle = None,
+    as_json: AsJson = False,
+) -> int:
+    """Say whether a packet from SENDER may reach RECEIVER, by which hosts and rules.
+
+    Exit code: 0 answered, 2 could not tell, 3 usage or configuration.
+    """
+    need_solver()
+    from sekisho.flows.prover.explain import explain, wanted  # noqa: PLC0415 - needs z3
+    from sekisho.flows.prover.prove import network_of  # noqa: PLC0415
+
+    site = load_site(inventory)
+    network, wrong = network_of(documents(site, None, None, bundle), site)
+    if wrong:
+        raise SekishoError(f"the rules of {wrong[0].scope} cannot be read: {wrong[0].reason}")
+    ways = explain(network, site, (sender, receiver), wanted(what))
+    yes = [one for one in ways if one.outcome.value == "refuted"]
+    unsure = [one for one in ways if one.outcome.value == "error"]
+    answer = "yes" if yes else "unknown" if unsure else "no"
+    if as_json:
+        value = {"schema": 1, "kind": "sekisho-flows-explanation", "from": sender, "to": receiver,
+                 "with": what, "answer": answer, "ways": len(ways),
+                 "steps": [step.as_json() for one in yes for step in one.steps]}  # fmt: skip
+        sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    else:
+        sys.stdout.write(f"{sender} → {receiver} with {what}: {answer}\n")
+        for one in yes:
+            sys.stdout.write(_steps(one))
+        if not yes and not unsure:
+            sys.stdout.write(f"  no packet of that kind takes any of {len(ways)} ways\n")
+    return 2 if answer == "unknown" else 0
+
+
+def text_of(one: Finding, replayed: dict[str, Any] | None = None) -> str:
+    """Return a finding for a terminal."""
+    from sekisho.flows.prover.findings import LAWS  # noqa: PLC0415 - needs z3
+
+    law = LAWS[one.law]
+    lines = [f"{one.outcome.value.upper():8} {law.id}  {one.scope}", f"  {law.en}  {law.ja}"]
+    if one.reason:
+        lines.append(f"  {one.reason}")
+    text = "\n".join(lines) + "\n" + _steps(one)
+    if one.chances:
+        text += f"  left to chance: {', '.join(one.chances)}\n"
+    if replayed is not None:
+        text += f"  replay: {replayed['told']}\n"
+    return text
+
+
+def _steps(one: Finding) -> str:
+    lines = []
+    for label, steps in (("first", one.before), ("packet", one.steps)):
+        for step in steps:
+            shown = {key: value for key, value in step.packet.items() if key != "bytes"}
+            listed = " ".join(f"{key}={value}" for key, value in shown.items() if value != "")
+            lines.append(f"  {label} {step.host} {step.way}: {listed}")
+            lines += [f"    {rule}" for rule in step.rules]
+    return "\n".join(lines) + ("\n" if lines else "")
+
+
+def _replays(rules: dict[str, Any], found: list[Finding]) -> dict[int, dict[str, Any]]:
+    from sekisho.edge.flow_confirm import confirm  # noqa: PLC0415
+
+    return {
+        index: confirm(rules, one)
+        for index, one in enumerate(found)
+        if one.outcome.value == "refuted"
+    }

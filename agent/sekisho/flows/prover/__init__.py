@@ -1,0 +1,4 @@
+"""The prover: rules as the kernel lists them, translated for a solver, against the site's laws.
+
+Pure. Needs z3 (control side only): nothing outside this package imports it at module level.
+"""

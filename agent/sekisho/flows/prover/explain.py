@@ -1,0 +1,113 @@
+"""May X reach Y with Z, and by which rule? Pure.
+
+X and Y are machines or peers of the site. The answer is a way with its packet and the verdicts on
+it, or that no packet of that kind takes any way; how the packet is answered is another question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+import z3
+
+from sekisho.errors import Problem, SekishoError, printable
+from sekisho.flows.prover.findings import Finding, Outcome
+from sekisho.flows.prover.network import Network, on
+from sekisho.flows.prover.packet import Bool
+from sekisho.flows.prover.passage import NEW, Passage
+from sekisho.flows.prover.paths import Way, Ways
+from sekisho.site.model import Site
+
+_PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "esp": 50}
+_LAW = "6-iv-a.only-declared-in"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked for: any packet, or one of a protocol, a port, or a connection's first."""
+
+    protocol: int | None
+    port: int | None
+    opening: bool
+
+    def holds(self, one: Passage) -> Bool:
+        """Return whether the packet on this passage is of the kind."""
+        packet = one.packet
+        found: list[Bool] = []
+        if self.protocol is not None:
+            found.append(packet.protocol == self.protocol)
+        if self.port is not None:
+            found.append(packet.field("th", "dport") == self.port)
+        if self.opening:
+            found.append(one.track.state == NEW)
+        return z3.And(*found)
+
+
+def wanted(text: str) -> Wanted:
+    """Return what ``text`` asks for, such as ``any``, ``icmp``, ``tcp`` or ``tcp/22``.
+
+    Raises `SekishoError` for anything else.
+    """
+    name, slash, port = text.partition("/")
+    number = int(port) if slash and port.isascii() and port.isdecimal() else None
+    if name == "any" and not slash:
+        return Wanted(None, None, opening=False)
+    if name in _PROTOCOLS and not slash:
+        return Wanted(_PROTOCOLS[name], None, opening=name != "icmp")
+    if name in ("tcp", "udp") and number is not None and 0 < number < 65536:
+        return Wanted(_PROTOCOLS[name], number, opening=True)
+    raise SekishoError(
+        "no such kind of packet",
+        (Problem("--with", "", printable(text), "any, icmp, esp, tcp, udp, tcp/PORT or udp/PORT"),),
+    )
+
+
+def explain(network: Network, site: Site, ends: tuple[str, str], what: Wanted) -> list[Finding]:
+    """Return one finding a way: refuted means "yes, so"; without any there is no way at all.
+
+    Raises `SekishoError` for a name the site does not have.
+    """
+    known = [*site.machines, *site.peers]
+    wrong = [end for end in ends if end not in known]
+    if wrong:
+        raise SekishoError(
+            "the site has no such machine or peer",
+            tuple(Problem("explain", "", printable(end), ", ".join(known)) for end in wrong),
+        )
+    found = []
+    for way in _ways(network, site, ends):
+        passages = [network.way(hop.host, hop.way) for hop in way]
+        terms: list[Bool] = [
+            on(one, iif=hop.iif, oif=hop.oif) for one, hop in zip(passages, way, strict=True)
+        ]
+        terms += [what.holds(one) for one in passages]
+        if ends[0] in site.peers:
+            terms.append(_is(passages[0], "saddr", site.peers[ends[0]].address))
+        if ends[1] in site.peers:
+            terms.append(_is(passages[-1], "daddr", site.peers[ends[1]].address))
+        told = " → ".join(hop.host for hop in way)
+        found.append(network.ask(_LAW, told, passages, terms))
+        if found[-1].outcome is Outcome.REFUTED:
+            return found[-1:]
+    return found
+
+
+def _is(one: Passage, side: str, address: IPv4Address) -> Bool:
+    return z3.And(z3.Not(one.packet.six), one.packet.field("ip", side) == int(address))
+
+
+def _ways(network: Network, site: Site, ends: tuple[str, str]) -> Iterator[Way]:
+    ways = Ways(network, site, "")
+    start, end = ends
+    out = [link.name for link in site.links.values() if end in link.between]
+    if start in site.machines:
+        targets = frozenset({end} if end in site.machines else ())
+        yield from ways.from_host(start, targets, out if end in site.peers else [])
+        return
+    links = [link.name for link in site.links.values() if start in link.between]
+    if end in site.machines:
+        yield from ways.from_outside(links, frozenset({end}))
+    else:
+        yield from ways.through(links, out)

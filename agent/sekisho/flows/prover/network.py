@@ -1,0 +1,148 @@
+"""A site's hosts with their rules, and questions to the solver about one or several of them. Pure.
+
+A host's three ways are translated once; a path joins them by saying that the packet that leaves one
+is the packet that comes to the next.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import z3
+
+from sekisho.errors import SekishoError
+from sekisho.flows.prover.constants import interface_number
+from sekisho.flows.prover.findings import Finding, Outcome
+from sekisho.flows.prover.packet import Bool, Packet
+from sekisho.flows.prover.passage import Passage, history, passage
+from sekisho.flows.prover.rules import Rules
+from sekisho.flows.prover.witness import Reading, tidy
+
+#: Milliseconds one question may take before its answer is `error`.
+TIMEOUT = 60_000
+
+
+@dataclass(slots=True)
+class Network:
+    """Rules by host; ``gone`` names hosts whose rules are taken away for a question."""
+
+    rules: Mapping[str, Rules]
+    interfaces: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    _ways: dict[tuple[str, str, bool], Passage] = field(default_factory=dict)
+    _forward: dict[tuple[str, str, str], bool] = field(default_factory=dict)
+    asked: int = 0
+
+    def way(self, host: str, way: str, *, gone: bool = False) -> Passage:
+        """Return the translated way through a host.
+
+        Raises `UnknownConstructError` for rules without a meaning here.
+        """
+        key = (host, way, gone)
+        if key not in self._ways:
+            rules = None if gone else self.rules[host]
+            name = f"{host}.{way}{'.gone' if gone else ''}"
+            self._ways[key] = passage(rules, way, Packet(name), name, host)
+        return self._ways[key]
+
+    def forwards(self, host: str, iif: str, oif: str) -> bool:
+        """Return whether anything at all may pass from ``iif`` to ``oif``; unsure is yes."""
+        key = (host, iif, oif)
+        if key not in self._forward:
+            through = self.way(host, "forward")
+            here = z3.And(through.sane, through.passes, on(through, iif=iif, oif=oif))
+            self._forward[key] = self._check([here]).check() != z3.unsat
+        return self._forward[key]
+
+    def _check(self, terms: Sequence[Bool]) -> z3.Solver:
+        self.asked += 1
+        solver = z3.Solver()
+        solver.set("timeout", TIMEOUT)
+        solver.add(*terms)
+        return solver
+
+    def ask(  # noqa: PLR0913 - a question has these parts
+        self,
+        law: str,
+        scope: str,
+        passages: Sequence[Passage],
+        terms: Sequence[Bool],
+        *,
+        reason: str = "",
+        passing: bool = True,
+    ) -> Finding:
+        """Ask for a packet that takes all ``passages`` and makes ``terms`` true: a breach.
+
+        ``passing`` False asks for one that does not get through the (only) passage. What an
+        established packet takes for granted is asked only when there is a breach without it.
+        """
+        hosts = tuple(dict.fromkeys(one.host for one in passages))
+        base: list[Bool] = [*terms]
+        for one in passages:
+            base += [one.sane, one.passes if passing else z3.Not(one.passes)]
+        base += [joined(left, right) for left, right in itertools.pairwise(passages)]
+        solver = self._check(base)
+        answer = solver.check()
+        before: list[Passage] = []
+        if answer == z3.sat and passing:
+            for one in passages:
+                rules = self.rules.get(one.host) if one.fired else None
+                needed, firsts = history(rules, one, f"{one.host}.{one.way}.first")
+                solver.add(needed)
+                before += firsts
+            answer = solver.check()
+        if answer == z3.unsat:
+            return Finding(law, scope, Outcome.PROVEN, hosts=hosts)
+        if answer != z3.sat:
+            told = f"the solver could not tell: {solver.reason_unknown()}"
+            return Finding(law, scope, Outcome.ERROR, reason=told, hosts=hosts)
+        reading = Reading(tidy(solver, list(passages), dict(self.interfaces)))
+        established = any(reading.number(one.track.state) == 2 for one in passages)
+        firsts_seen = [
+            one
+            for one in before
+            if established and reading.holds(z3.And(one.sane, one.passes)) and any(
+                one.host == other.host and reading.number(other.track.state) == 2
+                for other in passages
+            )
+        ]  # fmt: skip
+        return Finding(
+            law,
+            scope,
+            Outcome.REFUTED,
+            steps=tuple(reading.step(one) for one in passages),
+            before=tuple(reading.step(one) for one in firsts_seen[:1]),
+            chances=reading.chances(),
+            reason=reason,
+            hosts=hosts,
+        )
+
+
+def on(one: Passage, *, iif: str | None = None, oif: str | None = None) -> Bool:
+    """Return that the packet comes in by ``iif`` and goes out by ``oif`` (None: by any)."""
+    found = []
+    if iif is not None:
+        found.append(one.packet.get("iif") == interface_number(iif))
+    if oif is not None:
+        found.append(one.packet.get("oif") == interface_number(oif))
+    return z3.And(*found)
+
+
+def joined(left: Passage, right: Passage) -> Bool:
+    """Return that the packet that leaves one host is the one that comes to the next."""
+    sent, got = left.left, right.packet
+    return z3.And(
+        sent.six == got.six,
+        *[sent.get(part) == got.get(part) for part in ("nh4", "nh6", "th")],
+        sent.get("protocol6", 8) == got.get("protocol6", 8),
+        sent.get("length6", 16) == got.get("length6", 16),
+        sent.flag("transport6") == got.flag("transport6"),
+        sent.flag("fragment6") == got.flag("fragment6"),
+    )
+
+
+def unknown(law: str, scope: str, hosts: tuple[str, ...], bad: SekishoError) -> Finding:
+    """Return the finding of a question that could not be put."""
+    told = "; ".join(problem.line() for problem in bad.problems) or bad.message
+    return Finding(law, scope, Outcome.ERROR, reason=told, hosts=hosts)

@@ -1,0 +1,84 @@
+"""All laws of a site, or of some of its hosts, from the rules of each host. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from sekisho.errors import SekishoError
+from sekisho.flows.prover.findings import Finding
+from sekisho.flows.prover.laws import HOST_LAWS, host_laws
+from sekisho.flows.prover.network import Network, unknown
+from sekisho.flows.prover.paths import path_laws
+from sekisho.flows.prover.rules import Rules, UnknownConstructError, read_rules
+from sekisho.site.model import Site
+
+#: Families a packet of these hosts passes that have no model here.
+_UNMODELLED = ("bridge",)
+
+
+def network_of(documents: Mapping[str, Any], site: Site) -> tuple[Network, list[Finding]]:
+    """Return the hosts whose rules can be read, and an `error` for each law of the others.
+
+    ``documents``: host → libnftables JSON as the kernel lists it (or as compiled).
+    """
+    rules: dict[str, Rules] = {}
+    wrong: list[Finding] = []
+    for host, document in documents.items():
+        try:
+            rules[host] = _known(read_rules(document, host))
+        except (SekishoError, KeyError, TypeError, ValueError) as bad:
+            told = bad if isinstance(bad, SekishoError) else UnknownConstructError(
+                host, repr(bad), "libnftables JSON")  # fmt: skip
+            wrong += [unknown(law, host, (host,), told) for law in HOST_LAWS]
+    interfaces = {
+        host: (*site.machines[host].interfaces, "lo") for host in rules if host in site.machines
+    }
+    return Network(rules, interfaces), wrong
+
+
+def _known(rules: Rules) -> Rules:
+    for table in rules.tables:
+        if table.family in _UNMODELLED and table.chains and not table.dormant:
+            raise UnknownConstructError(
+                f"{rules.host} {table.family} {table.name}", table.family,
+                "tables of families ip, ip6, inet, arp, netdev",
+            )  # fmt: skip
+    return rules
+
+
+def prove(
+    documents: Mapping[str, Any],
+    site: Site,
+    *,
+    clock: Callable[[], float] = lambda: 0.0,
+) -> Iterator[Finding]:
+    """Yield a finding for every law of the hosts in ``documents``.
+
+    The laws between hosts are asked only when every machine of the site is there; a machine that is
+    missing is an `error` for them, not a pass. ``clock`` gives seconds for `Finding.milliseconds`.
+    """
+    network, wrong = network_of(documents, site)
+    yield from wrong
+    start = clock()
+    for host in network.rules:
+        for found in host_laws(network, site, host):
+            now = clock()
+            yield replace(found, milliseconds=round(1000 * (now - start)))
+            start = now
+    missing = [name for name in site.machines if name not in network.rules]
+    if missing and set(documents) != set(site.machines):
+        return
+    if missing:
+        told = UnknownConstructError(
+            ", ".join(missing), "no rules to read", "every machine's rules"
+        )
+        for law in ("6-iv-d-2.no-payload-leaves", "6-iv-d-3.no-payload-enters",
+                    "6-iv-e.outside-reaches-no-core", "6-iv-e.only-core-joins"):  # fmt: skip
+            yield unknown(law, "between hosts", tuple(missing), told)
+        return
+    for found in path_laws(network, site):
+        now = clock()
+        yield replace(found, milliseconds=round(1000 * (now - start)))
+        start = now

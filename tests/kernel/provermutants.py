@@ -1,0 +1,187 @@
+"""Every single mutation of the lab's rules: refuted by the laws, or shown to change nothing."""
+
+# ruff: noqa: C901, E501, PLR0912, T201
+# one branch a kind of mutation; started by hand it prints its table
+
+from __future__ import annotations
+
+import copy
+import itertools
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import z3
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from sekisho.flows.prover.findings import Outcome
+from sekisho.flows.prover.laws import host_laws
+from sekisho.flows.prover.network import Network
+from sekisho.flows.prover.packet import Packet
+from sekisho.flows.prover.passage import WAYS, passage
+from sekisho.flows.prover.rules import read_rules
+from siteworld import lab_site, policy
+
+VERDICTS = ("accept", "drop", "goto")
+Mutant = tuple[str, str, Any]
+
+
+def mutants(document: dict[str, Any]) -> Iterator[Mutant]:
+    """Yield (kind, what, document) for every mutation of one place."""
+    entries = document["nftables"]
+    rules = [index for index, entry in enumerate(entries) if "rule" in entry.get("add", {})]
+    for index in rules:
+        body = entries[index]["add"]["rule"]
+        name = f"{body['chain']} #{[i for i in rules if entries[i]['add']['rule']['chain'] == body['chain']].index(index) + 1}"
+        yield "deletion", name, _without(document, index)
+        for place, statement in enumerate(body["expr"]):
+            (kind, _), *_ = statement.items()
+            if kind in VERDICTS:
+                for other in ("accept", "drop"):
+                    if other != kind:
+                        yield (
+                            "verdict",
+                            f"{name} {kind}→{other}",
+                            _with(document, index, place, {other: None}),
+                        )
+            elif kind == "match" or (kind == "counter" and isinstance(statement[kind], dict)):
+                yield (
+                    "widening",
+                    f"{name} without {kind} {place}",
+                    _with(document, index, place, None),
+                )
+            if kind == "match":
+                for told, changed in _other_matches(statement["match"]):
+                    yield (
+                        told,
+                        f"{name} {kind} {place}",
+                        _with(document, index, place, {"match": changed}),
+                    )
+        narrow = copy.deepcopy(document)
+        narrow["nftables"][index]["add"]["rule"]["expr"].insert(
+            0, {"match": {"op": "==", "left": {"meta": {"key": "mark"}}, "right": 77}}
+        )
+        yield "narrowing", f"{name} only with a mark", narrow
+    for one, other in itertools.pairwise(rules):
+        if entries[one]["add"]["rule"]["chain"] == entries[other]["add"]["rule"]["chain"]:
+            swapped = copy.deepcopy(document)
+            listed = swapped["nftables"]
+            listed[one], listed[other] = listed[other], listed[one]
+            yield "reorder", f"{entries[one]['add']['rule']['chain']} {one}↔{other}", swapped
+    for index, entry in enumerate(entries):
+        (kind, body), *_ = entry.get("add", {"": {}}).items()
+        if kind == "chain" and "policy" in body:
+            changed = copy.deepcopy(document)
+            changed["nftables"][index]["add"]["chain"]["policy"] = "accept"
+            yield "policy", body["name"], changed
+        if kind in ("set", "map"):
+            for place, element in enumerate(body.get("elem", ())):
+                changed = copy.deepcopy(document)
+                del changed["nftables"][index]["add"][kind]["elem"][place]
+                yield "narrowing", f"{body['name']} without element {place}", changed
+                wider = copy.deepcopy(document)
+                held = wider["nftables"][index]["add"][kind]["elem"]
+                held.append(_neighbour(element))
+                yield "widening", f"{body['name']} with a neighbour of {place}", wider
+
+
+def _neighbour(element: Any) -> Any:
+    if isinstance(element, list):
+        return [_neighbour(element[0]), element[1]]
+    if isinstance(element, dict) and "concat" in element:
+        parts = list(element["concat"])
+        parts[-1] = parts[-1] + 1
+        return {"concat": parts}
+    head, _, last = str(element).rpartition(".")
+    return f"{head}.{int(last) + 40}"
+
+
+def _other_matches(match: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    op, right = match["op"], match["right"]
+    flipped = {"==": "!=", "!=": "=="}.get(op)
+    if flipped:
+        yield "verdict", match | {"op": flipped}
+    if op == "in" and isinstance(right, list):
+        for dropped in right:
+            yield "narrowing", match | {"right": [one for one in right if one != dropped]}
+    if op == "in":
+        listed = right if isinstance(right, list) else [right]
+        for more in ("invalid", "new", "established", "related", "untracked"):
+            if more not in listed:
+                yield "widening", match | {"right": [*listed, more]}
+    if isinstance(right, int) and op == "==":
+        yield "widening", match | {"right": {"range": [right, right + 1]}}
+
+
+def _without(document: dict[str, Any], index: int) -> dict[str, Any]:
+    changed = copy.deepcopy(document)
+    del changed["nftables"][index]
+    return changed
+
+
+def _with(document: dict[str, Any], index: int, place: int, statement: Any) -> dict[str, Any]:
+    changed = copy.deepcopy(document)
+    expr = changed["nftables"][index]["add"]["rule"]["expr"]
+    if statement is None:
+        del expr[place]
+    else:
+        expr[place] = statement
+    return changed
+
+
+def same(one: Any, other: Any) -> str:
+    """Return ``equivalent`` or ``stricter`` when the solver shows it, else the way that differs.
+
+    Chance (limits) is the same variable on both sides only where the rule is at its old place.
+    """
+    stricter = False
+    first, second = read_rules(one, "h"), read_rules(other, "h")
+    for way in WAYS:
+        left = passage(first, way, Packet("p"), "p")
+        right = passage(second, way, Packet("p"), "p")
+        for more, wanted in (("wider", z3.And(right.passes, z3.Not(left.passes))),
+                             ("stricter", z3.And(left.passes, z3.Not(right.passes)))):  # fmt: skip
+            solver = z3.Solver()
+            solver.add(left.sane, wanted)
+            if solver.check() != z3.unsat:
+                if more == "wider":
+                    return f"wider: {way}"
+                stricter = True
+    return "stricter" if stricter else "equivalent"
+
+
+def judge(host: str, document: Any) -> str:
+    """Return refuted with the law's id, or what the solver says of the difference."""
+    site = lab_site()
+    network = Network({host: read_rules(document, host)})
+    for found in host_laws(network, site, host):
+        if found.outcome is Outcome.REFUTED:
+            return f"refuted {found.law}"
+        if found.outcome is Outcome.ERROR:
+            return f"error {found.reason}"
+    return same(policy(host)["nftables"], document)
+
+
+def table(hosts: tuple[str, ...], step: int = 1) -> tuple[Counter[tuple[str, str]], list[str]]:
+    """Judge every ``step``-th mutant of the hosts; return counts and what was not caught."""
+    counts: Counter[tuple[str, str]] = Counter()
+    open_: list[str] = []
+    for host in hosts:
+        for kind, what, document in itertools.islice(
+            mutants(policy(host)["nftables"]), 0, None, step
+        ):
+            said = judge(host, document)
+            counts[kind, said.split(" ")[0]] += 1
+            if said.split(" ")[0] not in ("refuted", "equivalent", "stricter"):
+                open_.append(f"{host} {kind} {what}: {said}")
+    return counts, open_
+
+
+if __name__ == "__main__":
+    seen, left = table(tuple(sys.argv[1].split(",")), int(sys.argv[2]) if len(sys.argv) > 2 else 1)
+    for (kind, said), number in sorted(seen.items()):
+        print(f"{kind:10} {said:12} {number}")
+    print(*left, sep="\n")
