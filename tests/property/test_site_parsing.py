@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sekisho.errors import Problem, SekishoError
@@ -45,6 +45,9 @@ def mutated(draw: st.DrawFn) -> tuple[str, str]:
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(mutated())
+@example(
+    ("host_vars/core-1.yml", _TEXTS["host_vars/core-1.yml"].replace("_host: ", "_host: \u202e"))
+)
 def test_a_damaged_inventory_is_a_site_or_a_list_of_problems(edit: tuple[str, str]) -> None:
     path, text = edit
     for problem in judge({path: text}):  # a SekishoError without problems would hide the cause

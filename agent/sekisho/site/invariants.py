@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from ipaddress import IPv4Address, IPv4Network
 
-from sekisho.errors import Problem
+from sekisho.errors import Problem, printable
 from sekisho.site.flowrules import flow_problems
 from sekisho.site.model import MANAGEMENT, Console, Machine, PersonRole, Role, Site
 from sekisho.site.wiring import wiring_problems
@@ -127,7 +127,7 @@ def _management(site: Site) -> Iterator[Problem]:
             yield Problem(
                 machine.at,
                 "ansible_host",
-                machine.ansible_host or "nothing",
+                printable(machine.ansible_host, 60) or "nothing",
                 f"{ours[0].address}, the management address",
                 "6-iv-a",
             )
