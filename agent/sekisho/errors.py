@@ -27,14 +27,14 @@ class Problem:
     hint: str = ""
 
     def line(self) -> str:
-        """Return the problem as one line for a terminal."""
+        """Return the problem as one line for a terminal, whatever its parts hold."""
         text = f"{self.where}: {self.key + ': ' if self.key else ''}got {self.got}"
         text += f"; expected {self.expected}"
         if self.item:
             text += f" [{self.item}]"
         if self.hint:
             text += f" -> {self.hint}"
-        return text
+        return printable(text, 4000)
 
 
 class SekishoError(Exception):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from sekisho.devices.policy import MAX_COUNT, SERIAL_HASH
-from sekisho.errors import Problem, SekishoError
+from sekisho.errors import Problem, SekishoError, printable
 from sekisho.site.fields import (
     HOST_NAME,
     IFNAME,
@@ -380,7 +380,7 @@ def _only_ours(read: Reader, root: Node, ours: set[str]) -> None:
         return
     for name, (line, _) in root.pairs.items():
         if name.startswith("sekisho") and name not in ours:
-            read.wrong(line, name, "an unknown key", ", ".join(sorted(ours)) or "no key of ours")
+            read.wrong(line, printable(name), "an unknown key", ", ".join(sorted(ours)) or "none")
 
 
 def parse_site(raw: RawInventory) -> Site:
