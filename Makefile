@@ -61,6 +61,7 @@ deb: dev ## build the host agent's Debian package into dist/
 
 docs: dev ## write the generated pages again
 	@$(BIN)/sekisho catalogue render --out docs/reference/traceability.md
+	@$(BIN)/sekisho catalogue paths --out docs/reference/device-paths.md
 
 bench: dev deps-lab ## the figures, as ratios in one run
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done

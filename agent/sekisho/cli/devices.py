@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sekisho.cli.devices_modules import app as modules_app
 from sekisho.devices import export_db
 from sekisho.devices.explain import Verdict, judge_device, judge_dump
 from sekisho.devices.policy import HEX4, INTERFACE, KEY_BYTES, PORT, Device
@@ -31,6 +32,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(modules_app, name="modules")
 
 _Policy = Annotated[
     Path | None,

@@ -32,6 +32,7 @@ PARTS = (
     "journal",
     "intake",
     "devices",
+    "modules",
     "nft",
     "files",
     "listeners",
@@ -130,6 +131,27 @@ METRICS = (
         "sekisho_device_let_in",
         "gauge",
         "USB devices attached now that the kernel lets work although the site does not list them.",
+    ),
+    Metric("sekisho_modules_shut", "gauge", "1 while the kernel takes no further module."),
+    Metric(
+        "sekisho_modules_open",
+        "gauge",
+        "1 while the kernel takes modules although the site says that it must not.",
+    ),
+    Metric(
+        "sekisho_modules_missing",
+        "gauge",
+        "Modules of the site's list that could not be loaded at this boot.",
+    ),
+    Metric(
+        "sekisho_modules_unlisted",
+        "gauge",
+        "Modules that were loaded when the wall was judged and are not in the site's list.",
+    ),
+    Metric(
+        "sekisho_maintenance",
+        "gauge",
+        "1 while a maintenance order keeps this boot open to kernel modules.",
     ),
     Metric(
         "sekisho_nft_drift_total", "counter", "Times the loaded rules differed from the policy's."

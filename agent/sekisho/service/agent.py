@@ -1,4 +1,4 @@
-"""The host agent: journal, devices, packet filter, files, listeners, activity, metrics.
+"""The host agent: journal, devices, modules, packet filter, files, listeners, activity, metrics.
 
 ``python3 -m sekisho.service.agent --policy /etc/sekisho/policy.json`` is what the unit runs.
 SIGHUP reads the policy again; SIGTERM ends it with a sealed journal. A part that fails is counted,
@@ -35,6 +35,7 @@ from sekisho.service import (
     agent_devices,
     agent_files,
     agent_listeners,
+    agent_modules,
     agent_policy,
     agent_rules,
 )
@@ -56,6 +57,7 @@ CHECKS = (
     agent_devices.LET_IN,
     agent_listeners.OPENED,
     agent_files.CHECK,
+    agent_modules.OPEN,
 )
 
 
@@ -84,6 +86,7 @@ class Agent:
         self._devices: agent_devices.DevicesPart | None = None
         self._listeners = agent_listeners.ListenersPart(self._book, paths)
         self._files = agent_files.FilesPart(self._book, paths)
+        self._modules = agent_modules.ModulesPart(self._book, paths)
         self._activity = agent_activity.ActivityPart(
             self._book,
             paths,
@@ -112,6 +115,7 @@ class Agent:
         every = self._loop.every
         every("policy", agent_policy.LOOK_EVERY_S, self._policy.look)
         every("listeners", agent_listeners.LOOK_EVERY_S, self._listeners.look)
+        every("modules", agent_modules.LOOK_EVERY_S, self._modules.look)
         every("activity", agent_activity.POLL_EVERY_S, self._activity.poll)
         every("activity", agent_activity.ASK_KERNEL_EVERY_S, self._activity.ask_kernel)
         every("loop", HEALTH_EVERY_S, self.health)
@@ -120,6 +124,7 @@ class Agent:
         # Before READY: who looks right after a restart sees the whole agent.
         for part, look in (
             ("listeners", self._listeners.look),
+            ("modules", self._modules.look),
             ("activity", self._activity.poll),
             ("activity", self._activity.ask_kernel),
             ("loop", self.health),

@@ -87,6 +87,12 @@ def compile_host(site: Site, host: str, *, serial: int, issued: datetime) -> dic
         "accounts": _accounts(site, machine),
         "devices": [device.as_json() for device in machine.devices],
         "console": machine.console.value,
+        "modules": {
+            "lock": machine.modules.lock,
+            "allow": sorted(machine.modules.allow),
+            # as the kernel writes it in kernel.modules_disabled
+            "disabled": "1" if machine.modules.lock == "enforce" else "0",
+        },
         "time": {
             "servers": []
             if machine.role is Role.MONITOR

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from ipaddress import IPv4Address, IPv4Network
 
+from sekisho.devices.module_list import Wanted, defects
 from sekisho.errors import Problem, printable
 from sekisho.site.flowrules import flow_problems
 from sekisho.site.model import MANAGEMENT, Console, Machine, PersonRole, Role, Site
@@ -51,6 +52,7 @@ def check(site: Site, *, now: date) -> list[Problem]:
         _addresses_once,
         _networks_apart,
         _consoles,
+        _modules,
         wiring_problems,
         flow_problems,
     )
@@ -223,6 +225,16 @@ def _consoles(site: Site) -> Iterator[Problem]:
                 f"a device with interface {_KEYBOARD}, or console: serial",
                 "6-v-b",
             )
+
+
+def _modules(site: Site) -> Iterator[Problem]:
+    """Keep what the console and the packet filter need in every list that will be enforced."""
+    for machine in site.machines.values():
+        wanted = Wanted(machine.modules.lock, machine.modules.allow)
+        for key, got, expected in defects(
+            wanted, console=machine.console.value, role=machine.role.value
+        ):
+            yield Problem(machine.modules.at, key, got, expected, "6-iii-c")
 
 
 def _has_keyboard(machine: Machine) -> bool:

@@ -166,6 +166,15 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
+class Modules:
+    """The kernel modules a machine may hold, and how far loading any other is shut off."""
+
+    lock: str = "off"  # off | dry-run | enforce
+    allow: tuple[str, ...] = ()
+    at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """One machine we manage: its role, what proves its identity, how it is wired."""
 
@@ -179,6 +188,7 @@ class Machine:
     interfaces: Mapping[str, Interface]
     ansible_host: str
     at: str
+    modules: Modules = Modules()
 
     def on(self, link: str) -> Interface | None:
         """Return the interface on ``link``, or None; invariants allow one per link."""

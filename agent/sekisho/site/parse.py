@@ -42,19 +42,13 @@ from sekisho.site.model import (
     Side,
     Site,
 )
+from sekisho.site.module_field import modules
 from sekisho.site.nodes import Node, Reader
 from sekisho.site.wires import joins, wires
 
-_SITE = {
-    "name": True,
-    "title": True,
-    "profile": True,
-    "management": True,
-    "links": True,
-    "peers": True,
-    "flows": True,
-    "people": True,
-}
+_SITE = dict.fromkeys(
+    ("name", "title", "profile", "management", "links", "peers", "flows", "people"), True
+)
 _MANAGEMENT = {"network": True, "controllers": True, "auditors": True}
 _LINK = {"kind": True, "purpose": False, "network": True, "between": True}
 _PEER = {"side": True, "title": True, "address": True, "router": False}
@@ -67,7 +61,8 @@ _PERSON = {
     "authority_until": True,
     "trained": True,
 }
-_MACHINE = {"title": True, "identity": True, "console": True, "devices": True, "interfaces": True}
+_MACHINE = dict.fromkeys(("title", "identity", "console", "devices", "interfaces"), True)
+_MACHINE["modules"] = False
 _IDENTITY = {"dmi_uuid": True, "serial": True}
 _INTERFACE = {"link": True, "mac": True, "address": True}
 _DEVICE = {
@@ -196,6 +191,7 @@ class _Parser:
             interfaces=MappingProxyType(interfaces),
             ansible_host=(reach.text or "") if reach is not None else "",
             at=read.at(node.line),
+            modules=modules(read, top.get("modules")),
         )
 
     def devices(self, read: Reader, node: Node | None) -> tuple[Device, ...]:
