@@ -308,7 +308,9 @@ def test_the_device_paths_point_at_things_that_exist_and_nothing_is_left_out(
     named = {check for path in paths for check in checks_of(path, catalogue)}
     problems += [f"{name}: in no path" for name in checks - named if name.startswith("6-iii-c.")]
     told = {alert for path in paths for alert in alerts_of(path)}
-    problems += [f"{name}: in no path" for name in alerts if name[:8] == "6-iii-c." and name not in told]
+    problems += [
+        f"{name}: in no path" for name in alerts if name[:8] == "6-iii-c." and name not in told
+    ]
     held = {group for path in paths for group in path.groups}
     problems += [
         f"group {name}: in no path"
@@ -321,11 +323,11 @@ def test_the_device_paths_point_at_things_that_exist_and_nothing_is_left_out(
 def test_a_path_of_the_issues_list_is_missing_from_no_table(root: Path) -> None:
     """Every way that somebody tried elsewhere: a row may be split, none may vanish."""
     told = " ".join(f"{path.path['en']} {path.kernel}" for path in device_paths(root)).lower()
-    ways = """bot uas mtp ptp libusb tether modem usb-serial audio printer keyboard hub several sd mmc
-    optical virtual floppy firewire thunderbolt usb4 pci nvme sata sas virtio usbip vhci nbd iscsi
-    nvme-of aoe drbd nfs smb fuse bluetooth wi-fi wwan irda nfc parallel serial loop gadget kdump
-    netconsole ipmi vfio tape"""
-    wanted = [way for way in ways.split() if way != "usb-serial"] + ["usb serial"]
+    ways = """bot uas mtp ptp libusb tether modem audio printer keyboard hub several sd mmc optical
+    virtual floppy firewire thunderbolt usb4 pci nvme sata sas virtio usbip vhci nbd iscsi nvme-of
+    aoe drbd nfs smb fuse bluetooth wi-fi wwan irda nfc parallel serial loop gadget kdump netconsole
+    ipmi vfio tape"""
+    wanted = [*ways.split(), "usb serial"]
     report([f"{way}: in no row" for way in wanted if way not in told])
 
 

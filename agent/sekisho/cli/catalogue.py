@@ -79,7 +79,7 @@ def render(*, out: _Out = None, source: _From = None) -> int:
 
 @app.command("paths", epilog="Example:  sekisho catalogue paths --out device-paths.md")
 def paths(*, out: _Out = None, source: _From = None) -> int:
-    """Write the table of device paths: every way out, what shuts and watches it, what stays open."""
+    """Write the table of device paths: what shuts each, what watches it, what stays open."""
     folder = find_catalogue() if source is None else source
     if not folder.is_dir():
         raise SekishoError(f"{folder} holds no device-paths.yml; expected a checkout's hardening/")

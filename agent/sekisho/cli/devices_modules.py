@@ -33,7 +33,7 @@ app = typer.Typer(
     epilog="Examples:  sekisho devices modules propose  ·  sekisho devices modules propose "
     "--out modules.yml  ·  sekisho devices modules propose --loaded proc-modules.txt --role core",
 )
-def propose_(
+def propose_(  # noqa: PLR0913 - the options of a command
     *,
     loaded: Annotated[
         Path | None,

@@ -58,3 +58,48 @@ def decide(wanted: Wanted, state: State) -> Decision:
     if not state.proven:
         return Decision(close=False, why="trial boot: the list is not proven yet")
     return Decision(close=True, why="the list is proven")
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """What the last boot showed of the list that is wanted now.
+
+    Attributes:
+        tried: it was this very list, to be enforced, that the boot loaded.
+        late: modules loaded since that are not in it: the wall would have refused them.
+        lost: why nobody could come in at the console with the wall closed, or "".
+
+    """
+
+    tried: bool
+    late: tuple[str, ...] = ()
+    lost: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is done to a running machine: ``nothing``, ``prove``, ``close`` (and prove)."""
+
+    act: str
+    why: str
+    needs_boot: bool = False
+
+
+def settle(wanted: Wanted, state: State, boot: Boot) -> Step:
+    """Say what a machine needs to come to its policy, asked by somebody who came in after the boot.
+
+    That they came in is the proof the wall waits for; a list no boot has tried needs one.
+    """
+    decision = decide(wanted, state)
+    ordered = bool(state.maintenance) and not state.closed
+    if wanted.lock != "enforce" or ordered or (state.closed and state.proven):
+        return Step("nothing", decision.why)
+    if not state.proven and not boot.tried:
+        why = "closed on another list" if state.closed else "no boot has tried this list yet"
+        return Step("nothing", why, needs_boot=True)
+    if state.closed:
+        return Step("prove", "closed on this list, and come back into")
+    late = f"loaded after the wall would have closed: {', '.join(boot.late)}" if boot.late else ""
+    if not state.proven and (boot.lost or late):
+        return Step("nothing", boot.lost or late)
+    return Step("close", "the list is proven")

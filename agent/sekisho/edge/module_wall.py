@@ -22,7 +22,7 @@ from typing import Any
 
 from sekisho.canonical import canonical
 from sekisho.devices.module_list import Loaded, Wanted, parse_loaded, parse_wanted
-from sekisho.devices.module_lock import QUIET_BUSES, Decision, State, decide
+from sekisho.devices.module_lock import QUIET_BUSES, Boot, Decision, State, decide, settle
 from sekisho.devices.modules import canonical as module_name
 from sekisho.edge.policy_file import read_bounded, write_atomic
 from sekisho.errors import SekishoError, printable
@@ -160,7 +160,7 @@ class Wall:
         decision = decide(wanted, State(closed, proven, order))
         missing = [] if closed else self._load(wanted)
         if decision.close:
-            trouble = trouble or self._close()
+            trouble = self._close() or trouble
         self._tell(wanted, decision, missing, trouble, order)
         return 2 if trouble else 0
 
@@ -227,43 +227,38 @@ class Wall:
     def settle(self, *, dry: bool = False) -> dict[str, Any]:
         """Bring the running machine to its policy; return what is so and whether it changed.
 
-        Called over the administrator's connection: that it arrives after a boot with this very
-        list is the proof the wall waits for. ``needs_boot`` asks for that boot.
+        Called over the administrator's connection, which is the proof; see `module_lock.settle`.
         """
         policy = self.policy()
         wanted = parse_wanted(policy)
         told, proof = self.told(), self._safe_proof()
-        proven = proof is not None and proof.digest == wanted.digest
-        order = self._order(policy) if wanted.lock == "enforce" else ""
-        answer = {"changed": False, "closed": self.closed(), "lock": wanted.lock, "why": ""}
-        answer |= {"missing": told.get("missing", []), "needs_boot": False, "late": []}
-        if wanted.lock == "enforce" and answer["closed"] and not proven:
-            # The wall closed on another list: this one waits for a boot of its own.
-            if told.get("list") != wanted.digest:
-                return answer | {"needs_boot": True, "why": "closed on another list"}
-            if not dry:
-                self._prove(wanted)
-            return answer | {"changed": True, "why": "the list is proven"}
-        if wanted.lock != "enforce" or answer["closed"] or order:
-            why = decide(wanted, State(bool(answer["closed"]), proven, order)).why
-            return answer | {"why": why}
-        if not proven:
-            if told.get("list") != wanted.digest or told.get("lock") != "enforce":
-                return answer | {"needs_boot": True, "why": "no boot has tried this list yet"}
-            late = sorted(self.loaded() - set(told["loaded"]) - set(wanted.allow))
-            if late:
-                return answer | {"late": late, "why": "loaded after the wall would have closed"}
-            lost = self.no_way_in(policy)
-            if lost:
-                return answer | {"why": lost}
-        if not dry:
-            self._load(wanted)
-            wrong = self._close()
-            if wrong:
-                raise SekishoError(wrong)
+        state = State(
+            closed=self.closed(),
+            proven=proof is not None and proof.digest == wanted.digest,
+            maintenance=self._order(policy) if wanted.lock == "enforce" else "",
+        )
+        tried = told.get("list") == wanted.digest and told.get("lock") == "enforce"
+        late = self.loaded() - set(told.get("loaded", [])) - set(wanted.allow)
+        boot = Boot(tried, tuple(sorted(late)), self.no_way_in(policy))
+        step = settle(wanted, state, boot)
+        closed, missing = state.closed, told.get("missing", [])
+        if step.act != "nothing" and not dry:
+            if step.act == "close":
+                missing = self._load(wanted)
+                wrong = self._close()
+                if wrong:
+                    raise SekishoError(wrong)
+                closed = True
             self._prove(wanted)
-            self._tell(wanted, Decision(close=True, why="the list is proven"), [], "", "")
-        return answer | {"changed": True, "closed": not dry, "why": "the list is proven"}
+            self._tell(wanted, Decision(close=True, why=step.why), missing, "", "")
+        return {
+            "lock": wanted.lock,
+            "changed": step.act != "nothing",
+            "closed": closed,
+            "why": step.why,
+            "needs_boot": step.needs_boot,
+            "missing": missing,
+        }
 
     def no_way_in(self, policy: Mapping[str, Any]) -> str:
         """Return why nobody could come in at the console with the wall closed, or ""."""

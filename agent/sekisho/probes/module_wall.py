@@ -16,7 +16,7 @@ def _wall(raw: Mapping[str, Any]) -> dict[str, Any]:
     if value not in ("0", "1"):
         raise ProbeError(f"{_SWITCH}: {value[:40]!r}")
     found = files(raw, "buses")
-    buses = {path.split("/")[4]: text_of(found, path).strip() for path in found}
+    buses = {path.split("/")[3]: text_of(found, path).strip() for path in found}
     odd = sorted(bus for bus, state in buses.items() if state not in ("0", "1"))
     if odd or "pci" not in buses:
         raise ProbeError(f"drivers_autoprobe: {', '.join(odd) or 'no PCI bus'}")

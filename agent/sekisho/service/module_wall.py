@@ -14,7 +14,9 @@ def main(argv: list[str]) -> int:
     """Run one verb; 0 done, 2 not as it should be or could not tell."""
     parser = argparse.ArgumentParser(prog="modules-wall", description=__doc__)
     parser.add_argument("verb", choices=("boot", "hotplug", "settle", "status"))
-    parser.add_argument("--check", action="store_true", help="say what would change, change nothing")
+    parser.add_argument(
+        "--check", action="store_true", help="say what would change, change nothing"
+    )
     asked = parser.parse_args(argv)
     wall = Wall()
     try:

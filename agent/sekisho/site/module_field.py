@@ -22,7 +22,9 @@ def modules(read: Reader, node: Node | None) -> Modules:
     for entry in entries[:MAX_MODULES]:
         name = canonical(read.text(entry, "modules.allow", NAME, "a kernel module's name"))
         if name and name in names:
-            read.wrong(entry.line, "modules.allow", f"{name} again", f"it once (line {names[name]})")
+            read.wrong(
+                entry.line, "modules.allow", f"{name} again", f"it once (line {names[name]})"
+            )
         names.setdefault(name, entry.line)
     return Modules(
         lock=read.one_of(body.get("lock"), "modules.lock", LOCKS),
