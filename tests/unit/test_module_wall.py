@@ -6,12 +6,13 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from probes_raw import held
 
 from sekisho.devices.module_lock import QUIET_BUSES
+from sekisho.edge.maintenance import Maintenance, Opened
 from sekisho.edge.module_wall import Places, Wall
 from sekisho.errors import SekishoError
 from sekisho.probes.model import ProbeError
@@ -26,7 +27,7 @@ class World:
     def __init__(self, root: Path) -> None:
         self.root, self.has = root, {*ALLOW, "loop"}
         self.ran: list[tuple[str, ...]] = []
-        self.order = ""
+        self.order, self.opens = "", frozenset({"modules"})
         self.put("proc/sys/kernel/modules_disabled", "0\n")
         self.put("sys/bus/usb/devices/usb1/busnum", "1\n")
         self.put(f"lib/modules/{os.uname().release}/modules.builtin", "kernel/fs/x/built-in.ko\n")
@@ -57,16 +58,33 @@ class World:
             for name in argv[argv.index("--") + 1 :]:
                 if name in self.has:
                     self.load(name)
+        if argv[0] == "rmmod" and argv[1] != self.busy and not self.wall.closed():
+            path = self.root / "proc/modules"
+            lines = path.read_text().splitlines()
+            path.write_text("".join(f"{x}\n" for x in lines if x.split()[0] != argv[1]))
         return 0
+
+    busy = ""
 
     def load(self, name: str) -> None:
         path = self.root / "proc/modules"
         if f"{name} " not in path.read_text() and not self.wall.closed():
             path.write_text(path.read_text() + f"{name} 1 0 - Live 0x0\n")
 
+    def begin(self) -> Opened:
+        if self.order == "garbled":
+            raise SekishoError("garbled")
+        return self.current()
+
+    def current(self) -> Opened:
+        return Opened(self.order, self.opens if self.order else frozenset(), "2026-11-25T07:00:00Z")
+
+    def take_down(self) -> None:
+        self.ran.append(("take down",))
+
     @property
     def wall(self) -> Wall:
-        return Wall(Places(self.root), self.run, lambda _policy: self.order)
+        return Wall(Places(self.root), self.run, cast(Maintenance, self))
 
     @property
     def told(self) -> Mapping[str, Any]:
@@ -205,13 +223,33 @@ def test_a_maintenance_order_leaves_that_boot_open_and_the_next_one_closes(world
 
 
 def test_an_order_that_cannot_be_read_opens_nothing(world: World) -> None:
-    proven(world)
-
-    def broken(_policy: Mapping[str, Any]) -> str:
-        raise SekishoError("garbled")
-
-    Wall(Places(world.root), world.run, broken).boot()
+    proven(world).order = "garbled"
+    world.wall.boot()
     assert world.wall.closed()
+
+
+def test_an_order_for_another_wall_does_not_open_this_one(world: World) -> None:
+    proven(world).order, world.opens = "20261122-0123456789abcdef", frozenset({"hotplug"})
+    world.put("sys/bus/pci/drivers_autoprobe", "1\n")
+    world.wall.boot()
+    assert world.wall.closed()
+    assert world.wall.hotplug() == []
+    world.order = ""
+    assert world.wall.hotplug() == ["pci"]
+
+
+@pytest.mark.parametrize("busy", ["", "loop"])
+def test_the_end_of_maintenance_unloads_what_came_and_closes(world: World, busy: str) -> None:
+    proven(world).order, world.busy = "20261122-0123456789abcdef", busy
+    world.wall.boot()
+    world.load("loop")
+    assert world.wall.end() == ([busy] if busy else [])
+    assert world.wall.closed()
+    assert world.wall.loaded() == {*ALLOW, *([busy] if busy else [])}
+    assert (busy in world.told["trouble"]) if busy else not world.told["trouble"]
+    assert world.told["maintenance"] == ""
+    assert ("take down",) in world.ran
+    assert world.wall.end() == []  # the timer of an order that a restart ended already
 
 
 def test_what_another_boot_told_is_not_believed(world: World) -> None:

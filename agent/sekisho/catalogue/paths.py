@@ -56,8 +56,8 @@ def parse_paths(raw: Any) -> tuple[Path, ...]:
         before = len(problems)
         _look(name, entry, wrong)
         if len(problems) == before:
-            lists = {key: tuple(entry.get(key, ())) for key in _LISTS}
-            rest = {key: entry[key] for key in (*_TEXTS, *_BOTH) if key in entry}
+            lists: dict[str, Any] = {key: tuple(entry.get(key, ())) for key in _LISTS}
+            rest: dict[str, Any] = {key: entry[key] for key in (*_TEXTS, *_BOTH) if key in entry}
             found[name] = Path(**rest, **lists)
     if problems:
         raise SekishoError("the table of device paths is not in order", tuple(problems))

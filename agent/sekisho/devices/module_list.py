@@ -69,7 +69,7 @@ def _garbled(where: str, key: str, got: object, expected: str) -> SekishoError:
 
 def required(*, console: str, role: str) -> dict[str, tuple[str, ...]]:
     """Return reason → modules without which a machine of this role must not shut the wall."""
-    found = {"the packet filter": _FILTER}
+    found: dict[str, tuple[str, ...]] = {"the packet filter": _FILTER}
     if console == "listed-keyboard":
         found["the console's keyboard"] = _KEYBOARD
     if role == "gateway":

@@ -1,7 +1,8 @@
 """Shut the loading of kernel modules on the host: the listed ones first, then the wall.
 
 ``/usr/lib/sekisho/modules-wall VERB``: ``boot`` is run by sekisho-modules.service, ``hotplug`` by
-sekisho-hotplug.service, ``settle`` by the playbooks, ``status`` by anybody. No agent needed.
+sekisho-hotplug.service, ``settle`` by the playbooks, ``end`` by the timer of a maintenance order,
+``status`` by anybody. No agent needed.
 
 The wall never closes on a list that no boot has proven (somebody came back in after it), and once
 proven it closes at every boot: a policy that cannot be read, or a listed module that cannot be
@@ -24,6 +25,7 @@ from sekisho.canonical import canonical
 from sekisho.devices.module_list import Loaded, Wanted, parse_loaded, parse_wanted
 from sekisho.devices.module_lock import QUIET_BUSES, Boot, Decision, State, decide, settle
 from sekisho.devices.modules import canonical as module_name
+from sekisho.edge.maintenance import Maintenance, Opened, this_host
 from sekisho.edge.policy_file import read_bounded, write_atomic
 from sekisho.errors import SekishoError, printable
 
@@ -61,10 +63,12 @@ class Wall:
         self,
         places: Places | None = None,
         run: Run = run_quietly,
-        maintenance: Callable[[Mapping[str, Any]], str] = lambda _policy: "",
+        orders: Maintenance | None = None,
     ) -> None:
-        at = (places or Places()).at
-        self._at, self._run, self._maintenance = at, run, maintenance
+        places = places or Places()
+        at = places.at
+        self._at, self._run = at, run
+        self._orders = orders or Maintenance(places.root, run, host=this_host())
         self.switch = at("/proc/sys/kernel/modules_disabled")
         self.state = at("/run/sekisho-modules.json")
         self.proof = at("/var/lib/sekisho/modules-proven.json")
@@ -142,22 +146,21 @@ class Wall:
 
     def boot(self) -> int:
         """Load what is listed, then close if it is time; 0 done, 2 not as it should be."""
-        trouble, policy = "", {}
+        trouble = ""
         known: Wanted | None = None
         try:
-            policy = dict(self.policy())
-            known = parse_wanted(policy)
+            known = parse_wanted(self.policy())
         except SekishoError as bad:
             trouble = bad.diagnostics()
-        proof, order = self._safe_proof(), ""
+        proof, order = self._safe_proof(), Opened()
         if known is None:  # closed at every boot once proven, whatever became of the policy
             wanted = proof or Wanted()
         else:
             wanted = known
-            order = self._order(policy) if wanted.lock == "enforce" else ""
+            order = self._begin()
         proven = proof is not None and (known is None or proof.digest == wanted.digest)
         closed = self.closed()
-        decision = decide(wanted, State(closed, proven, order))
+        decision = decide(wanted, State(closed, proven, _opens(order, "modules")))
         missing = [] if closed else self._load(wanted)
         if decision.close:
             trouble = self._close() or trouble
@@ -171,12 +174,37 @@ class Wall:
             say(syslog.LOG_ERR, bad.diagnostics())
             return None
 
-    def _order(self, policy: Mapping[str, Any]) -> str:
+    def _begin(self) -> Opened:
         try:
-            return self._maintenance(policy)
-        except SekishoError as bad:
-            say(syslog.LOG_ERR, f"no maintenance: {bad.diagnostics()}")
-            return ""
+            return self._orders.begin()
+        except (SekishoError, OSError) as bad:
+            said = bad.diagnostics() if isinstance(bad, SekishoError) else str(bad)
+            say(syslog.LOG_ERR, f"no maintenance: {said}")
+            return Opened()
+
+    def end(self) -> list[str]:
+        """End maintenance: unload what came with it, close; return what could not be unloaded."""
+        policy = self.policy()
+        wanted = parse_wanted(policy)
+        came = sorted(self.loaded() - set(self.told().get("loaded", [])) - set(wanted.allow))
+        for _ in came:  # users first: go round until a round takes none away
+            before = self.loaded()
+            for name in came:
+                if name in before:
+                    self._run(["rmmod", name])
+            if self.loaded() == before:
+                break
+        left = sorted(self.loaded() & set(came))
+        self._orders.take_down()
+        self.hotplug()
+        if wanted.lock == "enforce" and not self.closed():
+            missing = self._load(wanted)
+            trouble = self._close()
+            if left:
+                trouble = f"{trouble} left from maintenance, in use: {' '.join(left)}".strip()
+            why = Decision(close=True, why="maintenance is over")
+            self._tell(wanted, why, missing, trouble, Opened())
+        return left
 
     def _load(self, wanted: Wanted) -> list[str]:
         """Load every listed module; return those that are neither loaded nor built in."""
@@ -195,7 +223,7 @@ class Wall:
         return "" if self.closed() else f"{self.switch} did not take it"
 
     def _tell(
-        self, wanted: Wanted, decision: Decision, missing: list[str], trouble: str, order: str
+        self, wanted: Wanted, decision: Decision, missing: list[str], trouble: str, order: Opened
     ) -> None:
         loaded, closed = self.loaded(), self.closed()
         listed = wanted.lock != "off"
@@ -211,7 +239,9 @@ class Wall:
             "unlisted": sorted(loaded - set(wanted.allow)) if listed else [],
             "loaded": sorted(loaded),
             "trouble": trouble,
-            "maintenance": order,
+            "maintenance": order.id,
+            "opens": sorted(order.opens),
+            "until": order.end,
         }
         write_atomic(self.state, canonical(state) + b"\n", mode=0o644)
         word = "closed" if closed else f"OPEN ({decision.why})"
@@ -235,7 +265,7 @@ class Wall:
         state = State(
             closed=self.closed(),
             proven=proof is not None and proof.digest == wanted.digest,
-            maintenance=self._order(policy) if wanted.lock == "enforce" else "",
+            maintenance=_opens(self._orders.current(), "modules"),
         )
         tried = told.get("list") == wanted.digest and told.get("lock") == "enforce"
         late = self.loaded() - set(told.get("loaded", [])) - set(wanted.allow)
@@ -250,7 +280,7 @@ class Wall:
                     raise SekishoError(wrong)
                 closed = True
             self._prove(wanted)
-            self._tell(wanted, Decision(close=True, why=step.why), missing, "", "")
+            self._tell(wanted, Decision(close=True, why=step.why), missing, "", Opened())
         return {
             "lock": wanted.lock,
             "changed": step.act != "nothing",
@@ -285,6 +315,8 @@ class Wall:
 
     def hotplug(self, *, dry: bool = False) -> list[str]:
         """Let no newcomer on a bus of disks and cards find a driver; return what changed."""
+        if "hotplug" in self._orders.current().opens:
+            return []
         if not dry:
             self._run(["udevadm", "settle", f"--timeout={SETTLE_S}"])
         changed = []
@@ -295,6 +327,11 @@ class Wall:
                 if not dry:
                     path.write_text("0")
         return changed
+
+
+def _opens(order: Opened, wall: str) -> str:
+    """Return the order's id when it opens this wall, or ""."""
+    return order.id if wall in order.opens else ""
 
 
 def _json(data: bytes, where: Path) -> Any:
