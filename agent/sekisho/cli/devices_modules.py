@@ -12,9 +12,11 @@ from typing import Annotated
 import typer
 
 from sekisho.devices.module_list import LOCKS, Loaded, parse_loaded, propose, render
-from sekisho.edge.module_wall import Places, Wall
+from sekisho.edge.maintenance import Maintenance, this_host
+from sekisho.edge.module_wall import Places, Wall, run_quietly
 from sekisho.edge.policy_file import read_bounded, write_atomic
 from sekisho.errors import SekishoError, printable
+from sekisho.orders.model import MAX_BYTES, write_time
 
 MAX_LOADED = 1024 * 1024
 
@@ -101,6 +103,40 @@ def status(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
             sys.stdout.write(f"  loaded later, would be refused: {' '.join(late)}\n")
     opened = told["lock"] == "enforce" and not closed
     return 1 if opened or told["missing"] else 0
+
+
+@app.command(
+    "maintain",
+    epilog="Examples:  sekisho devices modules maintain order.json  ·  "
+    "sekisho devices modules maintain order.json --check",
+)
+def maintain(
+    order: Annotated[Path, typer.Argument(help="A maintenance order with all its signatures.")],
+    *,
+    check: Annotated[bool, typer.Option("--check", help="Prove it, put nothing in place.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Prove a signed maintenance order and put it where the next boot finds it (保守命令).
+
+    It opens that one boot within its window, then never again. Exit code: 0 in place, 3 refused.
+    """
+    hand = Maintenance(Path("/"), run_quietly, host=this_host())
+    raw = read_bounded(order, MAX_BYTES)
+    found = hand.prove(raw, str(order)) if check else hand.place(raw, str(order))
+    told = {
+        "id": found.id,
+        "opens": list(found.content["opens"]),
+        "start": write_time(found.start),
+        "end": write_time(found.end),
+        "requester": found.requester,
+        "approvers": list(found.approvers),
+    }
+    if as_json:
+        sys.stdout.write(json.dumps(told | {"placed": not check}) + "\n")
+    else:
+        what = "holds" if check else "is in place: restart this machine within its window"
+        sys.stdout.write(f"order {found.id} {what} ({told['start']} to {told['end']})\n")
+    return 0
 
 
 def _file(path: Path) -> Sequence[Loaded]:
