@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from agentworld import private_pem
+from orderworld import KEYS, SIGNERS
 from sekisho.cli.main import main
+from sekisho.orders.judge import problems_of
+from sekisho.orders.model import Act
+from sekisho.orders.parse import parse_order, signed_by
+from sekisho.orders.sealing import seal
 
 LOADED = """\
 nf_tables 372736 130 nft_ct, Live 0x0000000000000000
@@ -67,3 +73,24 @@ def test_an_order_that_is_none_is_refused_and_nothing_is_put_in_place(tmp_path: 
     order.write_bytes(b"{}")
     assert main(["devices", "modules", "maintain", str(order), "--check"]) == 3
     assert main(["devices", "modules", "maintain", str(tmp_path / "nowhere")]) == 3
+
+
+def test_a_request_is_an_order_that_two_approvers_can_sign(tmp_path: Path) -> None:
+    key, out = tmp_path / "aoki.key", tmp_path / "order.json"
+    key.write_bytes(private_pem(KEYS["aoki"]))
+    ask = ["devices", "modules", "request", "--site", "lab", "--machine", "core-1", "--by", "aoki"]
+    ask += ["--reason", "a new network card", "--key", str(key), "--out", str(out)]
+    assert main(ask) == 0
+    order = parse_order(out.read_bytes(), "order")
+    assert (order.kind, order.content) == ("maintenance", {"opens": ["modules"]})
+    for name in ("chiba", "doi"):
+        order = signed_by(order, seal(KEYS[name], Act.APPROVE, name, order))
+    held = {"site": "lab", "host": "core-1", "now": order.start, "where": "order"}
+    assert problems_of(order, SIGNERS, **held) == []
+    assert main(ask) == 3  # nothing is overwritten
+    out.unlink()
+    assert main([*ask, "--hours", "25"]) == 3
+    assert main([*ask, "--opens", "Everything"]) == 3
+    key.write_text("no key")
+    assert main(ask) == 3
+    assert not out.exists()
