@@ -11,7 +11,6 @@ from typing import Any, cast
 import pytest
 from probes_raw import held
 
-from sekisho.devices.module_lock import QUIET_BUSES
 from sekisho.edge.maintenance import Maintenance, Opened
 from sekisho.edge.module_wall import Places, Wall
 from sekisho.errors import SekishoError
@@ -229,13 +228,9 @@ def test_an_order_that_cannot_be_read_opens_nothing(world: World) -> None:
 
 
 def test_an_order_for_another_wall_does_not_open_this_one(world: World) -> None:
-    proven(world).order, world.opens = "20261122-0123456789abcdef", frozenset({"hotplug"})
-    world.put("sys/bus/pci/drivers_autoprobe", "1\n")
+    proven(world).order, world.opens = "20261122-0123456789abcdef", frozenset({"other"})
     world.wall.boot()
     assert world.wall.closed()
-    assert world.wall.hotplug() == []
-    world.order = ""
-    assert world.wall.hotplug() == ["pci"]
 
 
 @pytest.mark.parametrize("busy", ["", "loop"])
@@ -268,47 +263,22 @@ def test_a_kernel_that_does_not_say_is_an_error(world: World) -> None:
         world.wall.settle()
 
 
-def test_newcomers_get_no_driver_but_keyboards_do(world: World) -> None:
-    for bus in ("pci", "scsi", "usb", "hid"):
-        world.put(f"sys/bus/{bus}/drivers_autoprobe", "1\n")
-    assert world.wall.hotplug(dry=True) == ["pci", "scsi"]
-    assert world.wall.hotplug() == ["pci", "scsi"]
-    assert world.wall.hotplug() == []
-    state = {
-        bus: (world.root / f"sys/bus/{bus}/drivers_autoprobe").read_text().strip()
-        for bus in ("pci", "scsi", "usb", "hid")
-    }
-    assert state == {"pci": "0", "scsi": "0", "usb": "1", "hid": "1"}
-    assert not {"usb", "hid", "serio"} & set(QUIET_BUSES)
-
-
 # -- the probe -------------------------------------------------------------------------------------
 
 
-def fact(switch: dict[str, Any], buses: dict[str, Any]) -> Any:
-    return PROBES[0].parse({"switch": held(switch), "buses": held(buses)})
+def fact(switch: dict[str, Any]) -> Any:
+    return PROBES[0].parse({"switch": held(switch)})
 
 
 SWITCH = "/proc/sys/kernel/modules_disabled"
-PCI = "/sys/bus/pci/drivers_autoprobe"
 
 
 def test_the_probe_tells_the_kernels_word() -> None:
-    told = fact({SWITCH: "1\n"}, {PCI: "0\n", "/sys/bus/scsi/drivers_autoprobe": "1\n"})
-    assert told == {"disabled": "1", "probing": ["scsi"]}
+    assert fact({SWITCH: "1\n"}) == {"disabled": "1"}
+    assert fact({SWITCH: "0\n"}) == {"disabled": "0"}
 
 
-@pytest.mark.parametrize(
-    ("switch", "buses"),
-    [
-        ({}, {PCI: "0"}),
-        ({SWITCH: "x"}, {PCI: "0"}),
-        ({SWITCH: "1"}, {}),
-        ({SWITCH: "1"}, {PCI: "?"}),
-    ],
-)
-def test_what_the_probe_cannot_tell_is_an_error(
-    switch: dict[str, Any], buses: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize("switch", [{}, {SWITCH: "x"}, {SWITCH: ""}])
+def test_what_the_probe_cannot_tell_is_an_error(switch: dict[str, Any]) -> None:
     with pytest.raises(ProbeError):
-        fact(switch, buses)
+        fact(switch)

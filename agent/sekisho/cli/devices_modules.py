@@ -123,7 +123,7 @@ def request(  # noqa: PLR0913 - the options of a command
     by: Annotated[str, typer.Option("--by", help="Who you are in the site model.")],
     key: Annotated[Path, typer.Option("--key", help="Your private approval key (PEM, P-384).")],
     out: Annotated[Path, typer.Option(help="New file to write.")],
-    opens: Annotated[list[str] | None, typer.Option(help="modules (default), hotplug.")] = None,
+    opens: Annotated[list[str] | None, typer.Option(help="Which wall; default modules.")] = None,
     start: Annotated[str, typer.Option(help="2026-11-25T05:00:00Z; default now.")] = "",
     hours: Annotated[float, typer.Option(help="How long, at most 24.")] = 2.0,
 ) -> int:

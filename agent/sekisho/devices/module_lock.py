@@ -6,20 +6,6 @@ from dataclasses import dataclass
 
 from sekisho.devices.module_list import Wanted
 
-#: Buses whose newcomers get no driver once the machine is up: hot-plug ends there. Not usb, hid and
-#: serio: keyboards come that way, and USB has a gate of its own.
-QUIET_BUSES = (
-    "pci",
-    "scsi",
-    "virtio",
-    "mmc",
-    "memstick",
-    "firewire",
-    "thunderbolt",
-    "pcmcia",
-    "pci_express",
-)
-
 
 @dataclass(frozen=True, slots=True)
 class State:

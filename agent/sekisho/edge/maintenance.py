@@ -26,7 +26,7 @@ KIND = "maintenance"
 UNIT = "sekisho-maintenance-end"
 MAX_USED = 1024 * 1024
 #: What an order may open, by the names it uses.
-WALLS = frozenset({"modules", "hotplug"})
+WALLS = frozenset({"modules"})
 NOTICE = """\
 
 *** MAINTENANCE 保守中: order {id}, until {end} UTC

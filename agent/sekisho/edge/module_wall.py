@@ -1,8 +1,7 @@
 """Shut the loading of kernel modules on the host: the listed ones first, then the wall.
 
-``/usr/lib/sekisho/modules-wall VERB``: ``boot`` is run by sekisho-modules.service, ``hotplug`` by
-sekisho-hotplug.service, ``settle`` by the playbooks, ``end`` by the timer of a maintenance order,
-``status`` by anybody. No agent needed.
+``/usr/lib/sekisho/modules-wall VERB``: ``boot`` is run by sekisho-modules.service, ``settle`` by
+the playbooks, ``end`` by the timer of a maintenance order, ``status`` by anybody. No agent needed.
 
 The wall never closes on a list that no boot has proven (somebody came back in after it), and once
 proven it closes at every boot: a policy that cannot be read, or a listed module that cannot be
@@ -23,7 +22,7 @@ from typing import Any
 
 from sekisho.canonical import canonical
 from sekisho.devices.module_list import Loaded, Wanted, parse_loaded, parse_wanted
-from sekisho.devices.module_lock import QUIET_BUSES, Boot, Decision, State, decide, settle
+from sekisho.devices.module_lock import Boot, Decision, State, decide, settle
 from sekisho.devices.modules import canonical as module_name
 from sekisho.edge.maintenance import Maintenance, Opened, this_host
 from sekisho.edge.policy_file import read_bounded, write_atomic
@@ -196,7 +195,6 @@ class Wall:
                 break
         left = sorted(self.loaded() & set(came))
         self._orders.take_down()
-        self.hotplug()
         if wanted.lock == "enforce" and not self.closed():
             missing = self._load(wanted)
             trouble = self._close()
@@ -310,23 +308,6 @@ class Wall:
             "kernel": os.uname().release,
         }
         write_atomic(self.proof, canonical(value) + b"\n")
-
-    # -- hot-plug --------------------------------------------------------------------------------
-
-    def hotplug(self, *, dry: bool = False) -> list[str]:
-        """Let no newcomer on a bus of disks and cards find a driver; return what changed."""
-        if "hotplug" in self._orders.current().opens:
-            return []
-        if not dry:
-            self._run(["udevadm", "settle", f"--timeout={SETTLE_S}"])
-        changed = []
-        for bus in QUIET_BUSES:
-            path = self._at(f"/sys/bus/{bus}/drivers_autoprobe")
-            if path.exists() and path.read_text().strip() != "0":
-                changed.append(bus)
-                if not dry:
-                    path.write_text("0")
-        return changed
 
 
 def _opens(order: Opened, wall: str) -> str:

@@ -1,4 +1,4 @@
-"""Verbs of the module wall: boot, hotplug, settle, end, status. One line of JSON, or nothing."""
+"""Verbs of the module wall: boot, settle, end, status. One line of JSON, or nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sekisho.errors import SekishoError
 def main(argv: list[str]) -> int:
     """Run one verb; 0 done, 2 not as it should be or could not tell."""
     parser = argparse.ArgumentParser(prog="modules-wall", description=__doc__)
-    parser.add_argument("verb", choices=("boot", "hotplug", "settle", "end", "status"))
+    parser.add_argument("verb", choices=("boot", "settle", "end", "status"))
     parser.add_argument(
         "--check", action="store_true", help="say what would change, change nothing"
     )
@@ -22,9 +22,7 @@ def main(argv: list[str]) -> int:
     try:
         if asked.verb == "boot":
             return wall.boot()
-        if asked.verb == "hotplug":
-            _print({"changed": wall.hotplug(dry=asked.check)})
-        elif asked.verb == "end":
+        if asked.verb == "end":
             _print({"left": wall.end()})
         elif asked.verb == "settle":
             _print(wall.settle(dry=asked.check))
