@@ -53,6 +53,9 @@ class World:
 
     def run(self, argv: Sequence[str]) -> int:
         self.ran.append(tuple(argv))
+        if argv[0] == "udevadm":
+            for name in self.coldplug:
+                self.load(name)
         if argv[0] == "modprobe":
             for name in argv[argv.index("--") + 1 :]:
                 if name in self.has:
@@ -64,6 +67,7 @@ class World:
         return 0
 
     busy = ""
+    coldplug: tuple[str, ...] = ()
 
     def load(self, name: str) -> None:
         path = self.root / "proc/modules"
@@ -123,7 +127,7 @@ def test_off_tried_by_a_boot_then_on_and_closed_at_every_boot_after(world: World
 def test_what_is_listed_is_loaded_before_the_wall_closes(world: World) -> None:
     proven(world).ran.clear()
     world.wall.boot()
-    assert [argv[0] for argv in world.ran] == ["modprobe", "udevadm"]
+    assert [argv[0] for argv in world.ran] == ["udevadm", "modprobe"]
     assert world.wall.loaded() == set(ALLOW)
     world.load("loop")
     assert "loop" not in world.wall.loaded()
@@ -186,6 +190,13 @@ def test_what_was_loaded_later_keeps_it_open_by_name(world: World) -> None:
     answer = world.wall.settle()
     assert (answer["changed"], answer["closed"]) == (False, False)
     assert "loop" in answer["why"]
+
+
+def test_what_udev_brings_at_the_boot_is_unlisted_and_not_late(world: World) -> None:
+    world.coldplug = ("pcspkr",)
+    world.wall.boot()
+    assert world.told["unlisted"] == ["pcspkr"]
+    assert world.wall.settle()["closed"]
 
 
 @pytest.mark.parametrize("gone", ["driver", "controller"])

@@ -24,6 +24,8 @@ LOCKS = ("off", "dry-run", "enforce")
 HOST_CONTROLLERS = ("xhci_pci", "xhci_hcd", "ehci_pci", "ohci_pci", "uhci_hcd")
 _KEYBOARD = ("hid", "hid_generic", "usbcore", "usbhid")
 _FILTER = ("nf_conntrack", "nf_tables", "nfnetlink", "nft_ct", "nft_limit", "nft_log")
+#: Blocked module → its group.
+_SHUT = {name: group for group, entry in GROUPS.items() for name in entry.modules}
 _TUNNEL = ("esp4", "xfrm_algo", "xfrm_user")
 
 
@@ -80,11 +82,9 @@ def required(*, console: str, role: str) -> dict[str, tuple[str, ...]]:
 def defects(wanted: Wanted, *, console: str, role: str) -> Iterator[tuple[str, str, str]]:
     """Yield (key, got, expected) for everything that makes a list unfit to be enforced."""
     allow = set(wanted.allow)
-    for group, entry in GROUPS.items():
-        yield from (
-            ("modules.allow", f"{name}, which is blocked ({group})", "a module that may load")
-            for name in sorted(allow & set(entry.modules))
-        )
+    for name in sorted(allow & _SHUT.keys()):
+        got = f"{name}, which is blocked ({_SHUT[name]})"
+        yield ("modules.allow", got, "a module that may load")
     if wanted.lock == "off":
         return
     for reason, names in required(console=console, role=role).items():
@@ -147,7 +147,7 @@ def propose(loaded: Sequence[Loaded], *, console: str, role: str) -> Proposal:
 
     Loaded but idle modules are left out and named; blocked ones never enter a list.
     """
-    shut = {name for entry in GROUPS.values() for name in entry.modules}
+    shut = _SHUT.keys()
     allow: dict[str, str] = {}
     for one in loaded:
         if one.needed and one.name not in shut:

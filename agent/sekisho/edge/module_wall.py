@@ -160,6 +160,10 @@ class Wall:
         proven = proof is not None and (known is None or proof.digest == wanted.digest)
         closed = self.closed()
         decision = decide(wanted, State(closed, proven, _opens(order, "modules")))
+        if wanted.lock != "off" and not closed:
+            # What was found at boot gets its driver first: udev is still at it, and what it brings
+            # is unlisted at worst, not late.
+            self._run(["udevadm", "settle", f"--timeout={SETTLE_S}"])
         missing = [] if closed else self._load(wanted)
         if decision.close:
             trouble = self._close() or trouble
@@ -212,8 +216,6 @@ class Wall:
 
     def _close(self) -> str:
         """Close the wall; return what went wrong, or ""."""
-        # What was found at boot gets its driver first: udev is still at it.
-        self._run(["udevadm", "settle", f"--timeout={SETTLE_S}"])
         try:
             self.switch.write_text("1")
         except OSError as bad:
