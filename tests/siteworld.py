@@ -6,8 +6,12 @@ import base64
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from sekisho.edge.inventory import read_inventory
 from sekisho.errors import Problem, SekishoError
@@ -28,11 +32,19 @@ def public_key(number: int) -> str:
     return f"ssh-ed25519 {base64.b64encode(blob).decode()}"
 
 
+@cache
+def approval_pem(number: int) -> str:
+    """Return a P-384 public key in PEM; number + 1 is its private scalar."""
+    public = ec.derive_private_key(number + 1, ec.SECP384R1()).public_key()
+    return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
 def lab_raw(edits: Mapping[str, tuple[str, str] | str] | None = None) -> RawInventory:
     """Return the lab's texts; ``edits``: path → (old, new) once each, or a whole new text."""
     raw = read_inventory(ROOT / "inventory" / "lab")
     names = ("aoki", "baba", "chiba", "auditor")
     keys = {f"keys/{name}.pub": f"{public_key(index)} {name}\n" for index, name in enumerate(names)}
+    keys |= {f"keys/{name}-approval.pub": approval_pem(index) for index, name in enumerate(names)}
     raw = replace(raw, where="lab", keys=keys)
     for path, edit in (edits or {}).items():
         raw = _edit(raw, path, edit)

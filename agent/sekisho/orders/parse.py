@@ -45,7 +45,7 @@ def parse_order(raw: bytes, where: str) -> Order:
     def wrong(key: str, got: object, expected: str) -> None:
         problems.append(Problem(where, key, printable(got, 80), expected, "6-iii-c"))
 
-    order = _file(raw, where, problems, wrong)
+    order = _file(raw, problems, wrong)
     if order is None or problems:
         raise SekishoError("the order was refused", tuple(problems))
     return order
@@ -76,7 +76,7 @@ def signed_by(order: Order, signature: Signature) -> Order:
     return replace(order, signatures=tuple(sorted(more, key=lambda one: one.act is Act.APPROVE)))
 
 
-def _file(raw: bytes, where: str, problems: list[Problem], wrong: Wrong) -> Order | None:
+def _file(raw: bytes, problems: list[Problem], wrong: Wrong) -> Order | None:
     if len(raw) > MAX_BYTES:
         wrong("", f"more than {MAX_BYTES} bytes", "an order")
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network
@@ -86,7 +87,10 @@ def compile_host(site: Site, host: str, *, serial: int, issued: datetime) -> dic
         "sessions": sessions,
         "accounts": _accounts(site, machine),
         "devices": [device.as_json() for device in machine.devices],
+        "devices_mode": machine.devices_mode,
         "console": machine.console.value,
+        "console_proof": machine.console_proof.as_json() if machine.console_proof else None,
+        "orders": {"people": _approvers(site)},
         "time": {
             "servers": []
             if machine.role is Role.MONITOR
@@ -198,6 +202,19 @@ def _accounts(site: Site, machine: Machine) -> dict[str, Any]:
         }
         for person in site.people.values()
         if machine.role in _ACCOUNTS[person.role]
+    }
+
+
+def _approvers(site: Site) -> dict[str, Any]:
+    """Return whose signature under an order counts, on every machine the same."""
+    return {
+        person.id: {
+            "role": person.role.value,
+            "authority_until": person.authority_until.isoformat(),
+            "key": base64.b64encode(person.approval_key).decode(),
+        }
+        for person in site.people.values()
+        if person.approval_key
     }
 
 

@@ -7,7 +7,7 @@ sorted once), so that ten thousand machines are checked in about a second.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from datetime import date
+from datetime import date, timedelta
 from ipaddress import IPv4Address, IPv4Network
 
 from sekisho.errors import Problem
@@ -16,6 +16,8 @@ from sekisho.site.model import MANAGEMENT, Console, Machine, PersonRole, Role, S
 from sekisho.site.wiring import wiring_problems
 
 _KEYBOARD = "03:01:01"
+#: A way in that was tried longer ago is not known to work.
+TESTED_FOR = timedelta(days=366)
 _RESERVED_ACCOUNTS = frozenset(
     [
         "root",
@@ -56,6 +58,7 @@ def check(site: Site, *, now: date) -> list[Problem]:
     )
     found = [problem for rule in rules for problem in rule(site)]
     found += _people(site, now)
+    found += _proofs(site, now)
     return list(dict.fromkeys(found))
 
 
@@ -225,6 +228,25 @@ def _consoles(site: Site) -> Iterator[Problem]:
             )
 
 
+def _proofs(site: Site, now: date) -> Iterator[Problem]:
+    """Believe a person's word on the console for a year, and not a day in advance."""
+    for machine in site.machines.values():
+        proof = machine.console_proof
+        if proof is None:
+            if machine.console is Console.OUT_OF_BAND:
+                expected = "reference and tested: who tried it, when, and where that is written"
+                yield Problem(machine.at, "console", "out-of-band alone", expected, "6-v-b")
+        elif not now - TESTED_FOR <= proof.tested <= now:
+            yield Problem(
+                proof.at,
+                "console.tested",
+                proof.tested.isoformat(),
+                f"a day from {now - TESTED_FOR} to {now}",
+                "6-v-b",
+                "try the way in again, and write down when",
+            )
+
+
 def _has_keyboard(machine: Machine) -> bool:
     return any(_KEYBOARD in device.interfaces for device in machine.devices)
 
@@ -241,7 +263,8 @@ def _people(site: Site, now: date) -> Iterator[Problem]:
                 person.at, f"{key}.uid", f"{person.uid}, {uids[person.uid]}'s", "its own", "6-ii-d"
             )
         uids.setdefault(person.uid, person.id)
-        for public in person.keys:
+        sealing = [f"approval {person.approval_key.hex()}"] if person.approval_key else []
+        for public in (*person.keys, *sealing):
             if public in keys:
                 yield Problem(
                     person.at,

@@ -81,6 +81,20 @@ class Console(enum.StrEnum):
 
     LISTED_KEYBOARD = "listed-keyboard"
     SERIAL = "serial"
+    OUT_OF_BAND = "out-of-band"
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleProof:
+    """Somebody's word that the way in works: where it is written down, and the day it was tried."""
+
+    reference: str
+    tested: date
+    at: str
+
+    def as_json(self) -> dict[str, str]:
+        """Return the proof as the host's policy writes it."""
+        return {"reference": self.reference, "tested": self.tested.isoformat()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +193,9 @@ class Machine:
     interfaces: Mapping[str, Interface]
     ansible_host: str
     at: str
+    console_proof: ConsoleProof | None = None
+    #: enforce: what is not listed is refused; dry-run: it is only told of.
+    devices_mode: str = "enforce"
 
     def on(self, link: str) -> Interface | None:
         """Return the interface on ``link``, or None; invariants allow one per link."""
@@ -237,7 +254,10 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """One person, one account, one role. ``keys`` are ``type base64`` without the comment."""
+    """One person, one account, one role. ``keys`` are ``type base64`` without the comment.
+
+    ``approval_key`` (SubjectPublicKeyInfo, DER) is what the person signs orders with, or ``b""``.
+    """
 
     id: str
     name: Title
@@ -247,6 +267,7 @@ class Person:
     authority_until: date
     trained: date
     at: str
+    approval_key: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from sekisho.devices.policy import MAX_COUNT, SERIAL_HASH
 from sekisho.errors import Problem, SekishoError
+from sekisho.site.attached import attached_devices, console, mode
 from sekisho.site.fields import (
     HOST_NAME,
     IFNAME,
@@ -17,14 +17,13 @@ from sekisho.site.fields import (
     day,
     mac,
     network,
+    order_key,
     public_keys,
     title,
 )
 from sekisho.site.model import (
     GROUPS,
     MANAGEMENT,
-    Console,
-    Device,
     Flow,
     Interface,
     Kind,
@@ -66,26 +65,15 @@ _PERSON = {
     "keys": True,
     "authority_until": True,
     "trained": True,
+    "approval_key": False,
 }
-_MACHINE = {"title": True, "identity": True, "console": True, "devices": True, "interfaces": True}
+_MACHINE = dict.fromkeys(("title", "identity", "console", "devices", "interfaces"), True)
+_MACHINE["devices_mode"] = False
 _IDENTITY = {"dmi_uuid": True, "serial": True}
 _INTERFACE = {"link": True, "mac": True, "address": True}
-_DEVICE = {
-    "name": True,
-    "vendor": True,
-    "product": True,
-    "serial": False,  # one of these two
-    "serial_hash": False,
-    "port": True,
-    "interfaces": True,
-    "count": False,
-}
 _PERSON_ID = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/:+-]{0,62}")
-_HEX4 = re.compile(r"[0-9a-f]{4}")
-_PORT = re.compile(r"[1-9][0-9]?(\.[1-9][0-9]?){0,5}")
-_CLASS = re.compile(r"[0-9a-f]{2}:[0-9a-f]{2}:[0-9a-f]{2}")
 
 
 class _Parser:
@@ -168,6 +156,7 @@ class _Parser:
         if top is None:
             return None
         identity = read.mapping(top.get("identity"), "identity", _IDENTITY) or {}
+        kind, proof = console(read, top.get("console"))
         interfaces: dict[str, Interface] = {}
         for ifname, line, value in read.named(
             top.get("interfaces"), "interfaces", IFNAME, "interface names"
@@ -191,57 +180,14 @@ class _Parser:
             serial=read.text(
                 identity.get("serial"), "identity.serial", _SERIAL, "a serial number as text"
             ),
-            console=Console(read.one_of(top.get("console"), "console", tuple(Console))),
-            devices=self.devices(read, top.get("devices")),
+            console=kind,
+            devices=attached_devices(read, top.get("devices")),
             interfaces=MappingProxyType(interfaces),
             ansible_host=(reach.text or "") if reach is not None else "",
             at=read.at(node.line),
+            console_proof=proof,
+            devices_mode=mode(read, top.get("devices_mode")),
         )
-
-    def devices(self, read: Reader, node: Node | None) -> tuple[Device, ...]:
-        found = []
-        for index, entry in enumerate(read.entries(node, "devices", least=0)):
-            key = f"devices[{index}]"
-            body = read.mapping(entry, key, _DEVICE) or {}
-            if body and ("serial" in body) == ("serial_hash" in body):
-                read.wrong(
-                    entry.line,
-                    f"{key}.serial",
-                    "nothing" if "serial" not in body else "it and serial_hash",
-                    "a serial number, or instead of it a serial_hash",
-                )
-            found.append(
-                Device(
-                    name=read.text(body.get("name"), f"{key}.name", NAME, "a name"),
-                    vendor=read.text(
-                        body.get("vendor"), f"{key}.vendor", _HEX4, "four lower-case hex digits"
-                    ),
-                    product=read.text(
-                        body.get("product"), f"{key}.product", _HEX4, "four lower-case hex digits"
-                    ),
-                    serial=read.text(
-                        body.get("serial"), f"{key}.serial", _SERIAL, "the device's serial number"
-                    ),
-                    port=read.text(
-                        body.get("port"), f"{key}.port", _PORT, "a USB port path such as 1 or 1.4"
-                    ),
-                    interfaces=tuple(
-                        read.text(one, f"{key}.interfaces", _CLASS, "class:subclass:protocol")
-                        for one in read.entries(
-                            body.get("interfaces"), f"{key}.interfaces", least=1
-                        )
-                    ),
-                    at=read.at(entry.line),
-                    serial_hash=read.text(
-                        body.get("serial_hash"),
-                        f"{key}.serial_hash",
-                        SERIAL_HASH,
-                        "hmac-sha256:KEY:HASH as `sekisho devices propose` writes it",
-                    ),
-                    count=read.number(body.get("count"), f"{key}.count", 1, MAX_COUNT),
-                )
-            )
-        return tuple(found)
 
     # -- group_vars ---------------------------------------------------------------------------
 
@@ -369,6 +315,9 @@ class _Parser:
                 authority_until=day(read, body.get("authority_until"), f"{key}.authority_until"),
                 trained=day(read, body.get("trained"), f"{key}.trained"),
                 at=read.at(line),
+                approval_key=order_key(
+                    read, body.get("approval_key"), f"{key}.approval_key", self.raw.keys
+                ),
             )
         return found
 
