@@ -20,6 +20,7 @@ COMMANDS = {
     "send": ("send", "push a directory over the one-way hop"),
     "receive": ("receive", "receive directories over the one-way hop"),
     "devices": ("devices", "what is attached, what the policy makes of it; propose a rule"),
+    "exception": ("exception", "let one device in for a while, by an order three people signed"),
     "agent": ("agent", "the host agent: run it, enrol it, ask for its state"),
 }
 

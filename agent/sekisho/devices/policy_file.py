@@ -37,7 +37,7 @@ def parse_listed(raw: bytes, where: str) -> Listed:
         SekishoError: garbled, or a list that `parse_devices` refuses. ``where`` names the file.
 
     """
-    value = _value(raw, where)
+    value = parse_values(raw, where)
     if isinstance(value, dict):
         value = value.get("sekisho_machine", value)
     devices = value.get("devices") if isinstance(value, dict) else value
@@ -66,7 +66,8 @@ def _refuse(where: str, got: str, expected: str) -> SekishoError:
     )
 
 
-def _value(raw: bytes, where: str) -> Any:
+def parse_values(raw: bytes, where: str) -> Any:
+    """Return what a JSON or YAML file holds, as plain values; `SekishoError` when garbled."""
     if len(raw) > MAX_BYTES:
         raise _refuse(where, f"more than {MAX_BYTES} bytes", "a list of devices")
     try:

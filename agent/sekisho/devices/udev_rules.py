@@ -19,12 +19,15 @@ _HEAD = """\
 # The kernel denies every USB device (usbcore authorized_default=0). These lines admit what the
 # site lists, and shut what somebody else let in.
 ACTION=="remove|unbind", GOTO="sekisho_end"
+SUBSYSTEM=="block", SUBSYSTEMS=="usb", OWNER="root", GROUP="root", MODE="0600", OPTIONS+="nowatch"
 SUBSYSTEM!="usb", GOTO="sekisho_end"
 ENV{DEVTYPE}!="usb_device", GOTO="sekisho_end"
 KERNEL=="usb[0-9]*", GOTO="sekisho_end"
 ENV{SEKISHO_DEVICE}=""
 """
 _TAIL = """\
+# While an exception stands open, the helper decides on whatever comes.
+TEST=="/run/sekisho-exception/open.json", ENV{SEKISHO_DEVICE}=="", ENV{SEKISHO_DEVICE}="exception"
 ENV{SEKISHO_DEVICE}=="", ATTR{authorized}!="0", ATTR{authorized}="0"
 ENV{SEKISHO_DEVICE}!="", RUN+="/usr/lib/sekisho/usb-admit $sys$devpath"
 LABEL="sekisho_end"

@@ -32,6 +32,7 @@ PARTS = (
     "journal",
     "intake",
     "devices",
+    "exceptions",
     "nft",
     "files",
     "listeners",
@@ -130,6 +131,17 @@ METRICS = (
         "sekisho_device_let_in",
         "gauge",
         "USB devices attached now that the kernel lets work although the site does not list them.",
+    ),
+    Metric(
+        "sekisho_exception_open",
+        "gauge",
+        "Device exceptions that stand open: by a proven order, without one, past their end.",
+        (("state", ("proven", "unproven", "overdue")),),
+    ),
+    Metric(
+        "sekisho_devices_dry_run",
+        "gauge",
+        "1 while this machine only tells of devices it would refuse, and refuses none.",
     ),
     Metric(
         "sekisho_nft_drift_total", "counter", "Times the loaded rules differed from the policy's."

@@ -117,6 +117,26 @@ def problems_of(  # noqa: PLR0913 - what an order is held against
     return found
 
 
+def signature_problems(
+    order: Order, signers: Mapping[str, Signer], by: str, where: str
+) -> list[Problem]:
+    """Return why ``by``'s signature would not count, alone or beside those that are there."""
+    found: list[Problem] = []
+
+    def wrong(key: str, got: object, expected: str) -> None:
+        found.append(Problem(where, key, printable(got, 80), expected, "6-iii-c"))
+
+    for one in order.signatures:
+        if one.by == by:
+            _signature(order, one, signers.get(by), wrong)
+    names = [one.by for one in order.signatures]
+    if names.count(by) != 1:
+        wrong("signatures", f"{by}, {names.count(by)} times", "every signature by another person")
+    if len(order.approvers) > APPROVERS:
+        wrong("signatures", f"{len(order.approvers)} approvals", f"{APPROVERS}, and no more")
+    return found
+
+
 def _signature(order: Order, one: Signature, signer: Signer | None, wrong: Wrong) -> None:
     """Judge one signature by itself."""
     kind = KINDS[order.kind]

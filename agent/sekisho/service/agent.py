@@ -33,6 +33,7 @@ from sekisho.flows.readback import normalise
 from sekisho.service import (
     agent_activity,
     agent_devices,
+    agent_exceptions,
     agent_files,
     agent_listeners,
     agent_policy,
@@ -54,6 +55,8 @@ CHECKS = (
     agent_devices.REFUSED,
     agent_devices.APPEARED,
     agent_devices.LET_IN,
+    agent_exceptions.UNPROVEN,
+    agent_exceptions.OVERDUE,
     agent_listeners.OPENED,
     agent_files.CHECK,
 )
@@ -82,6 +85,7 @@ class Agent:
         self._intake = IntakePart(self._book, paths, self._journal, self._agree)
         self._rules: agent_rules.RulesPart | None = None
         self._devices: agent_devices.DevicesPart | None = None
+        self._exceptions = agent_exceptions.ExceptionsPart(self._book, *paths.exceptions)
         self._listeners = agent_listeners.ListenersPart(self._book, paths)
         self._files = agent_files.FilesPart(self._book, paths)
         self._activity = agent_activity.ActivityPart(
@@ -111,6 +115,7 @@ class Agent:
         self._try("policy", self._policy.start)
         every = self._loop.every
         every("policy", agent_policy.LOOK_EVERY_S, self._policy.look)
+        every("exceptions", agent_exceptions.LOOK_EVERY_S, self._exceptions.look)
         every("listeners", agent_listeners.LOOK_EVERY_S, self._listeners.look)
         every("activity", agent_activity.POLL_EVERY_S, self._activity.poll)
         every("activity", agent_activity.ASK_KERNEL_EVERY_S, self._activity.ask_kernel)
@@ -119,6 +124,7 @@ class Agent:
             every("loop", self._notifier.interval_s, self._alive)
         # Before READY: who looks right after a restart sees the whole agent.
         for part, look in (
+            ("exceptions", self._exceptions.look),
             ("listeners", self._listeners.look),
             ("activity", self._activity.poll),
             ("activity", self._activity.ask_kernel),
@@ -178,6 +184,7 @@ class Agent:
             self._paths,
             monitor,
             lambda seconds, call: self._loop.after("devices", seconds, call),
+            self._exceptions.excepted,
         )
         self._devices = devices
         if self._book.policy is not None:
@@ -200,6 +207,7 @@ class Agent:
         if self._rules is not None:
             self._rules.policy(self._policy.policy)
             self._try("nft", self._rules.check)
+        self._try("exceptions", lambda: self._exceptions.policy(policy))
         if self._devices is not None:
             devices = self._devices
             self._try("devices", lambda: devices.policy(policy))

@@ -90,7 +90,7 @@ def compile_host(site: Site, host: str, *, serial: int, issued: datetime) -> dic
         "devices_mode": machine.devices_mode,
         "console": machine.console.value,
         "console_proof": machine.console_proof.as_json() if machine.console_proof else None,
-        "orders": {"people": _approvers(site)},
+        "orders": {"people": approvers(site)},
         "time": {
             "servers": []
             if machine.role is Role.MONITOR
@@ -205,7 +205,7 @@ def _accounts(site: Site, machine: Machine) -> dict[str, Any]:
     }
 
 
-def _approvers(site: Site) -> dict[str, Any]:
+def approvers(site: Site) -> dict[str, Any]:
     """Return whose signature under an order counts, on every machine the same."""
     return {
         person.id: {
