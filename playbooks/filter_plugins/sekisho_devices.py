@@ -9,10 +9,10 @@ from sekisho.devices.udev_rules import render
 from sekisho.errors import SekishoError
 
 
-def sekisho_udev_rules(devices):
-    """Return the udev rules that admit ``devices`` and nothing else."""
+def sekisho_udev_rules(devices, mode="enforce"):
+    """Return the udev rules that admit ``devices`` and nothing else; a dry run only tells."""
     try:
-        return render([dict(device) for device in devices])
+        return render([dict(device) for device in devices], dry=mode == "dry-run")
     except SekishoError as bad:
         raise AnsibleFilterError(bad.diagnostics()) from None
 

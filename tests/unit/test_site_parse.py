@@ -78,7 +78,7 @@ def test_the_lab_reads_as_it_is_written() -> None:
             "devices[0].serial",
             "it and serial_hash",
         ),
-        ({CORE: ("console: listed-keyboard", "console: bmc")}, "console", "bmc"),
+        ({CORE: ("console: serial", "console: bmc")}, "console", "bmc"),
         ({CORE: ('mac: "52:54:00:77:03:02"', "mac: 52:54:00:57:03:02")}, "interfaces.eth1.mac", ""),
         ({CORE: ("52:54:00:77:03:02", "53:54:00:77:03:02")}, "interfaces.eth1.mac", "53:54"),
         ({CORE: ("sekisho_machine:", "sekisho_machin:")}, "sekisho_machin", "unknown"),

@@ -168,7 +168,6 @@ def end(
 
     _root()
     closed = service.end(f"ended by {_caller()}: {printable(why, 200)}", order)
-    sys.stdout.writelines(f"{name} is closed\n" for name in closed)
     if not closed:
         sys.stderr.write("nothing is open\n")
     return 0 if closed else 1

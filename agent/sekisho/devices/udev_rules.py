@@ -62,13 +62,24 @@ def _note(rule: Rule) -> str:
     return f"# {rule.name}: {' '.join(words)}"
 
 
-def render(devices: Any) -> str:
+#: In a dry run nothing is shut: whatever comes is looked at, and told of.
+_DRY = """\
+# Compiled from the site's policy: DRY RUN. Nothing is refused; the helper says what it would do.
+ACTION=="add", SUBSYSTEM=="usb", ENV{DEVTYPE}=="usb_device", KERNEL!="usb[0-9]*", \\
+  RUN+="/usr/lib/sekisho/usb-admit $sys$devpath"
+"""
+
+
+def render(devices: Any, *, dry: bool = False) -> str:
     """Return the rules file of a policy's ``devices``; `SekishoError` when one is refused.
 
     No character is escaped because none that needs it is accepted: see `SERIAL` and `NAME`.
     """
     lines = []
-    for rule in parse_devices(devices):
+    rules = parse_devices(devices)
+    if dry:
+        return _DRY
+    for rule in rules:
         lines += [_note(rule) + "\n", _line(rule) + "\n"]
     return _HEAD + "".join(lines) + _TAIL
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import stat
@@ -18,8 +19,10 @@ import syslog
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from sekisho.canonical import canonical
 from sekisho.devices.descriptors import MAX_BYTES
 from sekisho.devices.exception import DeviceException, decide_excepted
 from sekisho.devices.policy import Decision, Device, Rule, decide, device_from_sysfs, parse_devices
@@ -35,6 +38,12 @@ PARAMETER = Path("/sys/module/usbcore/parameters/authorized_default")
 MAX_POLICY = 8 * 1024 * 1024
 #: Whoever decides holds it: two devices that come at once are counted one after the other.
 LOCK = Path("/run/sekisho-usb.lock")
+#: The kernel's own consoles, and what a serial line is called among them.
+CONSOLE = Path("/sys/class/tty/console/active")
+SERIAL_LINES = ("ttyS", "ttyAMA", "hvc", "ttysclp")
+#: The digest of the rule by which a listed keyboard was seen last.
+SEEN = Path("/var/lib/sekisho/console.seen")
+KEYBOARD = "03:01:01"
 #: Under this name a device in use by an open exception is counted.
 EXCEPTED = "!exception"
 
@@ -77,8 +86,28 @@ def _opened(path: Path) -> Iterator[int]:
         os.close(handle)
 
 
-def read_policy(path: Path = POLICY) -> tuple[tuple[Rule, ...], str, str]:
-    """Return the rules, the console's kind and the udev rules that fit the host's policy.
+@dataclass(frozen=True, slots=True)
+class HostList:
+    """What the host's policy says of devices.
+
+    Attributes:
+        rules: the devices listed.
+        console: the kind of the way in.
+        attested: somebody wrote down that it was tried (`sekisho.site.model.ConsoleProof`).
+        dry: what is not listed is told of, and not refused.
+        udev: the udev rules that fit.
+
+    """
+
+    rules: tuple[Rule, ...]
+    console: str
+    attested: bool
+    dry: bool
+    udev: str
+
+
+def read_policy(path: Path = POLICY) -> HostList:
+    """Return what the host's policy says of devices.
 
     Raises:
         SekishoError: no policy, not root's alone to write, or not one this module understands.
@@ -97,7 +126,17 @@ def read_policy(path: Path = POLICY) -> tuple[tuple[Rule, ...], str, str]:
         raise SekishoError(f"{path} is no JSON: {printable(str(bad))}") from None
     if not isinstance(policy, dict) or "devices" not in policy:
         raise SekishoError(f"{path} holds no list of devices")
-    return parse_devices(policy["devices"]), str(policy.get("console")), render(policy["devices"])
+    mode = policy.get("devices_mode", "enforce")
+    if mode not in ("enforce", "dry-run"):
+        raise SekishoError(f"{path}: devices_mode is {printable(mode, 40)}")
+    proof = policy.get("console_proof")
+    return HostList(
+        rules=parse_devices(policy["devices"]),
+        console=str(policy.get("console")),
+        attested=isinstance(proof, dict) and bool(proof.get("reference")),
+        dry=mode == "dry-run",
+        udev=render(policy["devices"], dry=mode == "dry-run"),
+    )
 
 
 def excepted() -> DeviceException | None:
@@ -209,11 +248,13 @@ def admit(argv: Sequence[str]) -> int:
     parser.add_argument("path", type=Path, help="the device's folder below /sys")
     path = parser.parse_args(argv).path
     syslog.openlog("sekisho-usb", 0, syslog.LOG_AUTHPRIV)
+    rules: tuple[Rule, ...] = ()
+    dry = False
     try:
-        rules, _, _ = read_policy()
+        listed = read_policy()
+        rules, dry = listed.rules, listed.dry
     except SekishoError as bad:
         syslog.syslog(syslog.LOG_ERR, f"{path.name}: nothing is admitted: {bad.diagnostics()}")
-        rules = ()
     try:
         with _alone() as alone:
             if not alone:
@@ -221,13 +262,16 @@ def admit(argv: Sequence[str]) -> int:
                 rules = ()
             opened = excepted() if alone else None
             others = held_by(rules, path.name, BUS, opened)
-            decision, change = settle(path, rules, others, exception=opened)
+            decision, change = settle(path, rules, others, exception=opened, dry=dry)
+            if decision.admit:
+                remember_keyboard(rules, decision.rule)
     except (OSError, SekishoError) as bad:
         said = bad.diagnostics() if isinstance(bad, SekishoError) else bad.strerror
         syslog.syslog(syslog.LOG_ERR, f"{path.name}: {said}")
         return 2
     if change or not decision.admit:
         said = change or f"refused {path.name}: {decision.reason}"
+        said = f"dry run, nothing is done: {said}" if dry else said
         syslog.syslog(syslog.LOG_NOTICE, said)
     return 0 if decision.admit else 1
 
@@ -248,17 +292,19 @@ def enforce(argv: Sequence[str]) -> int:
     )
     options = parser.parse_args(argv)
     try:
-        rules, console, text = read_policy()
-        console_or_refuse(rules, console)
+        listed = read_policy()
+        if listed.dry:
+            return _told_only(listed, check=options.check)
+        console_or_refuse(listed)
     except SekishoError as bad:
         sys.stderr.write(f"usb-enforce: nothing changed: {bad.diagnostics()}\n")
         return 2
-    if options.if_in_force and not _in_force(Path(RULES), text):
+    if options.if_in_force and not _in_force(Path(RULES), listed.udev):
         return 0
     _deny_by_default(dry=options.check)
     with _alone() as alone:
         wrong = [] if alone else [f"{LOCK} cannot be had: two may be admitted where one is listed"]
-        changes, failed = _settle_all(rules, dry=options.check)
+        changes, failed = _settle_all(listed.rules, dry=options.check)
         wrong += failed
     sys.stdout.writelines(f"{line}\n" for line in changes)
     for line in wrong:
@@ -282,11 +328,11 @@ def settle_attached() -> tuple[list[str], list[str]]:
 
     Returns the changes made, and what went wrong. `SekishoError` without a policy.
     """
-    rules, _, _ = read_policy()
+    listed = read_policy()
     with _alone() as alone:
         if not alone:
             raise SekishoError(f"{LOCK} cannot be had")
-        return _settle_all(rules, dry=False)
+        return _settle_all(listed.rules, dry=listed.dry)
 
 
 def _deny_by_default(*, dry: bool) -> None:
@@ -332,15 +378,85 @@ def _in_use(path: Path) -> bool:
         return False
 
 
-def console_or_refuse(rules: Sequence[Rule], console: str) -> None:
-    """Raise `SekishoError` unless the owner keeps a way in when the network is shut."""
-    keyboard = any("03:01:01" in rule.interfaces for rule in rules)
-    if console == "serial" or (console == "listed-keyboard" and keyboard):
+def console_or_refuse(listed: HostList) -> None:
+    """Raise `SekishoError` unless the owner is proven to keep a way in when the network is shut.
+
+    A serial line is proven by the kernel's console being one; a listed keyboard by having been
+    seen at its port, now or before; out-of-band, and whatever is not there now, by somebody's word
+    in the site model.
+    """
+    if listed.console not in ("serial", "listed-keyboard", "out-of-band"):
+        raise _no_way_in(listed, "no kind of console that is known")
+    if listed.console == "listed-keyboard" and not _keyboards(listed.rules):
+        raise _no_way_in(listed, "no keyboard is listed")
+    if listed.attested:
         return
-    raise SekishoError(
-        f"no proven way in at the console (console is {printable(console, 40)!r}, "
-        f"{'a' if keyboard else 'no'} keyboard is listed)"
+    if listed.console == "serial":
+        if not _serial_console():
+            raise _no_way_in(listed, f"the kernel's console is no serial line ({CONSOLE})")
+    elif listed.console == "out-of-band":
+        raise _no_way_in(listed, "nobody's word for it in the site model")
+    elif not _keyboard_seen(listed.rules):
+        raise _no_way_in(listed, "the listed keyboard was never seen at its port")
+
+
+def _no_way_in(listed: HostList, why: str) -> SekishoError:
+    return SekishoError(
+        f"no proven way in at the console (console is {printable(listed.console, 40)!r}): {why}; "
+        "plug the keyboard in once, or write reference and tested beside `console` in the site model"
     )
+
+
+def _keyboards(rules: Sequence[Rule]) -> dict[str, str]:
+    """Return the listed keyboards: rule's name → digest of the rule."""
+    return {
+        rule.name: hashlib.sha256(canonical(rule.as_json())).hexdigest()
+        for rule in rules
+        if KEYBOARD in rule.interfaces
+    }
+
+
+def _serial_console() -> bool:
+    try:
+        return any(name.startswith(SERIAL_LINES) for name in CONSOLE.read_text().split())
+    except OSError:
+        return False
+
+
+def _keyboard_seen(rules: Sequence[Rule]) -> bool:
+    """Tell whether a listed keyboard is at its port, or was under this very rule."""
+    wanted = _keyboards(rules)
+    for path in _attached(BUS):
+        with contextlib.suppress(OSError), _opened(path) as folder:
+            decision = decide(read_device(folder, path.name), rules)
+            if decision.rule in wanted:
+                remember_keyboard(rules, decision.rule)
+                return True
+    try:
+        return SEEN.read_text().strip() in wanted.values()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def remember_keyboard(rules: Sequence[Rule], name: str) -> None:
+    """Remember that a listed keyboard was seen, if it is one; it does not matter if that fails."""
+    digest = _keyboards(rules).get(name)
+    if digest is not None:
+        with contextlib.suppress(OSError):
+            SEEN.write_text(digest + "\n")
+
+
+def _told_only(listed: HostList, *, check: bool) -> int:
+    """Dry run: leave every bus open, and say what enforcing would change."""
+    for path in [PARAMETER, *sorted(BUS.glob("usb*/authorized_default"))]:
+        if path.exists() and path.read_text().strip() == "0":
+            sys.stdout.write(f"open by default (dry run): {path}\n")
+            if not check:
+                path.write_text("1")
+    changes, wrong = _settle_all(listed.rules, dry=True)
+    for line in changes:
+        sys.stderr.write(f"usb-enforce: dry run, nothing is done: {line}\n")
+    return 2 if wrong else 0
 
 
 def _in_force(path: Path, text: str) -> bool:

@@ -189,7 +189,7 @@ def due() -> int:
         worst = 0
         standing = 0
         for entry in state.entries().values():
-            if entry["state"] != "open":
+            if entry["state"] == "closed":
                 continue
             try:
                 why = _over(entry)
@@ -216,6 +216,8 @@ def due() -> int:
 
 
 def _over(entry: Mapping[str, Any]) -> str:
+    if entry["state"] != "open" or {"boot", "end_at", "deadline"} - entry.keys():
+        return "its record is garbled"
     if entry["boot"] != state.boot_id():
         return "the machine was restarted"
     if time.time() >= entry["end_at"]:
@@ -234,10 +236,13 @@ def _close(entry: dict[str, Any], why: str) -> None:
     """
     state.forget_open()
     _end_copies()
-    exception = parse_exception("entry", {key: entry[key] for key in ("device", "direction")})
+    try:
+        exception = parse_exception("entry", {key: entry[key] for key in ("device", "direction")})
+    except (SekishoError, KeyError):  # then nothing was let in by it, and the list decides
+        exception = None
     wrong: list[str] = []
     works: tuple[Callable[[], object], ...] = (
-        lambda: _shut(exception),
+        lambda: _shut(exception) if exception else None,
         usb_admit.settle_attached,
         wall.unload,
     )
@@ -246,7 +251,7 @@ def _close(entry: dict[str, Any], why: str) -> None:
             work()
         except (SekishoError, OSError) as bad:
             wrong.append(bad.message if isinstance(bad, SekishoError) else str(bad))
-    if usb_admit.fitting(exception) or wall.loaded():
+    if (exception and usb_admit.fitting(exception)) or wall.loaded():
         raise SekishoError("; ".join(["it could not be shut", *wrong]))
     closed = {**entry, "state": "closed", "closed": write_time(datetime.now(UTC)), "why": why}
     state.update(closed)
