@@ -403,7 +403,7 @@ def console_or_refuse(listed: HostList) -> None:
 def _no_way_in(listed: HostList, why: str) -> SekishoError:
     return SekishoError(
         f"no proven way in at the console (console is {printable(listed.console, 40)!r}): {why}; "
-        "plug the keyboard in once, or write reference and tested beside `console` in the site model"
+        "plug the keyboard in once, or write reference and tested beside `console` in the site"
     )
 
 

@@ -1,4 +1,4 @@
-"""Device exceptions as a host keeps them, each proven again by its policy; and the devices' mode."""
+"""Device exceptions as a host keeps them, each proven by its policy; and the devices' mode."""
 
 from __future__ import annotations
 

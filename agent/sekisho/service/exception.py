@@ -255,20 +255,9 @@ def _close(entry: dict[str, Any], why: str) -> None:
         raise SekishoError("; ".join(["it could not be shut", *wrong]))
     closed = {**entry, "state": "closed", "closed": write_time(datetime.now(UTC)), "why": why}
     state.update(closed)
-    data = {
-        key: closed[key]
-        for key in (
-            "order",
-            "requester",
-            "approvers",
-            "device",
-            "direction",
-            "end",
-            "closed",
-            "why",
-        )
-    }
-    _event("exception.closed", data)
+    told_of = {"order": entry["id"]} | {key: closed[key] for key in _CLOSED if key in closed}
+    _event("exception.closed", told_of)
+    sys.stdout.write(f"{entry['id']} closed: {why}\n")
 
 
 def _shut(exception: DeviceException) -> None:
