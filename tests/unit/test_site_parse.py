@@ -137,7 +137,7 @@ def test_every_problem_is_told_not_only_the_first() -> None:
     found = problems(
         {
             SITE: ("uid: 2001", "uid: x"),
-            CORE: ("console: listed-keyboard", "console: none"),
+            CORE: ("console: serial", "console: none"),
             "hosts.yml": ("montors:" if False else "monitors:", "montors:"),
         }
     )

@@ -11,7 +11,7 @@ import pytest
 from sekisho.devices.exception import parse_exception
 from sekisho.devices.policy import hash_serial
 from sekisho.devices.udev_rules import render
-from sekisho.edge import exception_state, usb_admit
+from sekisho.edge import exception_state, usb_admit, usb_policy
 from sekisho.errors import SekishoError
 
 # It writes relative to an open directory, which the tests' own guard cannot follow.
@@ -53,14 +53,14 @@ class Sys:
         monkeypatch.setattr(usb_admit, "BUS", self.bus)
         monkeypatch.setattr(usb_admit, "LOCK", root / "usb.lock")
         monkeypatch.setattr(usb_admit, "PARAMETER", self.parameter)
-        monkeypatch.setattr(usb_admit, "POLICY", self.policy)
+        monkeypatch.setattr(usb_policy, "POLICY", self.policy)
         monkeypatch.setattr(usb_admit, "RULES", str(self.rules))
         self.seen = root / "console.seen"
         self.consoles = root / "consoles"
         self.consoles.write_text("tty0 ttyS0\n")
         self.run = root / "exception"
-        monkeypatch.setattr(usb_admit, "SEEN", self.seen)
-        monkeypatch.setattr(usb_admit, "CONSOLE", self.consoles)
+        monkeypatch.setattr(usb_policy, "SEEN", self.seen)
+        monkeypatch.setattr(usb_policy, "CONSOLE", self.consoles)
         monkeypatch.setattr(exception_state.read_open, "__defaults__", (self.run,))
         monkeypatch.setattr(usb_admit.syslog, "syslog", lambda _level, text: self.said.append(text))
         monkeypatch.setattr(usb_admit.read_policy, "__defaults__", (self.policy,), raising=True)
@@ -214,7 +214,7 @@ def test_a_serial_console_is_a_way_in(sys: Sys) -> None:
 
 
 def test_a_policy_of_another_owner_is_refused(sys: Sys, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usb_admit.os, "geteuid", lambda: 4711)
+    monkeypatch.setattr(usb_policy.os, "geteuid", lambda: 4711)
     with pytest.raises(SekishoError):
         usb_admit.read_policy(sys.policy)
 
