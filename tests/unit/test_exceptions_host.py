@@ -43,6 +43,7 @@ POLICY: dict[str, Any] = {
     "devices": [],
     "orders": {"people": PEOPLE},
 }
+WRITTEN = service._written
 END = int((NOW + timedelta(hours=1)).timestamp())
 
 
@@ -91,6 +92,8 @@ class World:
         monkeypatch.setattr(service, "JOURNAL", self.journal)
         monkeypatch.setattr(service, "host_policy", lambda: SimpleNamespace(value=POLICY))
         monkeypatch.setattr(service, "submit", self.submit)
+        # The files of a test are written at another time than the one it plays in.
+        monkeypatch.setattr(service, "_written", list)
         monkeypatch.setattr(service, "datetime", self.clock())
         monkeypatch.setattr(service, "time", SimpleNamespace(time=self.seconds))
         monkeypatch.setattr(service, "_timer", self.timer)
@@ -232,7 +235,10 @@ def test_outside_its_window_or_for_another_kind_nothing_opens(world: World) -> N
     assert world.acts == []
 
 
-def test_a_clock_before_what_was_written_opens_nothing(world: World) -> None:
+def test_a_clock_before_what_was_written_opens_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "_written", WRITTEN)
     segment = world.journal / "00000000000000000001.jsonl"
     segment.write_text("")
     later = NOW.timestamp() + 60

@@ -2,6 +2,7 @@
 
 ``/usr/lib/sekisho/exception due`` is what the timer runs at the end, and what runs at every boot.
 A restart ends an exception: nothing of it is in the kernel then, and its order is spent.
+Closing must not wait for the opening's libraries: they are imported when an order is opened.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sekisho.devices.exception import DeviceException, parse_exception
 from sekisho.edge import exception_state as state
 from sekisho.edge import exception_wall as wall
 from sekisho.edge import usb_admit
 from sekisho.edge.journal_client import submit
-from sekisho.edge.policy_file import Policy, PolicyStore, read_bounded
 from sekisho.errors import Problem, SekishoError, printable
-from sekisho.orders.judge import parse_signers, prove
-from sekisho.orders.model import MAX_BYTES, Order, write_time
+
+if TYPE_CHECKING:
+    from sekisho.edge.policy_file import Policy
+    from sekisho.orders.model import Order
 
 POLICY = Path("/etc/sekisho/policy.json")
 KEPT = Path("/var/lib/sekisho")
@@ -40,6 +42,8 @@ SLACK_S = 5
 
 def host_policy() -> Policy:
     """Return the host's policy, proven as the agent proves it."""
+    from sekisho.edge.policy_file import PolicyStore  # noqa: PLC0415
+
     host = os.uname().nodename.partition(".")[0]
     return PolicyStore(POLICY, KEPT, host=host).load()
 
@@ -54,8 +58,8 @@ def told(order: Order) -> dict[str, Any]:
         "reason": order.reason,
         "device": exception.rule.as_json(),
         "direction": exception.direction,
-        "start": write_time(order.start),
-        "end": write_time(order.end),
+        "start": _utc(order.start),
+        "end": _utc(order.end),
     }
 
 
@@ -73,6 +77,10 @@ def apply(path: Path) -> dict[str, Any]:
         SekishoError: says which does not hold; nothing stays open.
 
     """
+    from sekisho.edge.policy_file import read_bounded  # noqa: PLC0415
+    from sekisho.orders.judge import parse_signers, prove  # noqa: PLC0415
+    from sekisho.orders.model import MAX_BYTES  # noqa: PLC0415
+
     raw = read_bounded(path, MAX_BYTES)
     policy = host_policy().value
     signers = parse_signers(policy)
@@ -103,7 +111,7 @@ def apply(path: Path) -> dict[str, Any]:
             "id": order.id,
             "state": "open",
             "file": raw.decode(),
-            "opened": write_time(now),
+            "opened": _utc(now),
             "boot": state.boot_id(),
             "end_at": int(order.end.timestamp()),
             "deadline": int(state.boottime()) + remain,
@@ -125,30 +133,41 @@ def apply(path: Path) -> dict[str, Any]:
         return opened
 
 
+def _utc(moment: datetime) -> str:
+    """Return a UTC moment as orders write it."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def _refuse(path: Path, key: str, got: str, expected: str) -> SekishoError:
     return SekishoError(
         "the order opens nothing", (Problem(str(path), key, got, expected, "6-iii-c"),)
     )
 
 
-def _clock(now: float, policy: Mapping[str, Any]) -> None:
-    """Refuse when the clock stands before something this host has written down already."""
-    seen = [datetime.fromisoformat(str(policy["issued"])).timestamp()]
+def _written() -> list[float]:
+    """Return when this host wrote its journal and its record of orders, Unix seconds."""
+    seen = []
     for path in [*state.STATE.glob("*.json"), *JOURNAL.glob("*.jsonl")]:
         with contextlib.suppress(OSError):
             seen.append(path.stat().st_mtime)
+    return seen
+
+
+def _clock(now: float, policy: Mapping[str, Any]) -> None:
+    """Refuse when the clock stands before something this host has written down already."""
+    seen = [datetime.fromisoformat(str(policy["issued"])).timestamp(), *_written()]
     if now < max(seen) - SLACK_S:
-        newest = write_time(datetime.fromtimestamp(max(seen), UTC))
+        newest = _utc(datetime.fromtimestamp(max(seen), UTC))
         raise SekishoError(
             "the clock cannot be right, so no window can be told; nothing is opened",
-            (Problem("clock", "", write_time(datetime.fromtimestamp(now, UTC)),
+            (Problem("clock", "", _utc(datetime.fromtimestamp(now, UTC)),
                      f"not before {newest}, when this host wrote last", "6-iv-b",
                      "set the clock right: chronyc tracking"),),
         )  # fmt: skip
 
 
 def _timer(order: Order, remain: int) -> None:
-    """Have systemd close at the end by either clock, again and again until it is done."""
+    """Have systemd close at the end by either clock; the unit tries again until it is done."""
     _stop_timer()
     argv = [
         "/usr/bin/systemd-run",
@@ -156,7 +175,6 @@ def _timer(order: Order, remain: int) -> None:
         f"--on-calendar={order.end.strftime('%Y-%m-%d %H:%M:%S')} UTC",
         f"--on-active={remain}",
         "--timer-property=AccuracySec=1s",
-        "--timer-property=OnUnitInactiveSec=30",
     ]
     done = subprocess.run(argv, check=False, capture_output=True, text=True)
     if done.returncode:
@@ -253,7 +271,7 @@ def _close(entry: dict[str, Any], why: str) -> None:
             wrong.append(bad.message if isinstance(bad, SekishoError) else str(bad))
     if (exception and usb_admit.fitting(exception)) or wall.loaded():
         raise SekishoError("; ".join(["it could not be shut", *wrong]))
-    closed = {**entry, "state": "closed", "closed": write_time(datetime.now(UTC)), "why": why}
+    closed = {**entry, "state": "closed", "closed": _utc(datetime.now(UTC)), "why": why}
     state.update(closed)
     told_of = {"order": entry["id"]} | {key: closed[key] for key in _CLOSED if key in closed}
     _event("exception.closed", told_of)
