@@ -96,7 +96,7 @@ KINDS: Mapping[str, Kind] = {
         "netdev_add hubport,hubid=77,id=net-{id}", "device_add usb-net,netdev=net-{id},id={id}{at}",
     )),
     "serial": Kind(("tty",), (
-        "chardev-add null,id=chr-{id}", "device_add usb-serial,chardev=chr-{id},id={id}{at}{serial}",
+        "chardev-add null,id=chr-{id}", "device_add usb-serial,always-plugged=on,chardev=chr-{id},id={id}{at}{serial}",
     )),
     "ccid": Kind(("bulk",), ("device_add usb-ccid,id={id}{at}",)),
     "audio": Kind(("sound",), ("device_add usb-audio,audiodev=audio1,id={id}{at}",)),

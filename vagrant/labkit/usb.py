@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import re
@@ -10,6 +9,7 @@ import select
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -49,15 +49,15 @@ def medium(machine: str, name: str) -> Path:
     return path
 
 
-@functools.cache
 def _template() -> Path:
-    path = MEDIA / f"template-{os.getpid()}.img"
-    content = folder()
-    for old in MEDIA.glob("template-*.img"):
-        old.unlink()
-    run(["mke2fs", "-q", "-t", "ext2", "-L", STICK_LABEL, "-d", content, path, "16M"])
-    with path.open("r+b") as stream:
-        stream.write(STICK_TEXT.encode())
+    """Return the disk that all are copies of; made once, and whole before it has its name."""
+    path = MEDIA / "template.img"
+    if not path.exists():
+        draft = MEDIA / f".template.{os.getpid()}.{threading.get_ident()}"
+        run(["mke2fs", "-q", "-t", "ext2", "-L", STICK_LABEL, "-d", folder(), draft, "16M"])
+        with draft.open("r+b") as stream:
+            stream.write(STICK_TEXT.encode())
+        draft.rename(path)
     return path
 
 
@@ -206,8 +206,9 @@ class Monitor:
         self.machine = machine
         self._virsh = subprocess.Popen(
             inside(["virsh", "-q", "-c", "qemu:///system"]),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
         )  # fmt: skip
+        self._rest = b""
 
     def __enter__(self) -> Monitor:
         return self
@@ -217,20 +218,26 @@ class Monitor:
             self._virsh.stdin.close()
         self._virsh.wait(timeout=20)
 
+    def _line(self, command: str) -> str:
+        """Return virsh's next line; what was read beyond it is kept here, where select sees it."""
+        assert self._virsh.stdout is not None  # noqa: S101 - PIPE was asked for
+        while b"\n" not in self._rest:
+            if not select.select([self._virsh.stdout], [], [], 300)[0]:
+                raise LabError(f"{self.machine}: no answer to {command} within 300 s")
+            more = self._virsh.stdout.read(65536)
+            if not more:
+                raise LabError(f"{self.machine}: virsh ended at {command}")
+            self._rest += more
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line.decode(errors="replace").strip()
+
     def qmp(self, command: str, **arguments: Any) -> Any:
         """Run one QMP command and return its answer; `LabError` when QEMU refuses."""
         data = json.dumps({"execute": command, "arguments": arguments})
         assert self._virsh.stdin is not None  # noqa: S101 - PIPE was asked for
-        assert self._virsh.stdout is not None  # noqa: S101 - PIPE was asked for
-        self._virsh.stdin.write(f"qemu-monitor-command {self.machine} '{data}'\n")
-        self._virsh.stdin.flush()
+        self._virsh.stdin.write(f"qemu-monitor-command {self.machine} '{data}'\n".encode())
         while True:
-            if not select.select([self._virsh.stdout], [], [], 300)[0]:
-                raise LabError(f"{self.machine}: no answer to {command} within 300 s")
-            line = self._virsh.stdout.readline()
-            if not line:
-                raise LabError(f"{self.machine}: virsh ended at {command}")
-            text = line.strip().removeprefix("virsh # ").strip()
+            text = self._line(command).removeprefix("virsh # ").strip()
             if text.startswith("error:"):
                 raise LabError(f"{self.machine}: {command}: {text}")
             if text.startswith("{"):

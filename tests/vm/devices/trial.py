@@ -113,8 +113,9 @@ class Trial:
     def dock(self) -> None:
         """Plug the battery's USB controllers into the running machine."""
         with usb.Monitor(self.machine.name) as monitor:
-            for word in _docks():
-                if word != "-device":
+            there = monitor.say("qom-list /machine/peripheral")
+            for (bus, _, _), word in zip(plan.MORE, _docks()[1::2], strict=True):
+                if bus.removesuffix(".0") not in there:
                     monitor.must(f"device_add {word}")
 
     def moment(self, moment: str, devices: Sequence[Device], *, after: str = "") -> None:
