@@ -9,12 +9,15 @@ from typing import Any
 
 from sekisho.canonical import digest
 from sekisho.errors import Problem, SekishoError
+from sekisho.flows.lines import IKE_PORTS
 from sekisho.flows.management import METRICS, SSH, TIME
 from sekisho.flows.nftables import compile_ruleset
 from sekisho.flows.readback import normalise
 from sekisho.site.derived_accounts import derived as derived_accounts
+from sekisho.site.lines import across, lines_of
 from sekisho.site.model import (
     MANAGEMENT,
+    Encryption,
     Flow,
     Interface,
     Machine,
@@ -25,6 +28,7 @@ from sekisho.site.model import (
 )
 
 SCHEMA = 1
+IKE_DAEMON = "charon-systemd"
 #: Roles of people → roles of machines they have an account on.
 _ACCOUNTS: dict[PersonRole, frozenset[Role]] = {
     PersonRole.ADMINISTRATOR: frozenset(Role),
@@ -83,6 +87,7 @@ def compile_host(site: Site, host: str, *, serial: int, issued: datetime) -> dic
         "interfaces": {one.name: _interface(site, one) for one in machine.interfaces.values()},
         "routes": _routes(site, machine),
         "flows": [flow for flow in flows if flow is not None],
+        "lines": lines_of(site, machine.name),
         "sessions": sessions,
         "accounts": _accounts(site, machine),
         "devices": [device.as_json() for device in machine.devices],
@@ -121,6 +126,7 @@ def _flow(site: Site, machine: Machine, flow: Flow) -> dict[str, Any] | None:
     """Return what ``flow`` is to ``machine``, or None when it does not touch it."""
     name = machine.name
     base: dict[str, Any] = {"name": flow.name, "mode": flow.mode.value, "port": flow.port}
+    base |= across(site, machine, flow)
     if name == flow.via:
         return base | {
             "direction": "forward",
@@ -151,13 +157,13 @@ def _routes(site: Site, machine: Machine) -> list[dict[str, str]]:
         if outside is None or flow.via is None:
             continue
         direct = outside.router is None
-        target = (
-            site.links[site.joins[flow.via, outside.name]].network
-            if direct
-            else IPv4Network(outside.address)
-        )
+        link = site.links[site.joins[flow.via, outside.name]]
+        target = link.network if direct else IPv4Network(outside.address)
         if machine.name == flow.via and not direct:
             via, interface = outside.router, _wire(site, machine.name, outside.name)
+            if link.encryption is Encryption.IPSEC and outside.vpn not in link.network:
+                ends = IPv4Network(outside.vpn)  # where the peer's IKE and ESP come from
+                found[ends] = {"to": str(ends), "via": str(via), "interface": interface.name}
         elif machine.name in (flow.sender, flow.receiver):
             via = _wire(site, flow.via, machine.name).address
             interface = _wire(site, machine.name, flow.via)
@@ -215,6 +221,9 @@ def _listeners(policy: dict[str, Any]) -> list[dict[str, Any]]:
         if flow["direction"] == "in":
             protocol = "udp" if flow["mode"] == "diode" else "tcp"
             found.add((protocol, flow["local_address"], flow["port"], "receive"))
+    if policy["lines"]:
+        # strongSwan's IKE socket cannot be bound to an address; the packet filter narrows it.
+        found |= {("udp", "0.0.0.0", port, IKE_DAEMON) for port in IKE_PORTS}  # noqa: S104
     if policy["role"] == Role.MONITOR:
         found.add(("udp", own, TIME, "chronyd"))
     return [
@@ -247,6 +256,21 @@ def _flat(policy: dict[str, Any]) -> dict[str, list[str]]:
         "ssh_from": sorted({*ours["controllers"], *ours["auditors"]}),
         "sockets": [
             f"{one['proto']} {one['address']}:{one['port']}" for one in policy["listeners"]
+        ],
+        "everywhere": [
+            f"{one['proto']} {one['address']}:{one['port']} {one['program']}"
+            for one in policy["listeners"]
+            if one["address"] == "0.0.0.0"  # noqa: S104 - looked for, not bound
+        ],
+        "line_ends": [
+            f"{one['interface']} {one['peer_address']} {one['local_address']}"
+            for one in policy["lines"]
+        ],
+        "line_flows": [
+            f"{line['name']} {child['flow']} {child['reqid']} "
+            f"{child['local_ts']} {child['remote_ts']}"
+            for line in policy["lines"]
+            for child in line["children"]
         ],
     } | {
         f"desk_{way}": [

@@ -61,6 +61,15 @@ class Kind(enum.StrEnum):
     DEDICATED = "dedicated"
 
 
+class Encryption(enum.StrEnum):
+    """What encrypts a link: ourselves, the carrier (its word, attested), or nobody."""
+
+    IPSEC = "ipsec"
+    WIREGUARD = "wireguard"
+    CARRIER = "carrier"
+    NONE = "none"
+
+
 class Purpose(enum.StrEnum):
     """What a link or an interface is for."""
 
@@ -208,11 +217,16 @@ class Link:
     network: IPv4Network
     between: tuple[str, ...]
     at: str
+    encryption: Encryption
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """An outside party. ``router`` is the carrier's router on our link when it is not direct."""
+    """An outside party. ``router`` is the carrier's router on our link when it is not direct.
+
+    ``vpn`` is where its end of an encrypted link speaks IKE and ESP: ``address`` itself, unless the
+    party has a gateway of its own in front of it.
+    """
 
     name: str
     side: Side
@@ -220,6 +234,7 @@ class Peer:
     address: IPv4Address
     router: IPv4Address | None
     at: str
+    vpn: IPv4Address
 
 
 @dataclass(frozen=True, slots=True)

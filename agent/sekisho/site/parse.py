@@ -25,6 +25,7 @@ from sekisho.site.model import (
     MANAGEMENT,
     Console,
     Device,
+    Encryption,
     Flow,
     Interface,
     Kind,
@@ -56,8 +57,10 @@ _SITE = {
     "people": True,
 }
 _MANAGEMENT = {"network": True, "controllers": True, "auditors": True}
-_LINK = {"kind": True, "purpose": False, "network": True, "between": True}
-_PEER = {"side": True, "title": True, "address": True, "router": False}
+_LINK = {"kind": True, "purpose": False, "network": True, "between": True, "encryption": False}
+_PEER = {"side": True, "title": True, "address": True, "router": False, "vpn": False}
+#: What a link is taken to be encrypted by when the site does not say.
+_ENCRYPTION = {Kind.IP_VPN: Encryption.CARRIER, Kind.DEDICATED: Encryption.NONE}
 _FLOW = {"from": True, "to": True, "via": False, "port": True, "mode": True}
 _PERSON = {
     "name": True,
@@ -307,9 +310,11 @@ class _Parser:
                 continue
             body = read.mapping(value, key, _LINK) or {}
             members = read.entries(body.get("between"), f"{key}.between", least=2)
+            kind = Kind(read.one_of(body.get("kind"), f"{key}.kind", tuple(Kind)))
+            said = body.get("encryption")
             found[name] = Link(
                 name=name,
-                kind=Kind(read.one_of(body.get("kind"), f"{key}.kind", tuple(Kind))),
+                kind=kind,
                 purpose=Purpose(
                     read.one_of(body.get("purpose"), f"{key}.purpose", ("data", "terminal"))
                 ),
@@ -319,6 +324,11 @@ class _Parser:
                     for one in members
                 ),
                 at=read.at(line),
+                encryption=Encryption(
+                    read.one_of(said, f"{key}.encryption", tuple(Encryption))
+                    if said
+                    else _ENCRYPTION[kind]
+                ),
             )
         return found
 
@@ -327,14 +337,16 @@ class _Parser:
         for name, line, value in read.named(node, "peers", HOST_NAME, "peers"):
             key = f"peers.{name}"
             body = read.mapping(value, key, _PEER) or {}
-            router = body.get("router")
+            router, vpn = body.get("router"), body.get("vpn")
+            own = address(read, body.get("address"), f"{key}.address")
             found[name] = Peer(
                 name=name,
                 side=Side(read.one_of(body.get("side"), f"{key}.side", tuple(Side))),
                 title=title(read, body.get("title"), f"{key}.title"),
-                address=address(read, body.get("address"), f"{key}.address"),
+                address=own,
                 router=address(read, router, f"{key}.router") if router else None,
                 at=read.at(line),
+                vpn=address(read, vpn, f"{key}.vpn") if vpn else own,
             )
         return found
 
