@@ -1,10 +1,10 @@
 """The packet filter of encrypted lines: an inner flow passes only by its own IPsec. Pure.
 
 It asks the kernel's packet, never the IKE daemon: a push that should come by IPsec must carry the
-mark of the security association with the flow's own number (``ipsec in reqid``), and one that should
-leave by IPsec must already be bound to it (``ipsec out reqid``). With no daemon, no association or
-no policy nothing matches, and the packet is dropped. The number is one of the flow *and* the link,
-so that another party with a valid certificate cannot bring this party's flow (6-iv-d-1).
+mark of the security association with the flow's own number (``ipsec in reqid``), and one that
+should leave by IPsec must already be bound to it (``ipsec out reqid``). With no daemon, no
+association or no policy nothing matches, and the packet is dropped. The number is one of the flow
+*and* the link, so that another party with a valid certificate cannot bring this party's flow (6-iv-d-1).
 
 What carries it, ESP and IKE (UDP 500, 4500), passes between exactly the two ends.
 Source: nft(8), IPSEC EXPRESSIONS; RFC 7296; RFC 4303.
@@ -12,6 +12,7 @@ Source: nft(8), IPSEC EXPRESSIONS; RFC 7296; RFC 4303.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -23,6 +24,9 @@ OUTER = "6-iv-d-4.line-carries-ipsec-only"
 #: What a TCP segment may hold (bytes) when ESP in tunnel mode still has to fit into 1500.
 SEGMENT = 1360
 IKE_PORTS = (500, 4500)
+#: Where a peer keeps the packet filter we give it.
+PEER_RULES = "/etc/sekisho/line.nft.json"
+_SELECTOR = re.compile(r"([0-9.]+)/32\[tcp(?:/([0-9]+))?\]")
 
 
 def is_line(flow: Mapping[str, Any]) -> bool:
@@ -32,9 +36,7 @@ def is_line(flow: Mapping[str, Any]) -> bool:
 
 def line_ends(rules: Ruleset, lines: Iterable[Mapping[str, Any]]) -> None:
     """Pass ESP and IKE between the two ends of each line, and nothing else of theirs."""
-    ends = sorted(
-        [one["interface"], one["peer_address"], one["local_address"]] for one in lines
-    )
+    ends = sorted([one["interface"], one["peer_address"], one["local_address"]] for one in lines)
     if not ends:
         return
     where = rules.set(
@@ -111,7 +113,12 @@ def _chains(rules: Ruleset, flow: Mapping[str, Any]) -> None:
     came, goes = flow.get("line_from"), flow.get("line_to")
     clear = rules.count("drop-line-clear")
     for chain, comes_by, goes_by, end in (
-        (f"line-{flow['name']}", came, goes, (rules.count(f"flow-{flow['name']}"), {"accept": None})),
+        (
+            f"line-{flow['name']}",
+            came,
+            goes,
+            (rules.count(f"flow-{flow['name']}"), {"accept": None}),
+        ),
         (f"back-{flow['name']}", goes, came, ({"goto": {"target": "bare"}},)),
     ):
         rules.chain(chain)
@@ -122,7 +129,12 @@ def _chains(rules: Ruleset, flow: Mapping[str, Any]) -> None:
             CHECK,
             *matches,
             equals(payload("tcp", "flags"), "syn", "in"),
-            {"mangle": {"key": {"tcp option": {"name": "maxseg", "field": "size"}}, "value": SEGMENT}},
+            {
+                "mangle": {
+                    "key": {"tcp option": {"name": "maxseg", "field": "size"}},
+                    "value": SEGMENT,
+                }
+            },
         )
         rules.rule(chain, CHECK, *matches, *end)
         rules.rule(chain, CHECK, clear, {"drop": None})
@@ -142,3 +154,50 @@ def _by(line: Mapping[str, Any] | None, way: str) -> list[Json]:
         equals(ipsec(far, family="ip"), line["peer_address"]),
         equals(ipsec(near, family="ip"), line["local_address"]),
     ]
+
+
+def peer_ruleset(lines: Iterable[Mapping[str, Any]]) -> Json:
+    """Return a packet filter for a peer's own end: its flows leave and come by IPsec or not at all.
+
+    A table of its own, ``inet sekisho_line``, that passes everything else on: the rest of the
+    peer's machine is the peer's. In ``forward`` too, where the peer's gateway is another machine.
+    """
+    table = {"family": "inet", "table": "sekisho_line"}
+    rules: list[Json] = []
+    for line in lines:
+        for child in line["children"]:
+            ours, own_port = _parts(child["local_ts"])
+            theirs, port = _parts(child["remote_ts"])
+            by = {"reqid": child["reqid"], "peer_address": line["peer_address"],
+                  "local_address": line["local_address"]}  # fmt: skip
+            for chains, way, near, far in (
+                (("output", "forward"), "out", "saddr", "daddr"),
+                (("input", "forward"), "in", "daddr", "saddr"),
+            ):
+                flow = [equals(payload("ip", near), ours), equals(payload("ip", far), theirs)]
+                side = way == "out"
+                if port:
+                    flow.append(equals(payload("tcp", "dport" if side else "sport"), int(port)))
+                if own_port:
+                    flow.append(equals(payload("tcp", "sport" if side else "dport"), int(own_port)))
+                for chain in chains:
+                    rules += [
+                        {"rule": {**table, "chain": chain, "expr": [*flow, *rest]}}
+                        for rest in ([*_by(by, way), {"accept": None}], [{"drop": None}])
+                    ]
+    chains_made = [
+        {"chain": {**table, "name": hook, "type": "filter", "hook": hook, "prio": -1,
+                   "policy": "accept"}}
+        for hook in ("input", "forward", "output")
+    ]  # fmt: skip
+    made = {"table": {"family": "inet", "name": "sekisho_line"}}
+    return {
+        "nftables": [{"add": made}, {"delete": made}, *({"add": one} for one in
+                     (made, *chains_made, *rules))]
+    }  # fmt: skip
+
+
+def _parts(selector: str) -> tuple[str, str]:
+    match = _SELECTOR.fullmatch(selector)
+    assert match is not None  # noqa: S101 - `sekisho.site.lines.selectors` wrote it
+    return match[1], match[2] or ""

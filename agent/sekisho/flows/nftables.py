@@ -144,9 +144,7 @@ def _hops(rules: Ruleset, flows: Iterable[Mapping[str, Any]]) -> None:
             hops = {
                 f"flow-{flow['name']}": shape(flow)
                 for flow in chosen
-                if flow["direction"] == direction
-                and flow["mode"] == mode
-                and not is_line(flow)
+                if flow["direction"] == direction and flow["mode"] == mode and not is_line(flow)
             }
             if not hops:
                 continue
