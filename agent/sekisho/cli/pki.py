@@ -93,7 +93,7 @@ def request_(
     check: Annotated[bool, typer.Option("--check", help="Write nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make this machine's key for encrypted lines, here, and print a request for its certificate."""
+    """Make this machine's key for encrypted lines, here; print a request for its certificate."""
     from sekisho.service.line_request import request  # noqa: PLC0415 - slow to import
     from sekisho.site.fields import HOST_NAME  # noqa: PLC0415
 
@@ -111,7 +111,7 @@ def request_(
     epilog="Examples:  sekisho pki issue inventory/lab gate-in < gate-in.csr.pem > line.crt.pem  ·"
     "  sekisho pki issue inventory/lab hospital-a --request hospital-a.csr.pem --days 365",
 )
-def issue(
+def issue(  # noqa: PLR0913, PLR0917 - a command has its options
     inventory: Inventory,
     name: Name,
     request: Annotated[
@@ -184,6 +184,18 @@ def revoke(
 def crl(inventory: Inventory) -> None:
     """Print the list of revocations (PEM), made anew when a third of its life is over."""
     sys.stdout.write(_lines(inventory).crl(now=_now()).decode("ascii"))
+
+
+@app.command("apply", epilog="Example:  sekisho pki apply")
+def apply(as_json: Json = False) -> None:
+    """On a machine with lines: have strongSwan read its files again; cut off who is revoked."""
+    from sekisho.edge.swanctl import Swanctl  # noqa: PLC0415
+
+    cut = Swanctl().apply()
+    if as_json:
+        _print({"cut": cut})
+    elif cut:
+        sys.stdout.write(f"cut off: {', '.join(cut)}\n")
 
 
 @app.command(

@@ -31,6 +31,11 @@ CHILD_PACKETS = 2_000_000_000
 #: A packet this far behind the newest is refused (RFC 4303, 3.4.3).
 REPLAY_WINDOW = 1024
 DPD_SECONDS = 10
+PLUGINS = (
+    *("random", "nonce", "openssl", "kdf"),
+    *("pem", "pkcs1", "pkcs8", "pubkey", "x509", "revocation", "constraints"),
+    *("kernel-netlink", "socket-default", "vici"),
+)
 
 Tree = Mapping[str, Any]
 
@@ -103,6 +108,9 @@ def strongswan_conf() -> str:
         "retransmit_timeout": "2.0",
         "retransmit_base": "1.5",
         "retransmit_tries": "3",
+        # Nothing else: among the others are one that exempts whole networks from encryption
+        # (bypass-lan), one that moves encryption out of the kernel, and ways to fetch from outside.
+        "load": " ".join(PLUGINS),
         # A child that both ends made at once, or that never got traffic, does not pile up.
         "delete_rekeyed": "yes",
         "plugins": {

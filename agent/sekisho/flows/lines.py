@@ -4,7 +4,8 @@ It asks the kernel's packet, never the IKE daemon: a push that should come by IP
 mark of the security association with the flow's own number (``ipsec in reqid``), and one that
 should leave by IPsec must already be bound to it (``ipsec out reqid``). With no daemon, no
 association or no policy nothing matches, and the packet is dropped. The number is one of the flow
-*and* the link, so that another party with a valid certificate cannot bring this party's flow (6-iv-d-1).
+*and* the link, so that another party with a valid certificate cannot bring this party's flow
+(6-iv-d-1).
 
 What carries it, ESP and IKE (UDP 500, 4500), passes between exactly the two ends.
 Source: nft(8), IPSEC EXPRESSIONS; RFC 7296; RFC 4303.

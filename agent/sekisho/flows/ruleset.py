@@ -55,7 +55,7 @@ class Ruleset:
     def verdict_map(
         self, name: str, kind: list[str], jumps: Iterable[tuple[list[Any], str]]
     ) -> str:
-        """Add a map from a hop's key to the chain it goes on in; return the map's name in a rule."""
+        """Add a map from a hop's key to the chain it goes on in; return how a rule names it."""
         elements = [[{"concat": hop}, {"jump": {"target": chain}}] for hop, chain in jumps]
         body = {"name": name, "type": kind, "map": "verdict", "elem": elements}
         self.sets.append(table_object("map", body))

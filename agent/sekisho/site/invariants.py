@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from sekisho.errors import Problem
 from sekisho.site.flowrules import flow_problems
+from sekisho.site.linerules import line_problems
 from sekisho.site.model import MANAGEMENT, Console, Machine, PersonRole, Role, Site
 from sekisho.site.wiring import wiring_problems
 
@@ -53,6 +54,7 @@ def check(site: Site, *, now: date) -> list[Problem]:
         _consoles,
         wiring_problems,
         flow_problems,
+        line_problems,
     )
     found = [problem for rule in rules for problem in rule(site)]
     found += _people(site, now)
