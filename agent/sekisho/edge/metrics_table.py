@@ -35,6 +35,7 @@ PARTS = (
     "nft",
     "files",
     "listeners",
+    "lines",
     "activity",
     "metrics",
     "loop",
@@ -154,6 +155,18 @@ METRICS = (
         (("scope", ("network", "local")),),
     ),
     Metric("sekisho_listener_missing", "gauge", "Listeners of the policy nobody provides."),
+    Metric(
+        "sekisho_line_certificate_until_timestamp_seconds",
+        "gauge",
+        "Unix time at which the certificate of this host's encrypted lines ends; "
+        "1 when there is none that can be read, 0 without such a line.",
+    ),
+    Metric(
+        "sekisho_line_revocations_until_timestamp_seconds",
+        "gauge",
+        "Unix time until which this host's list of revoked certificates counts; "
+        "1 when there is none that can be read, 0 without an encrypted line.",
+    ),
     Metric("sekisho_activity_events_total", "counter", "Audit events read."),
     Metric(
         "sekisho_activity_commands_total",

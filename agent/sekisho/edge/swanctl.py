@@ -86,7 +86,7 @@ class Swanctl:
         return {f"{entry.serial_number:x}" for entry in held}
 
     def _judged(self) -> set[str]:
-        """Return what was judged before; nothing after a boot, when no association stands either."""
+        """Return what was judged before; nothing after a boot: no association stands either."""
         try:
             return set(json.loads(read_bounded(self.judged, _LIMIT))["revoked"])
         except (OSError, ValueError, KeyError, TypeError, SekishoError):

@@ -18,7 +18,7 @@ ESP_PROPOSAL = "aes256gcm16-ecp384"
 AUTHENTICATION = "ecdsa-384-sha384-ike:ecdsa-sha384"
 
 SWANCTL = "/etc/swanctl/conf.d/sekisho.conf"
-STRONGSWAN = "/etc/strongswan.d/sekisho.conf"
+STRONGSWAN = "/etc/strongswan.d/sekisho-strongswan.conf"
 KEY = "/etc/swanctl/private/line.key.pem"
 CERTIFICATE = "/etc/swanctl/x509/line.crt.pem"
 AUTHORITY = "/etc/swanctl/x509ca/site.crt.pem"

@@ -25,6 +25,8 @@ OUTER = "6-iv-d-4.line-carries-ipsec-only"
 #: What a TCP segment may hold (bytes) when ESP in tunnel mode still has to fit into 1500.
 SEGMENT = 1360
 IKE_PORTS = (500, 4500)
+#: The program that holds them, as the kernel names it (15 characters at most).
+IKE_DAEMON = "charon-systemd"
 #: Where a peer keeps the packet filter we give it.
 PEER_RULES = "/etc/sekisho/line.nft.json"
 _SELECTOR = re.compile(r"([0-9.]+)/32\[tcp(?:/([0-9]+))?\]")
@@ -167,8 +169,8 @@ def peer_ruleset(lines: Iterable[Mapping[str, Any]]) -> Json:
     rules: list[Json] = []
     for line in lines:
         for child in line["children"]:
-            ours, own_port = _parts(child["local_ts"])
-            theirs, port = _parts(child["remote_ts"])
+            ours, own_port = selector(child["local_ts"])
+            theirs, port = selector(child["remote_ts"])
             by = {"reqid": child["reqid"], "peer_address": line["peer_address"],
                   "local_address": line["local_address"]}  # fmt: skip
             for chains, way, near, far in (
@@ -178,9 +180,9 @@ def peer_ruleset(lines: Iterable[Mapping[str, Any]]) -> Json:
                 flow = [equals(payload("ip", near), ours), equals(payload("ip", far), theirs)]
                 side = way == "out"
                 if port:
-                    flow.append(equals(payload("tcp", "dport" if side else "sport"), int(port)))
+                    flow.append(equals(payload("tcp", "dport" if side else "sport"), port))
                 if own_port:
-                    flow.append(equals(payload("tcp", "sport" if side else "dport"), int(own_port)))
+                    flow.append(equals(payload("tcp", "sport" if side else "dport"), own_port))
                 for chain in chains:
                     rules += [
                         {"rule": {**table, "chain": chain, "expr": [*flow, *rest]}}
@@ -198,7 +200,8 @@ def peer_ruleset(lines: Iterable[Mapping[str, Any]]) -> Json:
     }  # fmt: skip
 
 
-def _parts(selector: str) -> tuple[str, str]:
-    match = _SELECTOR.fullmatch(selector)
+def selector(text: str) -> tuple[str, int]:
+    """Return the address and the TCP port (0: any) of a traffic selector of ours."""
+    match = _SELECTOR.fullmatch(text)
     assert match is not None  # noqa: S101 - `sekisho.site.lines.selectors` wrote it
-    return match[1], match[2] or ""
+    return match[1], int(match[2] or 0)

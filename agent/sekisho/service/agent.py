@@ -34,6 +34,7 @@ from sekisho.service import (
     agent_activity,
     agent_devices,
     agent_files,
+    agent_lines,
     agent_listeners,
     agent_policy,
     agent_rules,
@@ -84,6 +85,7 @@ class Agent:
         self._devices: agent_devices.DevicesPart | None = None
         self._listeners = agent_listeners.ListenersPart(self._book, paths)
         self._files = agent_files.FilesPart(self._book, paths)
+        self._lines = agent_lines.LinesPart(self._book, paths)
         self._activity = agent_activity.ActivityPart(
             self._book,
             paths,
@@ -112,6 +114,7 @@ class Agent:
         every = self._loop.every
         every("policy", agent_policy.LOOK_EVERY_S, self._policy.look)
         every("listeners", agent_listeners.LOOK_EVERY_S, self._listeners.look)
+        every("lines", agent_lines.LOOK_EVERY_S, self._lines.look)
         every("activity", agent_activity.POLL_EVERY_S, self._activity.poll)
         every("activity", agent_activity.ASK_KERNEL_EVERY_S, self._activity.ask_kernel)
         every("loop", HEALTH_EVERY_S, self.health)
@@ -120,6 +123,7 @@ class Agent:
         # Before READY: who looks right after a restart sees the whole agent.
         for part, look in (
             ("listeners", self._listeners.look),
+            ("lines", self._lines.look),
             ("activity", self._activity.poll),
             ("activity", self._activity.ask_kernel),
             ("loop", self.health),
@@ -204,6 +208,7 @@ class Agent:
             devices = self._devices
             self._try("devices", lambda: devices.policy(policy))
         self._try("listeners", lambda: self._listeners.policy(policy))
+        self._try("lines", lambda: self._lines.policy(policy))
         self._try("activity", lambda: self._activity.policy(policy))
         self._try("metrics", lambda: self._serve_metrics(policy))
 

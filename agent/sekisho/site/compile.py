@@ -9,12 +9,12 @@ from typing import Any
 
 from sekisho.canonical import digest
 from sekisho.errors import Problem, SekishoError
-from sekisho.flows.lines import IKE_PORTS
+from sekisho.flows.lines import IKE_DAEMON, IKE_PORTS
 from sekisho.flows.management import METRICS, SSH, TIME
 from sekisho.flows.nftables import compile_ruleset
 from sekisho.flows.readback import normalise
 from sekisho.site.derived_accounts import derived as derived_accounts
-from sekisho.site.lines import across, lines_of
+from sekisho.site.lines import across, flat_lines, lines_of
 from sekisho.site.model import (
     MANAGEMENT,
     Encryption,
@@ -28,7 +28,6 @@ from sekisho.site.model import (
 )
 
 SCHEMA = 1
-IKE_DAEMON = "charon-systemd"
 #: Roles of people → roles of machines they have an account on.
 _ACCOUNTS: dict[PersonRole, frozenset[Role]] = {
     PersonRole.ADMINISTRATOR: frozenset(Role),
@@ -248,35 +247,29 @@ def _flat(policy: dict[str, Any]) -> dict[str, list[str]]:
         hops.append(f"{flow['direction']} {words} {protocol} {flow['port']}")
     networks = {str(IPv4Network(one["address"], strict=False)) for one in interfaces.values()}
     ours = policy["management"]
-    return {
-        "macs": [f"{name} {one['mac']}" for name, one in interfaces.items()],
-        "addresses": [f"{name} {one['address']}" for name, one in interfaces.items()],
-        "networks": sorted(networks),
-        "hops": hops,
-        "ssh_from": sorted({*ours["controllers"], *ours["auditors"]}),
-        "sockets": [
-            f"{one['proto']} {one['address']}:{one['port']}" for one in policy["listeners"]
-        ],
-        "everywhere": [
-            f"{one['proto']} {one['address']}:{one['port']} {one['program']}"
-            for one in policy["listeners"]
-            if one["address"] == "0.0.0.0"  # noqa: S104 - looked for, not bound
-        ],
-        "line_ends": [
-            f"{one['interface']} {one['peer_address']} {one['local_address']}"
-            for one in policy["lines"]
-        ],
-        "line_flows": [
-            f"{line['name']} {child['flow']} {child['reqid']} "
-            f"{child['local_ts']} {child['remote_ts']}"
-            for line in policy["lines"]
-            for child in line["children"]
-        ],
-    } | {
-        f"desk_{way}": [
-            f"{one['interface']} {one['peer_address']} {one['local_address']} {one['port']}"
-            for one in policy["sessions"]
-            if one["direction"] == way
-        ]
-        for way in ("in", "out")
-    }
+    return (
+        {
+            "macs": [f"{name} {one['mac']}" for name, one in interfaces.items()],
+            "addresses": [f"{name} {one['address']}" for name, one in interfaces.items()],
+            "networks": sorted(networks),
+            "hops": hops,
+            "ssh_from": sorted({*ours["controllers"], *ours["auditors"]}),
+            "sockets": [
+                f"{one['proto']} {one['address']}:{one['port']}" for one in policy["listeners"]
+            ],
+            "everywhere": [
+                f"{one['proto']} {one['address']}:{one['port']} {one['program']}"
+                for one in policy["listeners"]
+                if one["address"] == "0.0.0.0"  # noqa: S104 - looked for, not bound
+            ],
+        }
+        | flat_lines(policy)
+        | {
+            f"desk_{way}": [
+                f"{one['interface']} {one['peer_address']} {one['local_address']} {one['port']}"
+                for one in policy["sessions"]
+                if one["direction"] == way
+            ]
+            for way in ("in", "out")
+        }
+    )

@@ -7,9 +7,11 @@ association with exact selectors: the sender's address, the receiver's, TCP and 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from ipaddress import IPv4Address
 from typing import Any
 
+from sekisho.flows.lines import selector
 from sekisho.site.model import Encryption, Flow, Machine, Site
 
 #: The last labels of a line's identities; ``internal`` is nobody's name in the world.
@@ -144,3 +146,34 @@ def members(site: Site) -> dict[tuple[str, str], dict[str, Any]]:
                 "ours": peer is None,
             }
     return found
+
+
+def flat_lines(policy: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return a policy's lines as flat lists of text: the form checks compare with probes."""
+    children = [(line, child) for line in policy["lines"] for child in line["children"]]
+    return {
+        "line_ends": [
+            f"{one['interface']} {one['peer_address']} {one['local_address']}"
+            for one in policy["lines"]
+        ],
+        "line_flows": [
+            f"{line['name']} {child['flow']} {child['reqid']} "
+            f"{child['local_ts']} {child['remote_ts']}"
+            for line, child in children
+        ],
+        "line_policies": [words for _, child in children for words in _policies(child)],
+        "line_hops": [
+            f"{flow['name']} {way} {line['reqid']} {line['peer_address']} {line['local_address']}"
+            for flow in policy["flows"]
+            for way, key in (("from", "line_from"), ("to", "line_to"))
+            if (line := flow.get(key)) is not None
+        ],
+    }
+
+
+def _policies(child: Mapping[str, Any]) -> list[str]:
+    """Return what the kernel holds for a child: out, and in and through the other way round."""
+    (near, near_port), (far, far_port) = map(selector, (child["local_ts"], child["remote_ts"]))
+    end = f"esp tunnel {child['reqid']}"
+    back = f"{far}/32 {near}/32 tcp {far_port} {near_port} {end}"
+    return [f"out {near}/32 {far}/32 tcp {near_port} {far_port} {end}", f"in {back}", f"fwd {back}"]
