@@ -121,7 +121,9 @@ class Charon:
             f" filelog {{\n  log {{\n   path = {folder}/log\n   default = 1\n   ike_name = yes\n"
             "   time_format = %T\n   flush_line = yes\n  }\n }\n}\n"
         )
-        (folder / "strongswan.conf").write_text(strongswan_conf() + extra)
+        # As on a machine: Debian's own settings, which load every plugin there is, then ours.
+        base = "include /etc/strongswan.conf\n"
+        (folder / "strongswan.conf").write_text(base + strongswan_conf() + extra)
         self.write()
 
     def place(self, path: str) -> Path:

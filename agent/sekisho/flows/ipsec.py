@@ -110,6 +110,7 @@ def strongswan_conf() -> str:
         "retransmit_tries": "3",
         # Nothing else: among the others are one that exempts whole networks from encryption
         # (bypass-lan), one that moves encryption out of the kernel, and ways to fetch from outside.
+        "load_modular": "no",
         "load": " ".join(PLUGINS),
         # A child that both ends made at once, or that never got traffic, does not pile up.
         "delete_rekeyed": "yes",
