@@ -15,7 +15,7 @@ class Ruleset:
 
     def __init__(self) -> None:
         self.counters: dict[str, None] = {}
-        self.chains: list[str] = ["bare"]
+        self.chains: list[str] = []
         self.sets: list[Json] = []
         self.rules: list[Json] = []
 
@@ -81,6 +81,7 @@ class Ruleset:
                 *(table_object("chain", {"name": name}) for name in self.chains),
                 *self.sets,
                 *chains,
+                table_object("chain", {"name": "bare"}),
                 *self.rules,
             ]
         }
