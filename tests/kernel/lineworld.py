@@ -23,9 +23,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "kernel"), str(ROOT.parent / "agent")]
 
-import siteworld  # noqa: E402
 from flowworld import PORT, World, inside, listen, sh, tcp  # noqa: E402
 
+import siteworld  # noqa: E402
 from sekisho.edge.pki import Pki  # noqa: E402
 from sekisho.edge.pki_lines import LinePki  # noqa: E402
 from sekisho.edge.swanctl import Swanctl  # noqa: E402

@@ -87,9 +87,7 @@ def test_who_stands_on_no_encrypted_line_gets_none(
         lines.issue(name, csr(tmp_path), now=NOW, replace=False)
 
 
-def test_a_request_of_another_name_and_garbage_are_refused(
-    lines: LinePki, tmp_path: Path
-) -> None:
+def test_a_request_of_another_name_and_garbage_are_refused(lines: LinePki, tmp_path: Path) -> None:
     good = csr(tmp_path, "gate-in")
     for bad in (good, b"", b"-----BEGIN", good[:-40], b"\x00" * 20000):
         with pytest.raises(SekishoError, match="request was refused"):

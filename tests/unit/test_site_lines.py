@@ -85,7 +85,9 @@ def test_no_proposal_but_one_and_no_plugin_that_exempts() -> None:
     offered = {line.split("=")[1].strip() for line in text.splitlines() if "proposals =" in line}
     assert offered == {IKE_PROPOSAL, ESP_PROPOSAL}
     assert "revocation = strict" in text
-    loaded = next(line for line in strongswan_conf().splitlines() if line.strip().startswith("load ="))
+    loaded = next(
+        line for line in strongswan_conf().splitlines() if line.strip().startswith("load =")
+    )
     assert not set(loaded.split()) & {"bypass-lan", "kernel-libipsec", "curl", "stroke", "forecast"}
 
 

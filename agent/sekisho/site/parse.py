@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from sekisho.devices.policy import MAX_COUNT, SERIAL_HASH
 from sekisho.errors import Problem, SekishoError
+from sekisho.site import schema
 from sekisho.site.fields import (
     HOST_NAME,
     IFNAME,
@@ -46,43 +47,6 @@ from sekisho.site.model import (
 from sekisho.site.nodes import Node, Reader
 from sekisho.site.wires import joins, wires
 
-_SITE = {
-    "name": True,
-    "title": True,
-    "profile": True,
-    "management": True,
-    "links": True,
-    "peers": True,
-    "flows": True,
-    "people": True,
-}
-_MANAGEMENT = {"network": True, "controllers": True, "auditors": True}
-_LINK = {"kind": True, "purpose": False, "network": True, "between": True, "encryption": False}
-_PEER = {"side": True, "title": True, "address": True, "router": False, "vpn": False}
-#: What a link is taken to be encrypted by when the site does not say.
-_ENCRYPTION = {Kind.IP_VPN: Encryption.CARRIER, Kind.DEDICATED: Encryption.NONE}
-_FLOW = {"from": True, "to": True, "via": False, "port": True, "mode": True}
-_PERSON = {
-    "name": True,
-    "role": True,
-    "uid": True,
-    "keys": True,
-    "authority_until": True,
-    "trained": True,
-}
-_MACHINE = {"title": True, "identity": True, "console": True, "devices": True, "interfaces": True}
-_IDENTITY = {"dmi_uuid": True, "serial": True}
-_INTERFACE = {"link": True, "mac": True, "address": True}
-_DEVICE = {
-    "name": True,
-    "vendor": True,
-    "product": True,
-    "serial": False,  # one of these two
-    "serial_hash": False,
-    "port": True,
-    "interfaces": True,
-    "count": False,
-}
 _PERSON_ID = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/:+-]{0,62}")
@@ -167,16 +131,16 @@ class _Parser:
         if node is None:
             read.wrong(root.line, "sekisho_machine", "nothing", "the machine's description")
             return None
-        top = read.mapping(node, "sekisho_machine", _MACHINE)
+        top = read.mapping(node, "sekisho_machine", schema.MACHINE)
         if top is None:
             return None
-        identity = read.mapping(top.get("identity"), "identity", _IDENTITY) or {}
+        identity = read.mapping(top.get("identity"), "identity", schema.IDENTITY) or {}
         interfaces: dict[str, Interface] = {}
         for ifname, line, value in read.named(
             top.get("interfaces"), "interfaces", IFNAME, "interface names"
         ):
             key = f"interfaces.{ifname}"
-            body = read.mapping(value, key, _INTERFACE) or {}
+            body = read.mapping(value, key, schema.INTERFACE) or {}
             interfaces[ifname] = Interface(
                 name=ifname,
                 link=read.text(body.get("link"), f"{key}.link", NAME, "a link's name"),
@@ -205,7 +169,7 @@ class _Parser:
         found = []
         for index, entry in enumerate(read.entries(node, "devices", least=0)):
             key = f"devices[{index}]"
-            body = read.mapping(entry, key, _DEVICE) or {}
+            body = read.mapping(entry, key, schema.DEVICE) or {}
             if body and ("serial" in body) == ("serial_hash" in body):
                 read.wrong(
                     entry.line,
@@ -273,7 +237,7 @@ class _Parser:
                 )
             return None
         read, node = found[0]
-        top = read.mapping(node, "sekisho_site", _SITE)
+        top = read.mapping(node, "sekisho_site", schema.SITE)
         if top is None:
             return None
         links = self.links(read, top.get("links"))
@@ -293,7 +257,7 @@ class _Parser:
         )
 
     def management(self, read: Reader, node: Node | None) -> Management:
-        body = read.mapping(node, "management", _MANAGEMENT) or {}
+        body = read.mapping(node, "management", schema.MANAGEMENT) or {}
         return Management(
             network=network(read, body.get("network"), "management.network"),
             controllers=addresses(read, body.get("controllers"), "management.controllers"),
@@ -308,7 +272,7 @@ class _Parser:
             if name == MANAGEMENT:
                 read.wrong(line, key, "the management network", "it under management:", "6-iv-e")
                 continue
-            body = read.mapping(value, key, _LINK) or {}
+            body = read.mapping(value, key, schema.LINK) or {}
             members = read.entries(body.get("between"), f"{key}.between", least=2)
             kind = Kind(read.one_of(body.get("kind"), f"{key}.kind", tuple(Kind)))
             said = body.get("encryption")
@@ -327,7 +291,7 @@ class _Parser:
                 encryption=Encryption(
                     read.one_of(said, f"{key}.encryption", tuple(Encryption))
                     if said
-                    else _ENCRYPTION[kind]
+                    else schema.ENCRYPTION[kind]
                 ),
             )
         return found
@@ -336,7 +300,7 @@ class _Parser:
         found: dict[str, Peer] = {}
         for name, line, value in read.named(node, "peers", HOST_NAME, "peers"):
             key = f"peers.{name}"
-            body = read.mapping(value, key, _PEER) or {}
+            body = read.mapping(value, key, schema.PEER) or {}
             router, vpn = body.get("router"), body.get("vpn")
             own = address(read, body.get("address"), f"{key}.address")
             found[name] = Peer(
@@ -354,7 +318,7 @@ class _Parser:
         found: dict[str, Flow] = {}
         for name, line, value in read.named(node, "flows", NAME, "flows"):
             key = f"flows.{name}"
-            body = read.mapping(value, key, _FLOW) or {}
+            body = read.mapping(value, key, schema.FLOW) or {}
             via = body.get("via")
             found[name] = Flow(
                 name=name,
@@ -371,7 +335,7 @@ class _Parser:
         found: dict[str, Person] = {}
         for name, line, value in read.named(node, "people", _PERSON_ID, "account names"):
             key = f"people.{name}"
-            body = read.mapping(value, key, _PERSON) or {}
+            body = read.mapping(value, key, schema.PERSON) or {}
             found[name] = Person(
                 id=name,
                 name=title(read, body.get("name"), f"{key}.name"),
