@@ -186,7 +186,8 @@ def refused(folder: Path) -> Seen:
     seen["said"] = sorted({
         word
         for text in gate.log().splitlines()
-        for word in ("certificate was revoked", "invalid (valid from", "no issuer certificate found",
+        for word in ("certificate was revoked", "invalid (valid from", 
+                     "no issuer certificate found",
                      "signature validation failed", "certificate expired")
         if word in text
     })  # fmt: skip
@@ -200,7 +201,7 @@ def second(folder: Path) -> Seen:
     mine, theirs = Flow("hospital-z", INBOUND, 7602), Flow("hospital-z", INBOUND)
     taken, own = Receiver("inbound-1", INBOUND), Receiver("inbound-1", INBOUND, 7602)
     wire = Wire("line", "br0")
-    gate, other = up(line, "gate-in", "hospital-z")
+    _gate, other = up(line, "gate-in", "hospital-z")
     seen: Seen = {"its own flow": mine.back() >= 0, "own bytes": own.bytes > 0}
     seen["first one's port, from its address"] = theirs.deliver(seconds=3)
     # Asks for the first one's selectors with its own certificate.

@@ -139,7 +139,7 @@ class Charon:
             stdout=subprocess.DEVNULL,
             stderr=(self.folder / "stderr").open("ab"),
         )
-        wait(lambda: (self.folder / "charon.vici").exists(), 20, f"{self.name}: no vici socket")
+        wait((self.folder / "charon.vici").exists, 20, f"{self.name}: no vici socket")
         self.load()
 
     def load(self) -> None:

@@ -52,7 +52,7 @@ def crl(lines: LinePki) -> x509.CertificateRevocationList:
 
 
 def test_a_certificate_says_what_the_site_says_whatever_was_wished_for(
-    lines: LinePki, tmp_path: Path
+    lines: LinePki,
 ) -> None:
     key = ec.generate_private_key(ec.SECP384R1())
     wish = (

@@ -22,7 +22,8 @@ Edits = dict[str, tuple[str, str] | str]
 
 def said(link: str, word: str) -> Edits:
     networks = {"wan-in": "10.77.1.0/29", "hop-in": "10.77.3.0/29", "desk": "10.77.7.0/29"}
-    return {SITE: (f"network: {networks[link]}", f"encryption: {word}\n      network: {networks[link]}")}  # fmt: skip
+    old = f"network: {networks[link]}"
+    return {SITE: (old, f"encryption: {word}\n      {old}")}
 
 
 IN = said("wan-in", "ipsec")
