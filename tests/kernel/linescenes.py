@@ -186,7 +186,7 @@ def refused(folder: Path) -> Seen:
     seen["said"] = sorted({
         word
         for text in gate.log().splitlines()
-        for word in ("certificate was revoked", "invalid (valid from", 
+        for word in ("certificate was revoked", "invalid (valid from",
                      "no issuer certificate found",
                      "signature validation failed", "certificate expired")
         if word in text

@@ -26,6 +26,7 @@ def said(link: str, word: str) -> Edits:
     return {SITE: (old, f"encryption: {word}\n      {old}")}
 
 
+HERE = "address: 10.77.1.2"
 IN = said("wan-in", "ipsec")
 
 
@@ -136,8 +137,8 @@ def _texts() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("change", "key"),
     [
-        (("address: 10.77.1.2", "address: 10.77.1.2\n      vpn: 10.77.9.9"), "peers.hospital-a.vpn"),
-        (("address: 10.77.1.2", "address: 10.77.1.2\n      vpn: 10.77.1.1"), "peers.hospital-a.vpn"),
+        ((HERE, f"{HERE}\n      vpn: 10.77.9.9"), "peers.hospital-a.vpn"),
+        ((HERE, f"{HERE}\n      vpn: 10.77.1.1"), "peers.hospital-a.vpn"),
         (("mode: one-way-tcp        # one", "mode: diode        # one"), "flows.intake.mode"),
     ],
 )  # fmt: skip
@@ -148,7 +149,7 @@ def test_an_end_or_a_mode_that_does_not_fit_is_explained(change: tuple[str, str]
 def test_a_peer_behind_its_own_gateway_is_reached_by_a_route() -> None:
     edits = two(
         IN[SITE],  # type: ignore[arg-type]
-        ("address: 10.77.1.2", "address: 192.0.2.9\n      vpn: 198.51.100.7\n      router: 10.77.1.6"),
+        (HERE, "address: 192.0.2.9\n      vpn: 198.51.100.7\n      router: 10.77.1.6"),
     )  # fmt: skip
     assert problems(edits) == []
     compiled = policy("gate-in", edits)
