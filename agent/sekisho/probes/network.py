@@ -123,7 +123,9 @@ def _routes(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sockets(raw: Mapping[str, Any]) -> dict[str, Any]:
-    outside, everywhere, loopback, ike = set(), set(), set(), set()
+    outside, loopback = set(), set()
+    everywhere: set[str] = set()
+    ike: set[str] = set()
     for line in output(raw, "sockets").splitlines():
         words = line.split()
         match = _SOCKET.fullmatch(words[4]) if len(words) > 5 else None
