@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from xml.etree import ElementTree
 
 from labkit import holder, ssh, usb
 from labkit.base import (
@@ -128,13 +129,9 @@ def save(site: Site, name: str) -> None:
     if not running:
         raise LabError("no machine runs; nothing to save")
     for machine in running:
-        plugged = [
-            w
-            for w in virsh("qemu-monitor-command", "--hmp", machine.name, "info usb").split("\n")
-            if "Device" in w
-        ]
+        plugged = usb.plugged(machine.name)
         if plugged:
-            raise LabError(f"{machine.name}: unplug its USB devices first: {' '.join(plugged)}")
+            raise LabError(f"{machine.name}: unplug its devices first: {' '.join(plugged)}")
     (root_of(site) / "saved" / f"{name}.json").unlink(missing_ok=True)
     for machine in site.machines:
         if states(site)[machine.name] != "absent":
@@ -195,20 +192,44 @@ def power_cut(name: str) -> None:
         time.sleep(0.2)
 
 
-def power_on(site: Site, name: str, devices: Sequence[str] = ()) -> None:
+def power_on(
+    site: Site, name: str, devices: Sequence[str] = (), *, words: Sequence[str] = ()
+) -> None:
     """Press the power button of a machine that is off; see `wait` for its answer.
 
-    ``devices`` are kinds of USB devices that are plugged in before the machine wakes. A machine
+    ``devices`` are kinds of devices that are plugged in before the machine wakes. A machine
     that never ran (the terminal) is made through the Vagrantfile first.
     """
     machine = site.machine(name)
     if states(site)[name] == "absent":
         first_boot(site, [machine])
     else:
-        virsh("start", name, "--paused")
+        asleep(name, words)
         for kind in devices:
             usb.plug(name, kind)
         virsh("resume", name)
+
+
+def asleep(name: str, words: Sequence[str] = ()) -> None:
+    """Start a machine that is off and stop it before its first instruction.
+
+    ``words`` are arguments that its QEMU gets more than usual, this once: its definition stays.
+    """
+    if not words:
+        virsh("start", name, "--paused")
+        return
+    space = "http://libvirt.org/schemas/domain/qemu/1.0"
+    ElementTree.register_namespace("qemu", space)
+    domain = ElementTree.fromstring(virsh("dumpxml", "--inactive", "--security-info", name))
+    line = ElementTree.SubElement(domain, f"{{{space}}}commandline")
+    for word in words:
+        ElementTree.SubElement(line, f"{{{space}}}arg", value=word)
+    path = STATE / f"{name}.once.xml"
+    write_atomic(path, ElementTree.tostring(domain, encoding="unicode"), 0o600)
+    try:
+        virsh("create", str(path), "--paused")
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def terminate_on_signals() -> None:
