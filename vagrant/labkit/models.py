@@ -9,6 +9,7 @@ bulk-only 1.0, SBC-3, CDC 1.1, and the Remote NDIS specification for the network
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,6 +237,7 @@ class Player:
     def __init__(self, model: Model, disk: Path, serial: str = "") -> None:
         self.model = model
         self.configured = 0
+        self.read_at = 0.0  # when a host first read its configuration; 0.0: not yet
         self._serial = serial
         self._path = disk
         self._disk: Disk | None = None
@@ -283,6 +285,7 @@ class Player:
             text = texts[number].encode("utf-16-le")
             return bytes([len(text) + 2, 3]) + text
         if kind == 2 and number < len(model.configurations):
+            self.read_at = self.read_at or time.monotonic()
             return model.configuration(number)
         fixed: dict[tuple[int, int], Callable[[], bytes]] = {
             (1, 0): model.device,

@@ -26,8 +26,8 @@ CONTROL, BULK = 100, 101
 STALL = 4
 # Device version, packet sizes, 64-bit ids, 32-bit bulk lengths; QEMU's xHCI takes no less.
 CAPABILITIES = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 6
-#: When a model that changes goes away and comes back as what it becomes.
-TURN_S = 4.0
+#: So long after its configuration was read a model that changes goes, to come back as another.
+TURN_S = 5.0
 
 
 class Device:
@@ -57,14 +57,17 @@ class Device:
         _kind, length, _number = struct.unpack("<III", self._receive(12))
         self._receive(length)
         self._introduce()
-        turns = time.monotonic() + TURN_S
+        player = self._player
         while True:
-            becomes = self._player.model.then
-            left = None if becomes is None else max(turns - time.monotonic(), 0)
-            if not select.select([self._stream], [], [], left)[0] and becomes is not None:
+            becomes = player.model.then
+            left = None if becomes is None else 0.2
+            waits = not select.select([self._stream], [], [], left)[0]
+            if waits and becomes is not None:
+                if not player.read_at or time.monotonic() < player.read_at + TURN_S:
+                    continue
                 self._send(DISCONNECT, 0, b"")
                 time.sleep(0.5)
-                self._player.turn(becomes)
+                player.turn(becomes)
                 self._introduce()
                 continue
             kind, length, number = struct.unpack("<IIQ", self._receive(16))

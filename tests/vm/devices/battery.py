@@ -67,6 +67,8 @@ def judge_case(  # noqa: PLR0911 - one way out a verdict
     if missing:
         why = f"no positive control: without the wall it did not give {' '.join(sorted(missing))}"
         return Result(case, "error", why, gave, opened)
+    if case.device.turns and seen.came < 2:
+        return Result(case, "error", "it was not seen to come back as another", gave, opened)
     if seen.came == 0:
         return Result(case, "error", "the kernel did not see the device", gave, opened)
     if seen_at.lost or seen_at.error:

@@ -14,7 +14,7 @@ from labkit import usb
 from labkit.base import LabError
 from labkit.models import STICK_TEXT
 from tests.vm.devices import plan
-from tests.vm.devices.judge import Delays, Event, Seen, delays, judge, lost, strays
+from tests.vm.devices.judge import WAYS, Delays, Event, Seen, delays, judge, lost, strays
 from tests.vm.devices.machine import HOME, RUN, Machine
 from tests.vm.devices.plan import Device
 
@@ -253,6 +253,9 @@ class Trial:
                         )
             read = len(self.machine.events)
             waiting = [k for k, count in wanted.items() if came.get(k, 0) < count]
+            if not self.walled:  # a driver may take its time
+                made = {d.kind: judge(d, self.machine.events, None).got for d in devices}
+                waiting += [d.kind for d in devices if set(d.gives) & WAYS - made[d.kind]]
             if journal:
                 waiting += [k for k in wanted if k not in told]
             if not waiting and time.monotonic() - quiet > 1.5:

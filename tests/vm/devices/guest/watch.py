@@ -31,8 +31,8 @@ class Record:
     def __init__(self, path):
         self._file = open(path, "a", buffering=1)  # noqa: SIM115 - as long as we run
 
-    def tell(self, kind, **more):
-        self._file.write(json.dumps({"t": time.time(), "k": kind} | more) + "\n")
+    def tell(self, k, /, **more):
+        self._file.write(json.dumps({"t": time.time(), "k": k} | more) + "\n")
 
 
 def listen():
