@@ -44,6 +44,9 @@ def main() -> int:
     parser.add_argument("--hosts", default=",".join(MANAGED))
     words = parser.parse_args()
     lab = Lab()
+    if "running" not in lab.driver("status", check=False):
+        sys.stderr.write("the lab is down: tests/vm/demo.py --keep brings it up provisioned\n")
+        return 3
     quiet_run(lab, STRATEGIES["mitogen"], words.hosts)  # both find a machine that needs nothing
     taken: dict[str, list[float]] = {name: [] for name in STRATEGIES}
     for turn in range(words.runs):

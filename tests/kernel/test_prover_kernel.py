@@ -119,14 +119,19 @@ def test_common_constructs_of_others_are_read_as_the_kernel_lists_them() -> None
         assert passage(read, way, Packet("p"), "p").fired
 
 
-def test_a_refutation_is_confirmed_by_the_kernel() -> None:
+@pytest.mark.parametrize("chain", ["forward", "bare"])
+def test_a_refutation_is_confirmed_by_the_kernel(chain: str) -> None:
+    """In ``forward`` anything passes; in ``bare`` payload of a connection that is open."""
     changed = copy.deepcopy(policy("gate-in")["nftables"])
     place = next(i for i, one in enumerate(changed["nftables"]) if "rule" in one.get("add", {}))
-    body = {"family": "inet", "table": "sekisho", "chain": "forward", "expr": [{"accept": None}]}
+    body = {"family": "inet", "table": "sekisho", "chain": chain, "expr": [{"accept": None}]}
     changed["nftables"].insert(place, {"add": {"rule": body}})
     rules = {"gate-in": changed}
     found = [one for one in prove(rules, lab_site()) if one.law == "6-iv-e.only-declared-through"]
     assert found[0].outcome is Outcome.REFUTED
+    if chain == "bare":
+        assert found[0].steps[0].packet["ct"] == "established"
+        assert [one.way for one in found[0].before] == ["forward"]
     answer = confirm(rules, found[0])
     if answer["confirmed"] is None and not os.environ.get("CI"):
         pytest.skip(answer["told"])

@@ -84,29 +84,28 @@ class Network:
         base += [joined(left, right) for left, right in itertools.pairwise(passages)]
         solver = self._check(base)
         answer = solver.check()
-        before: list[Passage] = []
+        before: list[tuple[Passage, Bool]] = []
+        # A connection that began on the way its packets take is plainer, and can be replayed.
+        plainly: list[Bool] = []
         if answer == z3.sat and passing:
             for one in passages:
                 rules = self.rules.get(one.host) if one.fired else None
                 needed, firsts = history(rules, one, f"{one.host}.{one.way}.first")
                 solver.add(needed)
-                before += firsts
+                before += [(first, z3.And(one.track.state == 2, is_it)) for first, is_it in firsts]
+                plainly += [is_it for first, is_it in firsts if first.way == one.way]
+                plainly += [turned(first, one) for first, _ in firsts if first.way == one.way]
             answer = solver.check()
         if answer == z3.unsat:
             return Finding(law, scope, Outcome.PROVEN, hosts=hosts)
         if answer != z3.sat:
             told = f"the solver could not tell: {solver.reason_unknown()}"
             return Finding(law, scope, Outcome.ERROR, reason=told, hosts=hosts)
-        reading = Reading(tidy(solver, list(passages), dict(self.interfaces)))
-        established = any(reading.number(one.track.state) == 2 for one in passages)
-        firsts_seen = [
-            one
-            for one in before
-            if established and reading.holds(z3.And(one.sane, one.passes)) and any(
-                one.host == other.host and reading.number(other.track.state) == 2
-                for other in passages
-            )
-        ]  # fmt: skip
+        shown = [*passages, *(first for first, _ in before)]
+        reading = Reading(tidy(solver, shown, dict(self.interfaces), plainly))
+        firsts_seen = [first for first, is_it in before if reading.holds(is_it)]
+        plain = {(one.host, one.way) for one in passages}
+        firsts_seen.sort(key=lambda first: (first.host, first.way) not in plain)
         return Finding(
             law,
             scope,
@@ -127,6 +126,16 @@ def on(one: Passage, *, iif: str | None = None, oif: str | None = None) -> Bool:
     if oif is not None:
         found.append(one.packet.get("oif") == interface_number(oif))
     return z3.And(*found)
+
+
+def turned(first: Passage, later: Passage) -> Bool:
+    """Return that a connection's first packet took a later one's wires, the right way round."""
+    there = [first.packet.get(side) == later.packet.get(side) for side in ("iif", "oif")]
+    back = [
+        first.packet.get(one) == later.packet.get(other)
+        for one, other in (("iif", "oif"), ("oif", "iif"))
+    ]
+    return z3.If(later.track.reply, z3.And(*back), z3.And(*there))
 
 
 def joined(left: Passage, right: Passage) -> Bool:

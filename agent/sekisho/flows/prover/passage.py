@@ -192,24 +192,20 @@ def same_connection(first: Packet, later: Packet, reply: Bool) -> Bool:
     )
 
 
-def history(rules: Rules | None, of: Passage, name: str) -> tuple[Bool, list[Passage]]:
+def history(rules: Rules | None, of: Passage, name: str) -> tuple[Bool, list[tuple[Passage, Bool]]]:
     """Return what an established packet takes for granted: a first packet, let through here.
+
+    With it come the first packets it may be, each with the term that it is the one.
 
     Where rules translate addresses nothing is taken for granted (an established packet may then
     belong to any connection), and neither on a host without rules.
     """
     if rules is None or rules.translates:
         return TRUE, []
-    found: list[Passage] = []
-    ways: list[Bool] = []
+    found: list[tuple[Passage, Bool]] = []
     for way in WAYS:
         first = passage(rules, way, Packet(f"{name}.{way}"), f"{name}.{way}", of.host)
-        found.append(first)
         opens = z3.Or(first.track.state == NEW, first.track.state == RELATED)
-        ways.append(
-            z3.And(
-                first.sane, first.passes, opens, same_connection(first.packet, of.packet,
-                                                                 of.track.reply)
-            )
-        )  # fmt: skip
-    return z3.Implies(of.track.state == ESTABLISHED, z3.Or(*ways)), found
+        same = same_connection(first.packet, of.packet, of.track.reply)
+        found.append((first, z3.And(first.sane, first.passes, opens, same)))
+    return z3.Implies(of.track.state == ESTABLISHED, z3.Or(*(is_it for _, is_it in found))), found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
@@ -142,13 +143,18 @@ class Reading:
         return tuple(sorted(set(found)))
 
 
-def tidy(solver: Any, passages: list[Passage], names: dict[str, tuple[str, ...]]) -> Any:
+def tidy(
+    solver: Any,
+    passages: list[Passage],
+    names: dict[str, tuple[str, ...]],
+    first_of_all: Iterable[Any] = (),
+) -> Any:
     """Return a model that shows the same with a packet as plain as possible.
 
     Wishes are tried one after the other and kept when the solver still agrees.
     """
     model = solver.model()
-    wishes: list[Any] = []
+    wishes: list[Any] = [*first_of_all]
     for passage in passages:
         packet = passage.packet
         known = names.get(passage.host, ())
