@@ -15,9 +15,10 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT.parent / "agent")]
 
 import siteworld  # noqa: E402
+from sekisho.edge.guard import Done, Guard  # noqa: E402
+from sekisho.edge.guard_request import Wanted  # noqa: E402
 
 T = TypeVar("T")
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -497,6 +500,81 @@ def management() -> dict[str, Any]:
     return result
 
 
+def guarded(rounds: int = 6) -> dict[str, Any]:
+    """Put the rules in force under running sessions: dry run and load by nft alone, and the guard.
+
+    The sessions began before any rule tracked connections, as on a host that is provisioned for
+    the first time, and the server talks all the while.
+    """
+    world = World(("core-1",))
+    rules = json.dumps(world.policies["core-1"]["nftables"])
+    server = listen("core-1", "10.77.0.13", 22)
+
+    def run(argv: Sequence[str], stdin: bytes = b"") -> Done:
+        if argv[0] != "nft":
+            return Done(0, b"", b"")
+        done = subprocess.run(
+            ["ip", "netns", "exec", "core-1", *argv], input=stdin, capture_output=True, check=False
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def by_guard() -> None:
+        with tempfile.TemporaryDirectory() as name:
+            guard = Guard(state=Path(name) / "guard", run=run, usb=Path(name))
+            guard.apply([Wanted(Path(name) / "rules", rules.encode(), 0o600, "nftables")])
+
+    def by_nft() -> None:
+        world.nft("core-1", "-c", "-j", "-f", "-", stdin=rules)
+        world.load("core-1")
+
+    return {
+        "cut by nft alone": sum(_cut(world, server, by_nft) for _ in range(rounds)),
+        "cut by the guard": sum(_cut(world, server, by_guard) for _ in range(rounds)),
+        "left over": [
+            entry["table"]["name"]
+            for entry in json.loads(world.nft("core-1", "-j", "list", "tables"))["nftables"]
+            if "table" in entry
+        ],
+    }
+
+
+def _cut(world: World, server: socket.socket, load: Callable[[], None]) -> bool:
+    """Return whether a session dies that was open, and the server talking, during ``load``."""
+    world.flush("core-1")
+    time.sleep(0.1)  # until the kernel has let go of connection tracking
+    talking = threading.Event()
+    talking.set()
+    with tcp("controller", 1.5) as client:
+        client.bind((CONTROLLER, 0))
+        client.connect(("10.77.0.13", 22))
+        made, _ = server.accept()
+
+        def talk() -> None:  # without a pause: what comes first while rules load is an answer
+            while talking.is_set():
+                _quietly(lambda: made.send(b"."))
+
+        talker = threading.Thread(target=talk)
+        talker.start()
+        time.sleep(0.02)
+        try:
+            load()
+        finally:
+            talking.clear()
+            talker.join()
+        try:
+            client.sendall(b"still there?")
+            made.settimeout(1.5)
+            made.recv(64)
+            made.sendall(b"!")
+            while b"!" not in client.recv(1 << 16):
+                pass
+        except OSError:
+            return True
+        finally:
+            made.close()
+    return False
+
+
 def _pings(source: str, target: str) -> bool:
     with inside(
         "controller", lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
@@ -539,5 +617,6 @@ def _asks(client: str, source: str, target: str, server: str, port: int) -> bool
 
 
 if __name__ == "__main__":
-    scenes = {"path": path, "hostile": hostile, "core": core, "management": management}
+    scenes = {"path": path, "hostile": hostile, "core": core, "management": management,
+              "guarded": guarded}  # fmt: skip
     json.dump(scenes[sys.argv[1]](), sys.stdout)

@@ -18,7 +18,7 @@ WORLD = Path(__file__).with_name("flowworld.py")
 
 
 ARGV = ("unshare", "--user", "--map-root-user", "--net", "--mount", "--pid", "--fork")
-SCENES = ("path", "hostile", "core", "management")
+SCENES = ("path", "hostile", "core", "management", "guarded")
 
 
 @cache
@@ -148,3 +148,10 @@ def test_echo_is_answered_to_controllers_only() -> None:
 def test_no_ipv6_leaves_and_the_loopback_works() -> None:
     assert seen("management")["ipv6"] == 0
     assert seen("management")["loopback"]
+
+
+def test_the_guard_cuts_no_running_session_where_nft_alone_does() -> None:
+    got = seen("guarded")
+    assert got["cut by nft alone"] > 0, "the control: tracking began with an answer"
+    assert got["cut by the guard"] == 0
+    assert got["left over"] == ["sekisho"]

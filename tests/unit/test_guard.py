@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sekisho.edge.guard import Done, Guard, GuardError, parse_wanted
+from sekisho.edge.guard import Done, Guard
+from sekisho.edge.guard_request import GuardError, parse_wanted
 
 
 class Host:
@@ -156,3 +157,30 @@ def test_the_state_before_the_last_change_can_be_asked_for(guard: Guard, tmp_pat
 def test_garbled_requests_are_refused(raw: object) -> None:
     with pytest.raises(GuardError):
         parse_wanted(raw)
+
+
+def test_running_sessions_are_kept_by_the_first_load_only(
+    guard: Guard, host: Host, tmp_path: Path
+) -> None:
+    def untracked() -> list[int]:
+        return [i for i, call in enumerate(host.calls) if call == ["nft", "-f", "-"]]
+
+    def position(*words: str) -> int:
+        return next(i for i, call in enumerate(host.calls) if call[: len(words)] == [*words])
+
+    token = guard.apply(parse_wanted(request(tmp_path)))["token"]
+    on, off = untracked()
+    assert on < position("nft", "-c") < position("nft", "-j", "-f") < off
+    guard.confirm(token)
+    host.calls.clear()
+    guard.apply(parse_wanted(request(tmp_path, "newer")))
+    assert untracked() == []
+
+
+def test_a_refused_dry_run_leaves_nothing_untracked(
+    guard: Guard, host: Host, tmp_path: Path
+) -> None:
+    host.refuse = {"nft -c"}
+    with pytest.raises(GuardError):
+        guard.apply(parse_wanted(request(tmp_path)))
+    assert [call for call in host.calls if call == ["nft", "-f", "-"]] == [["nft", "-f", "-"]] * 2

@@ -28,20 +28,21 @@ from pathlib import Path
 from typing import Any
 
 from sekisho.canonical import canonical
+from sekisho.edge.guard_request import GuardError, Wanted
 from sekisho.errors import SekishoError
 from sekisho.flows.readback import normalise
 
 STATE = Path("/var/lib/sekisho/guard")
 USB = Path("/sys/bus/usb/devices")
 TOKEN = re.compile(r"[0-9a-f]{16}")
-KINDS = ("nftables", "sshd", "usb")
 TIMEOUT_S = 50
+#: Answers of sshd, left out of connection tracking until the rules are in force. The first rule
+#: that asks for a connection's state turns tracking on *before* it is in force, in a dry run too; a
+#: session whose next packet is an answer would then count as begun by this host, and the rules cut
+#: it. `notrack` itself turns no tracking on.
+UNTRACKED = "sekisho_untracked"
 
 Run = Callable[[Sequence[str], bytes], "Done"]
-
-
-class GuardError(Exception):
-    """What the guard could not do; the administrator reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,35 +96,6 @@ def _regular(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     return path.read_bytes() if stat.S_ISREG(info.st_mode) else None
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """One guarded file: what should stand at ``path`` (None: nothing) and what it governs."""
-
-    path: Path
-    content: bytes | None
-    mode: int
-    kind: str
-
-
-def parse_wanted(raw: Any) -> list[Wanted]:
-    """Return the guarded files of a request; `GuardError` names the first entry that is wrong."""
-    wanted: list[Wanted] = []
-    for entry in raw if isinstance(raw, list) else ():
-        try:
-            path, kind = Path(entry["path"]), entry["kind"]
-            content, mode = entry.get("content"), int(entry.get("mode", "0644"), 8)
-        except (KeyError, TypeError, ValueError, AttributeError) as bad:
-            raise GuardError(f"garbled entry {entry!r}: {bad}") from None
-        if not path.is_absolute() or ".." in path.parts or kind not in KINDS:
-            raise GuardError(f"{path}: not an absolute path, or unknown kind {kind!r}")
-        if content is not None and not isinstance(content, str):
-            raise GuardError(f"{path}: content is {type(content).__name__}, not text")
-        wanted.append(Wanted(path, None if content is None else content.encode(), mode, str(kind)))
-    if not wanted:
-        raise GuardError("no files given")
-    return wanted
 
 
 class Guard:
@@ -202,25 +174,51 @@ class Guard:
             diff = self.plan(wanted)
             if not diff:
                 return {"changed": False, "diff": []}
-            for entry in wanted:
-                if entry.kind == "nftables" and entry.content is not None:
-                    self._must(
-                        ["nft", "-c", "-j", "-f", "-"], "dry run of the rules", entry.content
-                    )
-            token = secrets.token_hex(8)
-            self._keep(token, wanted, timeout_s)
-            try:
-                self._arm(token, timeout_s)
-                for entry in wanted:
-                    if entry.content is None:
-                        entry.path.unlink(missing_ok=True)
-                    else:
-                        write_atomically(entry.path, entry.content, entry.mode)
-                self._put_in_force({entry.kind for entry in wanted}, wanted)
-            except (GuardError, OSError) as bad:
-                self._undo(live=True)
-                raise GuardError(f"nothing is left changed: {bad}") from None
+            with self._answers_untracked(wanted):
+                token = self._apply(wanted, timeout_s)
         return {"changed": True, "token": token, "diff": diff, "timeout_s": timeout_s}
+
+    def _apply(self, wanted: list[Wanted], timeout_s: int) -> str:
+        for entry in wanted:
+            if entry.kind == "nftables" and entry.content is not None:
+                self._must(["nft", "-c", "-j", "-f", "-"], "dry run of the rules", entry.content)
+        token = secrets.token_hex(8)
+        self._keep(token, wanted, timeout_s)
+        try:
+            self._arm(token, timeout_s)
+            for entry in wanted:
+                if entry.content is None:
+                    entry.path.unlink(missing_ok=True)
+                else:
+                    write_atomically(entry.path, entry.content, entry.mode)
+            self._put_in_force({entry.kind for entry in wanted}, wanted)
+        except (GuardError, OSError) as bad:
+            self._undo(live=True)
+            raise GuardError(f"nothing is left changed: {bad}") from None
+        return token
+
+    @contextlib.contextmanager
+    def _answers_untracked(self, wanted: list[Wanted]) -> Iterator[None]:
+        """Keep running SSH sessions through the first load of rules on this host."""
+        first = any(e.kind == "nftables" and e.content for e in wanted) and self._table() is None
+        if first:
+            self._must(
+                ["nft", "-f", "-"],
+                "keeping running sessions",
+                f"add table inet {UNTRACKED}\ndelete table inet {UNTRACKED}\n"
+                f"add table inet {UNTRACKED}\nadd chain inet {UNTRACKED} answers "
+                "{ type filter hook output priority raw; }\n"
+                f"add rule inet {UNTRACKED} answers tcp sport 22 notrack\n".encode(),
+            )
+        try:
+            yield
+        finally:
+            if first:
+                self._track_all()
+
+    def _track_all(self) -> None:
+        gone = f"add table inet {UNTRACKED}; delete table inet {UNTRACKED}"
+        self._must(["nft", "-f", "-"], "tracking all sessions again", gone.encode())
 
     def confirm(self, token: str) -> dict[str, Any]:
         """Make the pending change lasting; refuse another token."""
@@ -359,8 +357,10 @@ class Guard:
         kinds = {kept["kind"] for kept in marker["files"]}
         table = folder / "table.json"
         if "nftables" in kinds:
-            own = {"table": {"family": "inet", "name": "sekisho"}}
-            commands = [{"add": own}, {"delete": own}]
+            own, left = (
+                {"table": {"family": "inet", "name": name}} for name in ("sekisho", UNTRACKED)
+            )
+            commands = [{"add": own}, {"delete": own}, {"add": left}, {"delete": left}]
             if table.exists():
                 commands += [
                     {"add": _without_handles(entry)}

@@ -12,7 +12,8 @@ import json
 import sys
 from typing import Any
 
-from sekisho.edge.guard import TIMEOUT_S, TOKEN, Guard, GuardError, parse_wanted
+from sekisho.edge.guard import TIMEOUT_S, TOKEN, Guard
+from sekisho.edge.guard_request import GuardError, parse_wanted
 
 
 def main(argv: list[str]) -> int:
