@@ -94,6 +94,7 @@ def lockout(lab: Lab, trial: Trial) -> None:
     """Apply a rule set that blocks SSH: the host must free itself within 60 s and the play fail."""
     host = "gate-out"
     trial.step(f"apply rules to {host} that shut SSH out")
+    since = lab.root(host, "date +@%s").out.strip()
     blocked = lab.inside(
         BIN / "ansible-playbook", "-i", INVENTORY, "tests/vm/lockout.yml", "--limit", host,
         timeout=300,
@@ -104,7 +105,7 @@ def lockout(lab: Lab, trial: Trial) -> None:
     free, took = until(lambda: lab.user(host, "true", timeout=20).code == 0, timeout=60, every=2)
     trial.expect("the host answers again", free, f"{took:.0f} s after the play ended")
     state = lab.root(host, "/usr/lib/sekisho/guard status; "
-                     "journalctl -q -o short-unix --no-pager --since -5min -t systemd -t guard "
+                     f"journalctl -q -o short-unix --no-pager --since {since} -t systemd -t guard "
                      "| grep -E 'Started sekisho-guard-.*[.]timer|rolled back'")  # fmt: skip
     stamps = [float(row.split()[0]) for row in state.out.splitlines() if row[:1].isdigit()]
     trial.expect("by its own roll-back, and nothing is left pending",
