@@ -69,6 +69,14 @@ def policy(**changes: Any) -> dict[str, Any]:
                 "interfaces": ["03:01:01"],
             }
         ],
+        "disks": [
+            {
+                "name": "system",
+                "path": "pci-0000:00:03.0",
+                "serial": "SEKISHO-DISK-0013",
+                "mode": "read-write",
+            }
+        ],
         "metrics": {"address": "127.0.0.1", "port": 9723},
         "nftables": rules(),
     } | changes

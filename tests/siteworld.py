@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import base64
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from sekisho.edge.inventory import read_inventory
 from sekisho.errors import Problem, SekishoError
@@ -28,12 +33,34 @@ def public_key(number: int) -> str:
     return f"ssh-ed25519 {base64.b64encode(blob).decode()}"
 
 
+@cache
+def approval_pem(number: int) -> str:
+    """Return a P-384 public key in PEM; number + 1 is its private scalar."""
+    public = ec.derive_private_key(number + 1, ec.SECP384R1()).public_key()
+    return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+PEOPLE = ("aoki", "baba", "chiba", "auditor")
+
+
+def made_up_keys() -> dict[str, str]:
+    """Return path → text of the keys the lab's people would have."""
+    keys = {f"keys/{who}.pub": f"{public_key(n)} {who}\n" for n, who in enumerate(PEOPLE)}
+    return keys | {f"keys/{who}-approval.pub": approval_pem(n) for n, who in enumerate(PEOPLE)}
+
+
+def copy_lab(place: Path) -> None:
+    """Write the lab's inventory with made-up keys to ``place``."""
+    shutil.copytree(ROOT / "inventory/lab", place, ignore=shutil.ignore_patterns("keys", "pki"))
+    (place / "keys").mkdir()
+    for path, text in made_up_keys().items():
+        (place / path).write_text(text, encoding="utf-8")
+
+
 def lab_raw(edits: Mapping[str, tuple[str, str] | str] | None = None) -> RawInventory:
     """Return the lab's texts; ``edits``: path → (old, new) once each, or a whole new text."""
     raw = read_inventory(ROOT / "inventory" / "lab")
-    names = ("aoki", "baba", "chiba", "auditor")
-    keys = {f"keys/{name}.pub": f"{public_key(index)} {name}\n" for index, name in enumerate(names)}
-    raw = replace(raw, where="lab", keys=keys)
+    raw = replace(raw, where="lab", keys=made_up_keys())
     for path, edit in (edits or {}).items():
         raw = _edit(raw, path, edit)
     return raw

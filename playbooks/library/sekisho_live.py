@@ -33,7 +33,8 @@ options:
     type: bool
     default: false
   values:
-    description: Files below /sys to write (path, value) unless they hold one of C(accept).
+    description: Files below /sys to write (path, value) unless they hold one of C(accept);
+        C(optional) ones may be missing.
     type: list
     elements: dict
     default: []
@@ -160,7 +161,8 @@ class Live:
         for entry in entries:
             path, value = entry["path"], entry["value"]
             if not os.path.exists(path):
-                self.warn("%s: this kernel has no such file" % path)
+                if not entry.get("optional"):
+                    self.warn("%s: this kernel has no such file" % path)
                 continue
             held = _text(path)
             if held in entry.get("accept", [value]):

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -147,9 +147,11 @@ class Capture:
 class World:
     """Machines of the lab's policy as namespaces, joined by their links, rules loaded."""
 
-    def __init__(self, machines: tuple[str, ...]) -> None:
+    def __init__(
+        self, machines: tuple[str, ...], edits: Mapping[str, tuple[str, str] | str] | None = None
+    ) -> None:
         sh("mount", "-t", "tmpfs", "none", "/run")
-        self.policies = {name: siteworld.policy(name) for name in machines}
+        self.policies = {name: siteworld.policy(name, edits) for name in machines}
         self.ends: dict[str, list[tuple[str, str, str]]] = {}
         for name, policy in self.policies.items():
             self.host(name)

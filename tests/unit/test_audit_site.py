@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from sekisho.evidence.bundle import MANIFEST, make_bundle
 from sekisho.evidence.report import AuditRun, as_json, judge_run, needed_probes
 from sekisho.evidence.verification import Stored, verify
 from sekisho.evidence.wire import Response
+from siteworld import copy_lab
 
 NOW = dt.datetime(2026, 11, 22, 2, 0, tzinfo=dt.UTC)
 SOURCES = load_sources(items=["6-iv-a"])
@@ -42,18 +41,9 @@ class Silent:
 
 
 @pytest.fixture
-def inventory(repository: Path, tmp_path: Path) -> Path:
+def inventory(tmp_path: Path) -> Path:
     where = tmp_path / "site"
-    shutil.copytree(
-        repository / "inventory/lab", where, ignore=shutil.ignore_patterns("keys", "pki")
-    )
-    (where / "keys").mkdir()
-    for index, person in enumerate(("aoki", "baba", "chiba", "auditor"), start=1):
-        kind = b"ssh-ed25519"
-        blob = len(kind).to_bytes(4, "big") + kind + (32).to_bytes(4, "big") + bytes([index]) * 32
-        (where / f"keys/{person}.pub").write_text(
-            f"ssh-ed25519 {base64.b64encode(blob).decode()} {person}\n", encoding="utf-8"
-        )
+    copy_lab(where)
     paramiko.ECDSAKey.generate().write_private_key_file(str(where / "keys/auditor"))
     (where / "keys/known_hosts").write_text("", encoding="utf-8")
     return where

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from sekisho.devices import export_db
 from sekisho.devices.carriers import HARMLESS
+from sekisho.devices.disks import parse_disks
 from sekisho.devices.explain import REASONS_JA, Verdict, judge_dump
 from sekisho.devices.export_db import parse_export_db
 from sekisho.devices.policy import Rule, parse_devices
@@ -384,3 +385,21 @@ def test_real_storage_and_players_are_told_for_what_they_are(shared_data: Path) 
     assert labels["storage"] >= 25
     assert labels["media"] >= 2
     assert labels["network"] >= 1
+
+
+def test_a_disk_is_told_as_named_or_not_and_its_partitions_with_it() -> None:
+    place = "/devices/pci0000:00/0000:00:03.0/virtio0/block/vda"
+    same = {"SUBSYSTEM": "block", "ID_PATH": "pci-0000:00:03.0", "ID_SERIAL": "D13"}
+    records = (
+        record(place, DEVTYPE="disk", **same)
+        + record(f"{place}/vda1", DEVTYPE="partition", **same)
+        + record(place.replace("03.0", "09.0").replace("vda", "vdb"), DEVTYPE="disk", **same)
+        + record("/devices/virtual/block/dm-0", SUBSYSTEM="block", DEVTYPE="disk")
+    )
+    own = parse_disks([{"name": "system", "path": "pci-0000:00:03.0", "serial": "D13"}])
+    dump = parse_export_db(records.encode(), "x")
+    told = {one.name: one.decision for one in judge_dump(dump, (), {}, own)}
+    assert (told["vda"].admit, told["vda"].rule) == (True, "disks.system")
+    assert told["vda1"].admit
+    assert (told["vdb"].admit, told["vdb"].code) == (False, "path")
+    assert (told["dm-0"].admit, told["dm-0"].code) == (False, "not-usb")

@@ -10,7 +10,7 @@ import pytest
 
 PURE = (
     "site", "catalogue", "probes", "flows", "devices", "terminals", "activity", "containment",
-    "journal", "transfer", "evidence",
+    "journal", "transfer", "evidence", "orders",
 )  # fmt: skip
 EFFECTS = {
     "subprocess", "socket", "time", "pyudev", "psutil", "nftables", "paramiko",

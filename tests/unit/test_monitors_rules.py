@@ -104,6 +104,9 @@ def test_everything_the_agent_detects_reaches_an_alert(rules: dict[str, dict[str
     every = "\n".join(rule["expr"] for rule in rules.values())
     shown_otherwise = {
         "6-iii-c.device-let-in": "sekisho_device_let_in",
+        "6-iii-c.exception-overdue": 'state="overdue"',
+        "6-iii-c.exception-unproven": 'state="unproven"',
+        "6-iii-c.modules-open": "sekisho_modules_open",
         "6-iv-a.policy-refused": "sekisho_policy_fallback",
         "6-iv-a.guarded-file-changed": "sekisho_file_drift",
         "6-iv-b.listener-opened": "sekisho_listener_unexpected",

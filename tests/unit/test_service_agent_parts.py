@@ -15,7 +15,7 @@ from sekisho.edge.nft import own_objects
 from sekisho.edge.policy_file import PolicyStore
 from sekisho.errors import SekishoError
 from sekisho.service.agent_book import BURST
-from sekisho.service.agent_devices import APPEARED, LET_IN, REFUSED, DevicesPart
+from sekisho.service.agent_devices import APPEARED, LET_IN, REFUSED, UNLISTED, DevicesPart
 from sekisho.service.agent_files import CHECK as FILE_CHANGED
 from sekisho.service.agent_files import FilesPart
 from sekisho.service.agent_listeners import OPENED, ListenersPart
@@ -328,6 +328,26 @@ def test_a_disk_that_appears_is_told_wherever_it_hangs(host: Host) -> None:
     assert host.journal.detections() == [APPEARED]
     part.look()
     assert host.metrics.get("sekisho_devices_present", "appeared", "block") == 1
+
+
+def test_a_disk_that_is_not_the_machines_own_is_told_once_and_counted(host: Host) -> None:
+    part, _, _ = devices_part(host)
+    for at, name, serial in (
+        ("0000:00:03.0", "vda", "SEKISHO-DISK-0013"),
+        ("0000:00:09.0", "vdb", "SEKISHO-DISK-0013"),
+    ):
+        folder = host.paths.sys / f"devices/pci0000:00/{at}/virtio0/block/{name}"
+        folder.mkdir(parents=True)
+        (folder / "serial").write_text(serial)
+        (host.paths.sys / "block").mkdir(exist_ok=True)
+        (host.paths.sys / "block" / name).symlink_to(folder)
+    part.start()
+    part.look()
+    assert host.journal.detections() == [UNLISTED]
+    assert host.metrics.get("sekisho_disks_unlisted") == 1
+    (host.paths.sys / "block/vdb").unlink()
+    part.look()
+    assert host.metrics.get("sekisho_disks_unlisted") == 0
 
 
 def test_lost_announcements_are_counted_and_everything_is_looked_at_again(host: Host) -> None:

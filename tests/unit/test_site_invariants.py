@@ -9,6 +9,24 @@ import pytest
 from sekisho.site.invariants import check
 from siteworld import NOW, SITE, lab_site, problems
 
+_CONSOLE_AND_DEVICES = """serial              # how the owner gets in when the network is shut
+  devices:                     # USB devices admitted, and nothing else
+    - name: console-keyboard
+      vendor: "0627"
+      product: "0001"
+      serial: SEKISHO-KBD-1
+      port: "1"
+      interfaces: ["03:01:01"]
+  disks:"""
+_OTHER_DEVICE = """listed-keyboard
+  devices:
+    - name: console-keyboard
+      vendor: "0627"
+      product: "0001"
+      serial: SEKISHO-KBD-1
+      port: "1"
+      interfaces: ["03:01:02"]
+  disks:"""
 CORE, INBOUND, GATE = "host_vars/core-1.yml", "host_vars/inbound-1.yml", "host_vars/gate-in.yml"
 
 RELEASE = (
@@ -128,7 +146,23 @@ VIOLATIONS: dict[str, tuple[dict[str, tuple[str, str] | str], str, str]] = {
         {SITE: ("    baba:\n", "    backup:\n")}, "people.backup", "6-ii-d",
     ),
     "no way in is left at the console": (
-        {CORE: ('interfaces: ["03:01:01"]', 'interfaces: ["03:01:02"]')}, "console", "6-v-b",
+        {CORE: (_CONSOLE_AND_DEVICES, _OTHER_DEVICE)}, "console", "6-v-b",
+    ),
+    "nobody tried the way out-of-band": (
+        {CORE: ("console: serial", "console: out-of-band")}, "console", "6-v-b",
+    ),
+    "the way in was tried long ago": (
+        {CORE: ("console: serial", "console: {kind: serial, reference: K-12, tested: 2025-11-20}")},
+        "console.tested",
+        "6-v-b",
+    ),
+    "the way in will be tried": (
+        {CORE: ("console: serial", "console: {kind: serial, reference: K-12, tested: 2026-11-23}")},
+        "console.tested",
+        "6-v-b",
+    ),
+    "two people share an approval key": (
+        {SITE: ("keys/baba-approval.pub", "keys/aoki-approval.pub")}, "people.baba.keys", "6-ii-d",
     ),
     "a listed device may hold storage": (
         {CORE: ('interfaces: ["03:01:01"]', 'interfaces: ["03:01:01", "08:06:50"]')},

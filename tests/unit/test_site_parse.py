@@ -68,6 +68,9 @@ def test_the_lab_reads_as_it_is_written() -> None:
         ({CORE: ("link: hop-in", "link: [hop-in]")}, "interfaces.eth1.link", "a list"),
         ({CORE: ("eth1: {link", "eth0: {link")}, "eth0", "the same key again"),
         ({CORE: ("eth1: {link", "lo: {link")}, "interfaces.lo", "this name"),
+        ({CORE: (", serial: SEKISHO-DISK-0013", "")}, "disks[0].serial", "nothing"),
+        ({CORE: ('"pci-0000:00:03.0"', "vda")}, "disks[0].path", "vda"),
+        ({CORE: ("SEKISHO-DISK-0013}", "X, mode: rw}")}, "disks[0].mode", "rw"),
         ({CORE: ('vendor: "0627"', "vendor: 0627")}, "devices[0].vendor", "a YAML int"),
         ({CORE: ('port: "1"', "port: 1")}, "devices[0].port", "a YAML int"),
         ({CORE: ("serial: SEKISHO-KBD-1", "serial_hash: x")}, "devices[0].serial_hash", "x"),
@@ -78,7 +81,7 @@ def test_the_lab_reads_as_it_is_written() -> None:
             "devices[0].serial",
             "it and serial_hash",
         ),
-        ({CORE: ("console: listed-keyboard", "console: bmc")}, "console", "bmc"),
+        ({CORE: ("console: serial", "console: bmc")}, "console", "bmc"),
         ({CORE: ('mac: "52:54:00:77:03:02"', "mac: 52:54:00:57:03:02")}, "interfaces.eth1.mac", ""),
         ({CORE: ("52:54:00:77:03:02", "53:54:00:77:03:02")}, "interfaces.eth1.mac", "53:54"),
         ({CORE: ("sekisho_machine:", "sekisho_machin:")}, "sekisho_machin", "unknown"),
@@ -137,7 +140,7 @@ def test_every_problem_is_told_not_only_the_first() -> None:
     found = problems(
         {
             SITE: ("uid: 2001", "uid: x"),
-            CORE: ("console: listed-keyboard", "console: none"),
+            CORE: ("console: serial", "console: none"),
             "hosts.yml": ("montors:" if False else "monitors:", "montors:"),
         }
     )

@@ -26,7 +26,7 @@ from sekisho.edge.render import render
 from sekisho.errors import SekishoError
 from sekisho.site.parse import parse_site
 from sekisho.site.sign import fits, make_host_certificate, read_request
-from siteworld import ROOT, public_key
+from siteworld import ROOT, approval_pem, public_key
 
 NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 
@@ -38,6 +38,7 @@ def inventory(tmp_path: Path) -> Path:
     (place / "keys").mkdir()
     for index, name in enumerate(("aoki", "baba", "chiba", "auditor")):
         (place / "keys" / f"{name}.pub").write_text(public_key(index) + "\n", encoding="utf-8")
+        (place / "keys" / f"{name}-approval.pub").write_text(approval_pem(index), encoding="utf-8")
     return place
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from sekisho.devices.exception import parse_exception
 from sekisho.devices.policy import hash_serial
 from sekisho.devices.udev_rules import render
-from sekisho.edge import usb_admit
+from sekisho.edge import exception_state, usb_admit, usb_policy
 from sekisho.errors import SekishoError
 
 # It writes relative to an open directory, which the tests' own guard cannot follow.
@@ -52,14 +53,21 @@ class Sys:
         monkeypatch.setattr(usb_admit, "BUS", self.bus)
         monkeypatch.setattr(usb_admit, "LOCK", root / "usb.lock")
         monkeypatch.setattr(usb_admit, "PARAMETER", self.parameter)
-        monkeypatch.setattr(usb_admit, "POLICY", self.policy)
+        monkeypatch.setattr(usb_policy, "POLICY", self.policy)
         monkeypatch.setattr(usb_admit, "RULES", str(self.rules))
+        self.seen = root / "console.seen"
+        self.consoles = root / "consoles"
+        self.consoles.write_text("tty0 ttyS0\n")
+        self.run = root / "exception"
+        monkeypatch.setattr(usb_policy, "SEEN", self.seen)
+        monkeypatch.setattr(usb_policy, "CONSOLE", self.consoles)
+        monkeypatch.setattr(exception_state.read_open, "__defaults__", (self.run,))
         monkeypatch.setattr(usb_admit.syslog, "syslog", lambda _level, text: self.said.append(text))
         monkeypatch.setattr(usb_admit.read_policy, "__defaults__", (self.policy,), raising=True)
         self.write_policy()
 
     def write_policy(self, **change: Any) -> None:
-        policy = {"devices": [KEYBOARD], "console": "listed-keyboard"} | change
+        policy = {"devices": [KEYBOARD], "console": "serial"} | change
         self.policy.write_text(json.dumps(policy))
         self.policy.chmod(0o644)
 
@@ -177,10 +185,14 @@ def test_enforcing_waits_until_the_rules_are_in_force(sys: Sys) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"devices": []},
+        {"devices": [], "console": "listed-keyboard"},
         {"console": "none"},
+        {"console": "listed-keyboard"},
+        {"console": "out-of-band"},
+        {"console": "out-of-band", "console_proof": {"reference": ""}},
+        {"devices_mode": "off"},
         {"console": None},
-        {"devices": [KEYBOARD | {"interfaces": ["0b:00:00"]}]},
+        {"console": "listed-keyboard", "devices": [KEYBOARD | {"interfaces": ["0b:00:00"]}]},
     ],
 )
 def test_nothing_is_enforced_without_a_way_in_at_the_console(
@@ -191,7 +203,7 @@ def test_nothing_is_enforced_without_a_way_in_at_the_console(
     assert usb_admit.enforce([]) == 2
     assert sys.state("2-1") == "1"
     assert sys.parameter.read_text() == "-1\n"
-    assert "console" in capsys.readouterr().err
+    assert "nothing changed" in capsys.readouterr().err
 
 
 def test_a_serial_console_is_a_way_in(sys: Sys) -> None:
@@ -202,7 +214,7 @@ def test_a_serial_console_is_a_way_in(sys: Sys) -> None:
 
 
 def test_a_policy_of_another_owner_is_refused(sys: Sys, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usb_admit.os, "geteuid", lambda: 4711)
+    monkeypatch.setattr(usb_policy.os, "geteuid", lambda: 4711)
     with pytest.raises(SekishoError):
         usb_admit.read_policy(sys.policy)
 
@@ -249,3 +261,102 @@ def test_a_device_listed_by_its_serials_hash_is_admitted_and_another_is_not(sys:
     assert usb_admit.admit([str(sys.plug(serial="SEKISHO-KBD-2"))]) == 1
     (sys.bus / "1-1/serial").write_text("SEKISHO-KBD-1\n")
     assert usb_admit.admit([str(sys.bus / "1-1")]) == 0
+
+
+PROOF = {"reference": "cabinet K-12, tried by aoki", "tested": "2026-11-01"}
+
+
+def test_a_serial_console_that_is_none_is_no_way_in(sys: Sys) -> None:
+    sys.consoles.write_text("tty0\n")
+    sys.plug("2-1", serial="STICK", authorized="1")
+    assert usb_admit.enforce([]) == 2
+    assert sys.state("2-1") == "1"
+    sys.consoles.unlink()
+    assert usb_admit.enforce([]) == 2
+
+
+def test_a_listed_keyboard_counts_once_it_was_seen_and_stays_known(sys: Sys) -> None:
+    sys.write_policy(console="listed-keyboard")
+    assert usb_admit.enforce([]) == 2
+    sys.plug("1-1", authorized="1")
+    assert usb_admit.enforce([]) == 0
+    for name in ("authorized", "serial", "devpath", "descriptors"):
+        (sys.bus / "1-1" / name).unlink()
+    (sys.bus / "1-1").rmdir()
+    assert usb_admit.enforce([]) == 0
+    sys.write_policy(console="listed-keyboard", devices=[KEYBOARD | {"serial": "SEKISHO-KBD-2"}])
+    assert usb_admit.enforce([]) == 2  # another keyboard was never seen
+
+
+@pytest.mark.parametrize("console", ["listed-keyboard", "out-of-band", "serial"])
+def test_a_persons_word_in_the_site_model_is_enough(sys: Sys, console: str) -> None:
+    sys.consoles.write_text("tty0\n")
+    sys.write_policy(console=console, console_proof=PROOF)
+    assert usb_admit.enforce([]) == 0
+
+
+def test_a_dry_run_tells_and_refuses_nothing(sys: Sys, capsys: pytest.CaptureFixture[str]) -> None:
+    sys.write_policy(devices_mode="dry-run", console="none")
+    sys.parameter.write_text("0\n")
+    (sys.bus / "usb1/authorized_default").write_text("0\n")
+    folder = sys.plug("2-1", serial="STICK", authorized="1")
+    assert usb_admit.enforce([]) == 0
+    assert sys.state("2-1") == "1"
+    assert sys.parameter.read_text() == "1"
+    assert (sys.bus / "usb1/authorized_default").read_text() == "1"
+    assert "dry run, nothing is done: shut 2-1" in capsys.readouterr().err
+    assert usb_admit.admit([str(folder)]) == 1
+    assert sys.state("2-1") == "1"
+    assert any("dry run" in line for line in sys.said)
+
+
+READER = KEYBOARD | {"name": "reader", "serial": "CARD-1", "port": "2", "interfaces": ["0b:00:00"]}
+
+
+def except_reader(sys: Sys, **change: Any) -> None:
+    """Let a card reader in by an exception, as `apply` writes it."""
+    found = parse_exception("x", {"device": READER, "direction": "none"})
+    numbers = {"end": 2**40, "deadline": 2**40} | change
+    exception_state.write_open(exception_state.Open("20261125-00", found, **numbers), sys.run)
+
+
+def test_an_open_exception_lets_in_its_device_and_no_other(sys: Sys) -> None:
+    folder = sys.plug("1-2", serial="CARD-1", raw=descriptors((0x0B, 0, 0)))
+    other = sys.plug("2-2", serial="CARD-2", raw=descriptors((0x0B, 0, 0)))
+    assert usb_admit.admit([str(folder)]) == 1
+    except_reader(sys)
+    assert usb_admit.admit([str(other)]) == 1
+    assert usb_admit.admit([str(folder)]) == 0
+    assert (sys.state("1-2"), sys.state("2-2")) == ("1", "0")
+    clone = sys.plug("3-2", serial="CARD-1", raw=descriptors((0x0B, 0, 0)))
+    assert usb_admit.admit([str(clone)]) == 1  # one, and it is here
+    assert usb_admit.enforce([]) == 0
+    assert sys.state("1-2") == "1"
+    exception_state.forget_open(sys.run)
+    assert usb_admit.settle_attached()[1] == []
+    assert sys.state("1-2") == "0"
+
+
+@pytest.mark.parametrize("change", [{"end": 1}, {"deadline": 1}])
+def test_an_exception_that_is_over_by_either_clock_lets_nothing_in(
+    sys: Sys, change: dict[str, int]
+) -> None:
+    except_reader(sys, **change)
+    folder = sys.plug("1-2", serial="CARD-1", raw=descriptors((0x0B, 0, 0)))
+    assert usb_admit.admit([str(folder)]) == 1
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"id":1,"content":{},"end":1,"deadline":1}'])
+def test_a_garbled_exception_lets_nothing_in(sys: Sys, text: str) -> None:
+    except_reader(sys)
+    (sys.run / "open.json").write_text(text)
+    folder = sys.plug("1-2", serial="CARD-1", raw=descriptors((0x0B, 0, 0)))
+    assert usb_admit.admit([str(folder)]) == 1
+    assert any("no exception" in line for line in sys.said)
+
+
+def test_an_exception_others_can_write_lets_nothing_in(sys: Sys) -> None:
+    except_reader(sys)
+    (sys.run / "open.json").chmod(0o666)
+    folder = sys.plug("1-2", serial="CARD-1", raw=descriptors((0x0B, 0, 0)))
+    assert usb_admit.admit([str(folder)]) == 1

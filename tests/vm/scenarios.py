@@ -7,6 +7,7 @@ a hundred of them. Each audit is the auditor's own, from outside.
 from __future__ import annotations
 
 import io
+import re
 import shlex
 import sys
 import tarfile
@@ -18,7 +19,7 @@ from typing import Any
 
 import yaml
 from tests.vm.demo import settle_clocks
-from tests.vm.trial import REPOSITORY, Lab
+from tests.vm.trial import INVENTORY, REPOSITORY, Lab
 
 CHECKS = REPOSITORY / "hardening/checks"
 TAINTED = "6-iv-c.kernel-untainted"
@@ -41,8 +42,30 @@ class Outcome:
     detail: dict[str, Any] = field(default_factory=dict)
 
 
+def locked() -> set[str]:
+    """Return the machines whose site shuts the module wall: nothing can be loaded there."""
+    shut = set()
+    for host in ROLES:
+        text = (INVENTORY / f"host_vars/{host}.yml").read_text(encoding="utf-8")
+        machine = yaml.safe_load(text)["sekisho_machine"]
+        if machine.get("modules", {}).get("lock") == "enforce":
+            shut.add(host)
+    return shut
+
+
+def loads_modules(check: str) -> bool:
+    """Tell whether a check is broken by loading a module, which a shut machine refuses."""
+    text = (CHECKS / check / "fail.sh").read_text(encoding="utf-8")
+    return re.search(r"^\s*(modprobe|insmod)\b", text, re.MULTILINE) is not None
+
+
 def assign(checks: list[str]) -> dict[str, str]:
-    """Return check → machine: spread evenly over the machines the check applies to."""
+    """Return check → machine: spread evenly over the machines the check applies to.
+
+    A scenario that loads modules goes to a machine whose site leaves that open; at least one of
+    the lab's does.
+    """
+    shut = locked()
     load: dict[str, int] = defaultdict(int)
     chosen: dict[str, str] = {}
     for check in checks:
@@ -50,6 +73,8 @@ def assign(checks: list[str]) -> dict[str, str]:
             "applies"
         ]
         fitting = [host for host, role in ROLES.items() if "all" in applies or role in applies]
+        if loads_modules(check):
+            fitting = [host for host in fitting if host not in shut]
         if not fitting:
             continue  # the terminal is not started by default: said by the test that asserts this
         chosen[check] = min(fitting, key=lambda host: load[host])

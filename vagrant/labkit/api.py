@@ -92,6 +92,14 @@ class Lab:
         machines.power_on(self.site, host, devices)
         return self.wait(host, timeout=wait) if wait else 0.0
 
+    def boot_words(self, host: str, *words: str) -> None:
+        """Set further words of a machine's kernel command line; none: as it was drawn."""
+        machines.boot_words(self.site, host, words)
+
+    def disk_digest(self, host: str) -> str:
+        """Return the SHA-256 of the disk of a machine that is off."""
+        return machines.disk_digest(self.site, host)
+
     def wait(self, host: str, *, timeout: float = 300) -> float:
         """Wait until a machine answers over SSH; return the seconds that took."""
         return ssh.answer(self.site.machine(host), timeout=timeout)

@@ -149,7 +149,7 @@ def lab_digest(site: Site) -> str:
     shape["groups"] = {name: list(group["hosts"]) for name, group in groups.items()}
     for machine in site.machines[1:]:
         data = load_yaml(INVENTORY / "host_vars" / f"{machine.name}.yml")["sekisho_machine"]
-        shape[machine.name] = {key: data[key] for key in ("identity", "interfaces")}
+        shape[machine.name] = {key: data[key] for key in ("identity", "interfaces", "disks")}
     drawn = digest_of([VAGRANT / "Vagrantfile", VAGRANT / "provision-outside"])
     text = json.dumps([box_digest(site), drawn, shape], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

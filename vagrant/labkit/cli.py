@@ -151,6 +151,17 @@ def power_on(site: Site, args: Args) -> None:
     machines.power_on(site, args.host, args.usb)
 
 
+def boot_words(site: Site, args: Args) -> None:
+    """Set further words of a machine's kernel command line; none: as it was drawn."""
+    with locked():
+        machines.boot_words(site, args.host, _words(args))
+
+
+def disk_digest(site: Site, args: Args) -> None:
+    """Print the SHA-256 of the disk of a machine that is off."""
+    _print(machines.disk_digest(site, args.host))
+
+
 def wait(site: Site, args: Args) -> None:
     """Wait until a machine answers over SSH."""
     seconds = ssh.answer(site.machine(args.host), timeout=args.timeout)
@@ -191,6 +202,8 @@ def parser() -> argparse.ArgumentParser:
     command("power-on", power_on, "host").add_argument(
         "--usb", action="append", default=[], choices=usb.KINDS, help="plugged in before it wakes"
     )
+    command("boot-words", boot_words, "host").add_argument("words", nargs=argparse.REMAINDER)
+    command("disk-digest", disk_digest, "host")
     plug = command("usb-plug", usb_plug, "host")
     plug.add_argument("kind", choices=usb.KINDS)
     plug.add_argument("--serial", default="")

@@ -86,10 +86,12 @@ def inside(
     return [*enter, "--", *tether, *argv]
 
 
-def virsh(*words: str, timeout: float = 120, check: bool = True) -> str:
+def virsh(
+    *words: str, timeout: float = 120, check: bool = True, data: str | None = None
+) -> str:
     """Run virsh inside the lab and return what it printed."""
     argv = inside(["virsh", "-q", "-c", "qemu:///system", *words])
-    return run(argv, timeout=timeout, check=check).stdout.strip()
+    return run(argv, timeout=timeout, check=check, data=data).stdout.strip()
 
 
 def start(root: Path) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import os
+import re
 import shutil
 import signal
 import time
+import xml.sax.saxutils
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from xml.etree import ElementTree
 
 from labkit import holder, ssh, usb
 from labkit.base import (
@@ -29,6 +32,8 @@ from labkit.base import (
 from labkit.holder import inside, virsh
 
 WORKERS = 2
+#: Stands before what `boot_words` adds; the kernel takes it for a module's parameter, and no notice.
+BOOT_MARK = "sekisho_lab.more=1"
 
 
 def root_of(site: Site) -> Path:
@@ -128,13 +133,9 @@ def save(site: Site, name: str) -> None:
     if not running:
         raise LabError("no machine runs; nothing to save")
     for machine in running:
-        plugged = [
-            w
-            for w in virsh("qemu-monitor-command", "--hmp", machine.name, "info usb").split("\n")
-            if "Device" in w
-        ]
+        plugged = usb.plugged(machine.name)
         if plugged:
-            raise LabError(f"{machine.name}: unplug its USB devices first: {' '.join(plugged)}")
+            raise LabError(f"{machine.name}: unplug its devices first: {' '.join(plugged)}")
     (root_of(site) / "saved" / f"{name}.json").unlink(missing_ok=True)
     for machine in site.machines:
         if states(site)[machine.name] != "absent":
@@ -195,20 +196,82 @@ def power_cut(name: str) -> None:
         time.sleep(0.2)
 
 
-def power_on(site: Site, name: str, devices: Sequence[str] = ()) -> None:
+def power_on(
+    site: Site, name: str, devices: Sequence[str] = (), *, words: Sequence[str] = ()
+) -> None:
     """Press the power button of a machine that is off; see `wait` for its answer.
 
-    ``devices`` are kinds of USB devices that are plugged in before the machine wakes. A machine
+    ``devices`` are kinds of devices that are plugged in before the machine wakes. A machine
     that never ran (the terminal) is made through the Vagrantfile first.
     """
     machine = site.machine(name)
     if states(site)[name] == "absent":
         first_boot(site, [machine])
     else:
-        virsh("start", name, "--paused")
+        asleep(name, words)
         for kind in devices:
             usb.plug(name, kind)
         virsh("resume", name)
+
+
+def boot_words(site: Site, name: str, words: Sequence[str]) -> None:
+    """Set what a machine's kernel is told besides what it was drawn with; from its next start on.
+
+    The lab hands each machine its kernel: this is its boot menu.
+    """
+    machine = site.machine(name)
+    text = virsh("dumpxml", "--inactive", machine.name)
+    found = re.search(r"<cmdline>(.*?)</cmdline>", text, re.DOTALL)
+    if found is None:
+        raise LabError(f"{name}: it has no kernel command line")
+    drawn = found[1].partition(BOOT_MARK)[0].rstrip()
+    told = " ".join((drawn, BOOT_MARK, *map(xml.sax.saxutils.escape, words))) if words else drawn
+    virsh("define", "/dev/stdin", data=text[: found.start(1)] + told + text[found.end(1) :])
+
+
+def disk_of(site: Site, name: str) -> Path:
+    """Return the image a machine's disk lies in, as QEMU has it."""
+    text = virsh("dumpxml", "--inactive", site.machine(name).name)
+    found = re.search(r"<source file='([^']+)'", text)
+    if found is None:
+        raise LabError(f"{name}: it has no disk")
+    return Path(found[1])
+
+
+def disk_digest(site: Site, name: str) -> str:
+    """Return the SHA-256 of every byte a machine that is off would read from its disk."""
+    state = virsh("domstate", site.machine(name).name)
+    if state != "shut off":
+        raise LabError(f"{name}: it is {state}; its disk holds still only when it is off")
+    image = disk_of(site, name)
+    raw = root_of(site) / f"{name}.raw"
+    try:
+        run(inside(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", image, raw]), timeout=1200)
+        return run(["sha256sum", "--", raw], timeout=1200).stdout.split()[0]
+    finally:
+        raw.unlink(missing_ok=True)
+
+
+def asleep(name: str, words: Sequence[str] = ()) -> None:
+    """Start a machine that is off and stop it before its first instruction.
+
+    ``words`` are arguments that its QEMU gets more than usual, this once: its definition stays.
+    """
+    if not words:
+        virsh("start", name, "--paused")
+        return
+    space = "http://libvirt.org/schemas/domain/qemu/1.0"
+    ElementTree.register_namespace("qemu", space)
+    domain = ElementTree.fromstring(virsh("dumpxml", "--inactive", "--security-info", name))
+    line = ElementTree.SubElement(domain, f"{{{space}}}commandline")
+    for word in words:
+        ElementTree.SubElement(line, f"{{{space}}}arg", value=word)
+    path = STATE / f"{name}.once.xml"
+    write_atomic(path, ElementTree.tostring(domain, encoding="unicode"), 0o600)
+    try:
+        virsh("create", str(path), "--paused")
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def terminate_on_signals() -> None:

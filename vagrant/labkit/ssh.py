@@ -85,7 +85,7 @@ def answer(machine: Machine, *, timeout: float, command: Sequence[str] = ("true"
     raise LabError(f"{machine.name}: no answer over SSH within {timeout:.0f} s: {said}")
 
 
-def set_clock(machine: Machine, *, timeout: float = 90) -> None:
+def set_clock(machine: Machine, *, timeout: float = 300) -> None:
     """Step a restored machine's clock to this machine's; it must answer for that."""
     # The time is read on this side when ssh has connected, not when the command line was built.
     words = inside(argv(machine.name, ["sudo", "-n", "sh", "-c", "'read t; date -s @$t'"]))

@@ -10,9 +10,11 @@ from typing import Annotated
 import typer
 
 from sekisho.catalogue.compiled import compile_catalogue
+from sekisho.catalogue.paths import parse_paths, render_paths
 from sekisho.catalogue.render import traceability
-from sekisho.edge.catalogue_files import load_sources, parse_sources
+from sekisho.edge.catalogue_files import find_catalogue, load_sources, parse_sources, read_yaml
 from sekisho.edge.policy_file import write_atomic
+from sekisho.errors import SekishoError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 _From = Annotated[
@@ -72,6 +74,17 @@ def compile_(*, out: _Out = None, source: _From = None) -> int:
 def render(*, out: _Out = None, source: _From = None) -> int:
     """Write the traceability page: item by item, what shows it and what stays open."""
     _give(traceability(parse_sources(load_sources(source))).encode(), out)
+    return 0
+
+
+@app.command("paths", epilog="Example:  sekisho catalogue paths --out device-paths.md")
+def paths(*, out: _Out = None, source: _From = None) -> int:
+    """Write the table of device paths: what shuts each, what watches it, what stays open."""
+    folder = find_catalogue() if source is None else source
+    if not folder.is_dir():
+        raise SekishoError(f"{folder} holds no device-paths.yml; expected a checkout's hardening/")
+    found = parse_paths(read_yaml(folder / "device-paths.yml"))
+    _give(render_paths(found, parse_sources(load_sources(folder))).encode(), out)
     return 0
 
 

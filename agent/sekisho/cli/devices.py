@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sekisho.cli.devices_modules import app as modules_app
 from sekisho.devices import export_db
 from sekisho.devices.explain import Verdict, judge_device, judge_dump
 from sekisho.devices.policy import HEX4, INTERFACE, KEY_BYTES, PORT, Device
@@ -31,6 +32,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(modules_app, name="modules")
 
 _Policy = Annotated[
     Path | None,
@@ -136,7 +139,7 @@ def explain(  # noqa: PLR0913 - the options of a command
         verdicts = [judge_device(_described(described), listed.rules, {})]
     elif export is not None:
         dump = _dump(export)
-        verdicts = list(judge_dump(dump, listed.rules, listed.cards))
+        verdicts = list(judge_dump(dump, listed.rules, listed.cards, listed.disks))
         more = {"records": len(dump.records), "stray_lines": dump.stray}
     else:
         verdicts = [told for told, _ in _present(listed)]

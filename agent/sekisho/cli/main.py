@@ -14,6 +14,7 @@ from sekisho import __version__
 #: Subcommand → module in `sekisho.cli` with a typer app named ``app``, and its one-line help.
 COMMANDS = {
     "site": ("site", "validate the site model, prove its invariants, write a host's files"),
+    "pki": ("pki", "certificates of encrypted lines: request, issue, renew, revoke, list"),
     "audit": ("audit", "judge hosts against the catalogue, write an evidence bundle"),
     "verify": ("verify", "check an evidence bundle or a journal offline"),
     "catalogue": ("catalogue", "compile the control catalogue, render its traceability page"),
@@ -21,6 +22,7 @@ COMMANDS = {
     "receive": ("receive", "receive directories over the one-way hop"),
     "flows": ("flows", "prove direction from the loaded rules; explain who may reach whom"),
     "devices": ("devices", "what is attached, what the policy makes of it; propose a rule"),
+    "exception": ("exception", "let one device in for a while, by an order three people signed"),
     "agent": ("agent", "the host agent: run it, enrol it, ask for its state"),
 }
 

@@ -1,8 +1,8 @@
 """What would happen to every device of a machine, and by which rule. Pure.
 
-Judged are all USB devices and whatever else can carry files. A site's list names USB devices, and
-its machines' network cards (name and MAC address together); nothing else can be named, so nothing
-else is ever admitted.
+Judged are all USB devices and whatever else can carry files. A site names USB devices, a machine's
+network cards (name and MAC address together) and their own disks (place, and serial number or WWN;
+partitions go with their disk); nothing else can be named, so nothing else is ever admitted.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sekisho.devices.carriers import (
     software,
     worse,
 )
+from sekisho.devices.disks import PATH, Disk, Seen, judge_disk
 from sekisho.devices.export_db import Dump, Record
 from sekisho.devices.policy import Decision, Device, Rule, decide
 from sekisho.devices.recorded import USB_NAME, device_of
@@ -40,11 +41,14 @@ REASONS_JA = {
     "marked": "ファイルを運べる機器です",
     "behind": "その先にファイルを運べる機器があります",
     "not-usb": "USB機器ではなく、一覧に書けません",
+    "path": "機械自身のディスクですが、接続場所が一覧と違います",
+    "wwn": "WWNが一覧と違います",
+    "unknown": "製造番号かWWNが分かりません",
     "controller": "機械自身のUSBコントローラーです",
     "refused-parent": "つながる先のUSB機器が拒否されています",
 }
 #: Codes that mean "could not tell": denied because something is not known.
-UNKNOWN = frozenset({"unreadable", "garbled"})
+UNKNOWN = frozenset({"unreadable", "garbled", "unknown"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +138,16 @@ def judge_device(device: Device, rules: Sequence[Rule], held: Mapping[str, int])
     )
 
 
-def judge_dump(dump: Dump, rules: Sequence[Rule], cards: Mapping[str, str]) -> tuple[Verdict, ...]:
+def judge_dump(
+    dump: Dump, rules: Sequence[Rule], cards: Mapping[str, str], disks: Sequence[Disk] = ()
+) -> tuple[Verdict, ...]:
     """Return a verdict on every USB device and everything that can carry files, by path.
 
     Args:
         dump: the database.
         rules: the site's list of USB devices.
         cards: network interface → MAC address, those the site names.
+        disks: the machine's own disks, those the site names.
 
     """
     usb = {path for path, record in dump.records.items() if _is_usb(record)}
@@ -171,6 +178,8 @@ def judge_dump(dump: Dump, rules: Sequence[Rule], cards: Mapping[str, str]) -> t
             label, parent = others[path]
             above_told = verdicts[parent] if parent is not None else None
             told = _other(record, label, above_told, cards)
+            if above_told is None and label == "block" and not record.garbled:
+                told = replace(told, decision=_disk(record, dump, disks) or told.decision)
         verdicts[path] = told
     return tuple(verdicts.values())
 
@@ -265,6 +274,31 @@ def _other(record: Record, label: str, parent: Verdict | None, cards: Mapping[st
         title=title_of(record),
         software=software(record),
     )
+
+
+def _disk(record: Record, dump: Dump, disks: Sequence[Disk]) -> Decision | None:
+    """Return the decision on a disk or its partition; None for what is no disk on hardware."""
+    if record.subsystem != "block" or software(record):
+        return None
+    if record.fields.get("DEVTYPE") == "partition":
+        above = dump.records.get(record.path.rpartition("/")[0])
+        if above is None or above.garbled:
+            return _deny("garbled", "a partition whose disk is not told")
+        record = above
+    fields = record.fields
+    path = PATH.fullmatch(fields.get("ID_PATH", ""))
+    wwn = fields.get("ID_WWN_WITH_EXTENSION") or fields.get("ID_WWN") or ""
+    seen = Seen(
+        record.name,
+        record.path,
+        (path[2] or path[3] or "") if path else "",
+        fields.get("ID_SERIAL_SHORT") or fields.get("ID_SERIAL") or "",
+        f"naa.{wwn[2:]}" if wwn.startswith("0x") else wwn,
+    )
+    told = judge_disk(seen, disks)
+    if told.disk is None:
+        return _deny(told.code, told.reason)
+    return Decision(admit=True, rule=f"disks.{told.disk.name}", reason=told.reason, code="listed")
 
 
 def _card(record: Record, cards: Mapping[str, str]) -> bool:

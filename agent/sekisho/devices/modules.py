@@ -66,15 +66,17 @@ GROUPS: Mapping[str, Group] = {
         "disks that come over the network",
         _names(
             """nbd rbd drbd aoe ublk_drv iscsi_tcp libiscsi libiscsi_tcp scsi_transport_iscsi
-            ib_iser ib_srp nvme_tcp nvme_rdma nvme_fc nvme_fabrics fcoe libfcoe"""
+            ib_iser ib_srp nvme_tcp nvme_rdma nvme_fc nvme_fabrics fcoe libfcoe rnbd_client
+            be2iscsi bnx2i cxgb3i cxgb4i qedi qla4xxx"""
         ),
     ),
     "disks-given-away": Group(
         "devices",
         "this machine's disks offered to others",
         _names(
-            """target_core_mod iscsi_target_mod nvmet nvmet_tcp nvmet_rdma nvmet_fc ksmbd nfsd
-            usb_f_mass_storage g_mass_storage usb_f_fs g_ffs gadgetfs"""
+            """target_core_mod iscsi_target_mod nvmet nvmet_tcp nvmet_rdma nvmet_fc nvme_loop
+            ksmbd nfsd rnbd_server usb_f_mass_storage usb_f_tcm g_mass_storage usb_f_fs g_ffs
+            gadgetfs"""
         ),
     ),
     "usb-over-network": Group(
@@ -84,12 +86,23 @@ GROUPS: Mapping[str, Group] = {
     ),
     "pretended-devices": Group(
         "devices",
-        "USB gadgets and disks pretended in software",
+        "USB gadgets and disks pretended in software or in memory",
         _names(
             """dummy_hcd libcomposite g_serial g_ether u_serial u_ether u_audio usb_f_acm
             usb_f_serial usb_f_obex usb_f_ecm usb_f_ecm_subset usb_f_eem usb_f_ncm usb_f_rndis
             usb_f_hid usb_f_printer usb_f_midi usb_f_phonet usb_f_ss_lb usb_f_uac1 usb_f_uac2
-            usb_f_uvc scsi_debug"""
+            usb_f_uvc usb_f_midi2 g_acm_ms g_audio g_cdc g_dbgp g_hid g_midi g_multi g_ncm
+            g_nokia g_printer g_webcam g_zero raw_gadget scsi_debug nandsim
+            brd null_blk pktcdvd mtdblock mtdram block2mtd phram slram"""
+        ),
+    ),
+    "gadget-ports": Group(
+        "devices",
+        "drivers that turn a USB port of this machine into a device's",
+        _names(
+            """udc_core dwc2 dwc2_pci dwc3 dwc3_pci dwc3_haps cdns3 cdns3_pci_wrap cdnsp_udc_pci
+            ci_hdrc ci_hdrc_pci musb_hdrc net2280 net2272 goku_udc pch_udc amd5536udc_pci
+            snps_udc_core bdc max3420_udc"""
         ),
     ),
     "usb-network": Group(
@@ -105,7 +118,35 @@ GROUPS: Mapping[str, Group] = {
     "usb-other": Group(
         "devices",
         "USB printers, modems, serial converters and instruments",
-        _names("usblp cdc_acm cdc_wdm usbserial usbtmc usb_wwan"),
+        _names(
+            """usblp cdc_acm cdc_wdm usbserial usbtmc usb_wwan usblcd adutux iowarrior
+            legousbtower ldusb yurex usbtest ezusb appledisplay udl gud"""
+        ),
+    ),
+    "sound-and-video": Group(
+        "devices",
+        "sound and video, USB or not: what is played can be recorded outside",
+        _names(
+            """soundcore snd snd_pcm snd_usb_audio snd_usbmidi_lib snd_hda_intel snd_aloop uvcvideo
+            videodev"""
+        ),
+    ),
+    "wwan": Group(
+        "devices",
+        "modems of mobile networks on PCI Express and USB",
+        _names(
+            """wwan wwan_hwsim mhi mhi_pci_generic mhi_net mhi_wwan_ctrl mhi_wwan_mbim iosm
+            mtk_t7xx rpmsg_wwan_ctrl nozomi"""
+        ),
+    ),
+    "infrared": Group(
+        "devices",
+        "infrared light: IrDA left Linux in 4.17, receivers and senders of remotes are still there",
+        _names(
+            """rc_core mceusb ene_ir fintek_cir ite_cir nuvoton_cir winbond_cir serial_ir streamzap
+            ttusbir igorplugusb iguanair redrat3 imon imon_raw ati_remote xbox_remote rc_loopback
+            ir_toy"""
+        ),
     ),
     "bluetooth": Group(
         "devices",
@@ -118,6 +159,40 @@ GROUPS: Mapping[str, Group] = {
     "parallel-port": Group(
         "devices", "the parallel port and what hangs on it", _names("parport parport_pc lp ppdev")
     ),
+    "serial-lines": Group(
+        "devices",
+        "serial lines beyond the one or two the console is on (those are built in)",
+        _names(
+            """8250_exar 8250_men_mcb 8250_dfl serial_cs jsm mxser synclink_gt sc16is7xx max3100
+            max310x uartlite ipwireless rp2 altera_uart altera_jtaguart arc_uart"""
+        ),
+    ),
+    "management-board": Group(
+        "devices",
+        "the way from the system to its management board (IPMI)",
+        _names(
+            """ipmi_msghandler ipmi_devintf ipmi_si ipmi_ssif ipmi_watchdog ipmi_poweroff acpi_ipmi
+            ipmb_dev_int"""
+        ),
+    ),
+    "user-space-drivers": Group(
+        "devices",
+        "devices handed to programs, past every driver and file system",
+        _names(
+            """uio uio_pci_generic uio_pdrv_genirq uio_dmem_genirq uio_aec uio_cif uio_netx
+            uio_sercos3 vfio vfio_pci vfio_pci_core vfio_iommu_type1 vfio_virqfd mdev vduse
+            vdpa_sim_blk vdpa_sim_net vhost vhost_net vhost_scsi vhost_vdpa vhost_vsock"""
+        ),
+    ),
+    "crash-targets": Group(
+        "devices",
+        "places a crashing kernel writes to: another machine, firmware variables, raw flash",
+        _names("netconsole ramoops pstore_blk pstore_zone mtdoops mtdpstore efi_pstore"),
+    ),
+    "images": Group("devices", "files mounted as disks", _names("loop")),
+    "user-file-systems": Group(
+        "devices", "file systems that are programs (FUSE)", _names("fuse cuse virtiofs")
+    ),
     "card-slots": Group(
         "devices", "PC Card and CardBus slots", _names("pcmcia pcmcia_core yenta_socket")
     ),
@@ -125,8 +200,8 @@ GROUPS: Mapping[str, Group] = {
         "devices",
         "directories that lie on other machines",
         _names(
-            """nfs nfsv2 nfsv3 nfsv4 cifs ceph 9p 9pnet 9pnet_virtio afs kafs coda orangefs gfs2
-            ocfs2 dlm vboxsf cuse"""
+            """nfs nfsv2 nfsv3 nfsv4 cifs ceph 9p 9pnet 9pnet_virtio 9pnet_fd 9pnet_rdma afs kafs
+            coda orangefs gfs2 ocfs2 dlm vboxsf"""
         ),
     ),
     "wireless": Group(
@@ -161,7 +236,7 @@ NEEDED = frozenset(
         nfnetlink virtio virtio_pci virtio_blk virtio_net ext4 jbd2 crc32c usbcore usbhid hid
         hid_generic xhci_hcd xhci_pci ehci_hcd ehci_pci uhci_hcd ohci_hcd nvme nvme_core ahci
         libata sd_mod scsi_mod dm_mod dm_crypt aesni_intel af_packet tun wireguard efivarfs vfat
-        overlay autofs4 loop"""
+        overlay autofs4 pci_stub"""
     )
 )
 

@@ -143,7 +143,7 @@ def parse_devices(raw: Any) -> tuple[Rule, ...]:
             "the list of admitted devices was refused",
             (Problem("devices", "", printable(raw, 60), f"a list of at most {MAX_RULES}"),),
         )
-    rules = [_rule(f"devices[{index}]", entry, problems) for index, entry in enumerate(raw)]
+    rules = [parse_rule(f"devices[{index}]", entry, problems) for index, entry in enumerate(raw)]
     good = [rule for rule in rules if rule is not None]
     for what, keys in (
         ("name", [rule.name for rule in good]),
@@ -159,7 +159,13 @@ def parse_devices(raw: Any) -> tuple[Rule, ...]:
     return tuple(good)
 
 
-def _rule(where: str, entry: Any, problems: list[Problem]) -> Rule | None:
+def parse_rule(
+    where: str, entry: Any, problems: list[Problem], never: Mapping[str, str] = NEVER
+) -> Rule | None:
+    """Return the rule of one mapping, or None with ``problems`` added.
+
+    ``never`` is what no rule of this list may name: interface class → what it is.
+    """
     before = len(problems)
 
     def wrong(key: str, got: object, expected: str) -> None:
@@ -189,7 +195,7 @@ def _rule(where: str, entry: Any, problems: list[Problem]) -> Rule | None:
     count = entry.get("count", 1)
     if type(count) is not int or not 0 < count <= MAX_COUNT:
         wrong("count", count, f"a whole number from 1 to {MAX_COUNT}")
-    _interfaces(entry["interfaces"], wrong)
+    _interfaces(entry["interfaces"], wrong, never)
     if len(problems) > before:
         return None
     return Rule(
@@ -204,7 +210,9 @@ def _rule(where: str, entry: Any, problems: list[Problem]) -> Rule | None:
     )
 
 
-def _interfaces(interfaces: Any, wrong: Callable[[str, object, str], None]) -> None:
+def _interfaces(
+    interfaces: Any, wrong: Callable[[str, object, str], None], never: Mapping[str, str]
+) -> None:
     if (
         not isinstance(interfaces, list)
         or not 0 < len(interfaces) <= MAX_INTERFACES
@@ -214,8 +222,8 @@ def _interfaces(interfaces: Any, wrong: Callable[[str, object, str], None]) -> N
         wrong("interfaces", interfaces, "every interface once, as cc:ss:pp in hex")
     else:
         for text in interfaces:
-            if text[:2] in NEVER:
-                wrong("interfaces", text, f"no {NEVER[text[:2]]} interface: none is ever admitted")
+            if text[:2] in never:
+                wrong("interfaces", text, f"no {never[text[:2]]} interface: none is ever admitted")
 
 
 def device_from_sysfs(
@@ -267,7 +275,7 @@ def decide(
     for rule in rules:
         if (device.vendor, device.product) != (rule.vendor, rule.product):
             continue
-        code, reason = _differs(device, rule)
+        code, reason = differs(device, rule)
         if not code and held.get(rule.name, 0) >= rule.count:
             code, reason = "count", f"{rule.name} admits {rule.count} at once, and as many are here"
         if not code:
@@ -289,7 +297,7 @@ def _hopeless(device: Device) -> tuple[str, str]:
     return ("", "") if device.serial else ("no-serial", "it has no serial number")
 
 
-def _differs(device: Device, rule: Rule) -> tuple[str, str]:
+def differs(device: Device, rule: Rule) -> tuple[str, str]:
     """Return in what a device of the rule's vendor and product differs from it, or nothing."""
     fits = (
         serial_fits(rule.serial_hash, device.serial)

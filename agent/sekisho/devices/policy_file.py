@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sekisho.devices.disks import Disk, parse_disks
 from sekisho.devices.policy import Rule, parse_devices
 from sekisho.errors import Problem, SekishoError, printable
 from sekisho.evidence.wire import strict_json
@@ -23,11 +24,13 @@ class Listed:
     Attributes:
         rules: USB devices.
         cards: network interface → MAC address.
+        disks: the machine's own disks.
 
     """
 
     rules: tuple[Rule, ...] = ()
     cards: Mapping[str, str] = field(default_factory=dict)
+    disks: tuple[Disk, ...] = ()
 
 
 def parse_listed(raw: bytes, where: str) -> Listed:
@@ -37,7 +40,7 @@ def parse_listed(raw: bytes, where: str) -> Listed:
         SekishoError: garbled, or a list that `parse_devices` refuses. ``where`` names the file.
 
     """
-    value = _value(raw, where)
+    value = parse_values(raw, where)
     if isinstance(value, dict):
         value = value.get("sekisho_machine", value)
     devices = value.get("devices") if isinstance(value, dict) else value
@@ -45,9 +48,12 @@ def parse_listed(raw: bytes, where: str) -> Listed:
         raise _refuse(where, printable(value, 60), "a list of devices, or a mapping with `devices`")
     try:
         rules = parse_devices(devices)
+        own = value.get("disks") if isinstance(value, dict) else None
+        disks = parse_disks(own) if own is not None else ()
     except SekishoError as bad:
         raise SekishoError(f"{where}: {bad.message}", bad.problems) from None
-    return Listed(rules, _cards(value.get("interfaces") if isinstance(value, dict) else None))
+    cards = _cards(value.get("interfaces") if isinstance(value, dict) else None)
+    return Listed(rules, cards, disks)
 
 
 def _cards(interfaces: Any) -> dict[str, str]:
@@ -66,7 +72,8 @@ def _refuse(where: str, got: str, expected: str) -> SekishoError:
     )
 
 
-def _value(raw: bytes, where: str) -> Any:
+def parse_values(raw: bytes, where: str) -> Any:
+    """Return what a JSON or YAML file holds, as plain values; `SekishoError` when garbled."""
     if len(raw) > MAX_BYTES:
         raise _refuse(where, f"more than {MAX_BYTES} bytes", "a list of devices")
     try:
@@ -104,4 +111,17 @@ def _plain(node: Node, read: Reader, key: str = "") -> Any:
     return text
 
 
-_TEXTS = frozenset({"name", "vendor", "product", "serial", "serial_hash", "port", "interfaces"})
+_TEXTS = frozenset(
+    {
+        "name",
+        "vendor",
+        "product",
+        "serial",
+        "serial_hash",
+        "port",
+        "interfaces",
+        "path",
+        "wwn",
+        "mode",
+    }
+)

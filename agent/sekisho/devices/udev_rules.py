@@ -19,12 +19,15 @@ _HEAD = """\
 # The kernel denies every USB device (usbcore authorized_default=0). These lines admit what the
 # site lists, and shut what somebody else let in.
 ACTION=="remove|unbind", GOTO="sekisho_end"
+SUBSYSTEM=="block", SUBSYSTEMS=="usb", OWNER="root", GROUP="root", MODE="0600", OPTIONS+="nowatch"
 SUBSYSTEM!="usb", GOTO="sekisho_end"
 ENV{DEVTYPE}!="usb_device", GOTO="sekisho_end"
 KERNEL=="usb[0-9]*", GOTO="sekisho_end"
 ENV{SEKISHO_DEVICE}=""
 """
 _TAIL = """\
+# While an exception stands open, the helper decides on whatever comes.
+TEST=="/run/sekisho-exception/open.json", ENV{SEKISHO_DEVICE}=="", ENV{SEKISHO_DEVICE}="exception"
 ENV{SEKISHO_DEVICE}=="", ATTR{authorized}!="0", ATTR{authorized}="0"
 ENV{SEKISHO_DEVICE}!="", RUN+="/usr/lib/sekisho/usb-admit $sys$devpath"
 LABEL="sekisho_end"
@@ -59,13 +62,24 @@ def _note(rule: Rule) -> str:
     return f"# {rule.name}: {' '.join(words)}"
 
 
-def render(devices: Any) -> str:
+#: In a dry run nothing is shut: whatever comes is looked at, and told of.
+_DRY = """\
+# Compiled from the site's policy: DRY RUN. Nothing is refused; the helper says what it would do.
+ACTION=="add", SUBSYSTEM=="usb", ENV{DEVTYPE}=="usb_device", KERNEL!="usb[0-9]*", \\
+  RUN+="/usr/lib/sekisho/usb-admit $sys$devpath"
+"""
+
+
+def render(devices: Any, *, dry: bool = False) -> str:
     """Return the rules file of a policy's ``devices``; `SekishoError` when one is refused.
 
     No character is escaped because none that needs it is accepted: see `SERIAL` and `NAME`.
     """
     lines = []
-    for rule in parse_devices(devices):
+    rules = parse_devices(devices)
+    if dry:
+        return _DRY
+    for rule in rules:
         lines += [_note(rule) + "\n", _line(rule) + "\n"]
     return _HEAD + "".join(lines) + _TAIL
 

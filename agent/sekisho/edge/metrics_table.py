@@ -32,9 +32,12 @@ PARTS = (
     "journal",
     "intake",
     "devices",
+    "exceptions",
+    "modules",
     "nft",
     "files",
     "listeners",
+    "lines",
     "activity",
     "metrics",
     "loop",
@@ -131,6 +134,43 @@ METRICS = (
         "gauge",
         "USB devices attached now that the kernel lets work although the site does not list them.",
     ),
+    Metric("sekisho_modules_shut", "gauge", "1 while the kernel takes no further module."),
+    Metric(
+        "sekisho_modules_open",
+        "gauge",
+        "1 while the kernel takes modules although the site says that it must not.",
+    ),
+    Metric(
+        "sekisho_modules_missing",
+        "gauge",
+        "Modules of the site's list that could not be loaded at this boot.",
+    ),
+    Metric(
+        "sekisho_modules_unlisted",
+        "gauge",
+        "Modules that were loaded when the wall was judged and are not in the site's list.",
+    ),
+    Metric(
+        "sekisho_maintenance",
+        "gauge",
+        "1 while a maintenance order keeps this boot open to kernel modules.",
+    ),
+    Metric(
+        "sekisho_exception_open",
+        "gauge",
+        "Device exceptions that stand open: by a proven order, without one, past their end.",
+        (("state", ("proven", "unproven", "overdue")),),
+    ),
+    Metric(
+        "sekisho_devices_dry_run",
+        "gauge",
+        "1 while this machine only tells of devices it would refuse, and refuses none.",
+    ),
+    Metric(
+        "sekisho_disks_unlisted",
+        "gauge",
+        "Disks the kernel uses although the site does not name them as the machine's own.",
+    ),
     Metric(
         "sekisho_nft_drift_total", "counter", "Times the loaded rules differed from the policy's."
     ),
@@ -154,6 +194,18 @@ METRICS = (
         (("scope", ("network", "local")),),
     ),
     Metric("sekisho_listener_missing", "gauge", "Listeners of the policy nobody provides."),
+    Metric(
+        "sekisho_line_certificate_until_timestamp_seconds",
+        "gauge",
+        "Unix time at which the certificate of this host's encrypted lines ends; "
+        "1 when there is none that can be read, 0 without such a line.",
+    ),
+    Metric(
+        "sekisho_line_revocations_until_timestamp_seconds",
+        "gauge",
+        "Unix time until which this host's list of revoked certificates counts; "
+        "1 when there is none that can be read, 0 without an encrypted line.",
+    ),
     Metric("sekisho_activity_events_total", "counter", "Audit events read."),
     Metric(
         "sekisho_activity_commands_total",

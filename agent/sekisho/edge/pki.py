@@ -1,8 +1,8 @@
 """The site's keys and serials in ``<inventory>/pki``: made once, read, and never shown.
 
-``ca.key.pem ca.crt.pem`` sign hosts' TLS certificates; ``policy.key.pem policy.pub.pem`` sign
-their policies; ``serials.json`` remembers each host's newest policy, so that a serial only grows
-and only when the content changed.
+``ca.key.pem ca.crt.pem`` sign hosts' TLS certificates and the lines' (`sekisho.edge.pki_lines`);
+``policy.key.pem policy.pub.pem`` sign their policies; ``serials.json`` remembers each host's newest
+policy, so that a serial only grows and only when the content changed.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Pki:
         """
         self.folder.mkdir(mode=0o700, exist_ok=True)
         made: list[str] = []
-        with self._locked():
+        with self.locked():
             if not (self.folder / "policy.key.pem").exists():
                 key = ec.generate_private_key(ec.SECP384R1())
                 self._write_key("policy.key.pem", key)
@@ -166,7 +166,7 @@ class Pki:
             ) from None
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Hold the folder: two renders must not hand out one serial twice."""
         handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -187,7 +187,7 @@ class Pki:
         """
         key = self.policy_key()
         self.policy_public()
-        with self._locked():
+        with self.locked():
             known = self._serials()
             signed = [self._sign(key, draft, known, now) for draft in drafts]
             if any(entry.changed for entry in signed):

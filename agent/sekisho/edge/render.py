@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sekisho.canonical import canonical
 from sekisho.edge.pki import Pki, Signed
-from sekisho.edge.policy_file import write_atomic
+from sekisho.edge.pki_lines import LinePki
+from sekisho.edge.policy_file import read_bounded, write_atomic
 from sekisho.errors import Problem, SekishoError
+from sekisho.flows.ipsec import (
+    AUTHORITY,
+    REVOKED,
+    STRONGSWAN,
+    SWANCTL,
+    strongswan_conf,
+    swanctl_conf,
+)
+from sekisho.flows.lines import PEER_RULES, peer_ruleset
 from sekisho.site.compile import compile_host
+from sekisho.site.lines import lines_of
 from sekisho.site.model import MANAGEMENT, Site
 from sekisho.site.networkd import network_files
 
@@ -43,10 +54,43 @@ def render(
         _put(folder / "policy-signer.pub.pem", signer)
         _put(folder / "ca.crt.pem", authority)
         _put(folder / "nftables.json", canonical(entry.value["nftables"]) + b"\n")
+        for path, text in line_files(entry.value).items():
+            _put(folder / "ipsec" / path.rpartition("/")[2], text.encode())
         for path, text in network_files(entry.value).items():
             _put(folder / "network" / path.rpartition("/")[2], text.encode())
     _put(out / "site.json", canonical(known(site)) + b"\n")
     return signed
+
+
+def line_files(policy: Mapping[str, Any]) -> dict[str, str]:
+    """Return path → text of strongSwan's files for a host's lines; none where it has no line."""
+    if not policy["lines"]:
+        return {}
+    return {SWANCTL: swanctl_conf(policy["lines"]), STRONGSWAN: strongswan_conf()}
+
+
+def render_peer(lines: LinePki, name: str, out: Path, *, now: datetime) -> list[str]:
+    """Write what peer ``name`` needs at its end below ``out``; return the paths written.
+
+    swanctl.conf, strongswan.conf, a packet filter that keeps the flow off the line unless it is
+    encrypted, the authority's certificate and its list of revocations. The peer's own key and
+    certificate are not among them: the key is made there (`sekisho pki request`).
+    """
+    lines.party(name)
+    if name not in lines.site.peers:
+        problem = Problem(lines.site.at, name, "a machine of ours", "a peer", "", "run the play")
+        raise SekishoError("not a peer", (problem,))
+    own = lines_of(lines.site, name)
+    files = {
+        SWANCTL: swanctl_conf(own).encode(),
+        STRONGSWAN: strongswan_conf().encode(),
+        PEER_RULES: canonical(peer_ruleset(own)) + b"\n",
+        AUTHORITY: read_bounded(lines.folder / "ca.crt.pem", 64 * 1024),
+        REVOKED: lines.crl(now=now),
+    }
+    for path, data in files.items():
+        _put(out / path.lstrip("/"), data)
+    return [str(out / path.lstrip("/")) for path in files]
 
 
 def _put(path: Path, data: bytes) -> None:

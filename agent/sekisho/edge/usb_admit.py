@@ -10,27 +10,29 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import json
 import os
-import stat
 import sys
 import syslog
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sekisho.devices.descriptors import MAX_BYTES
-from sekisho.devices.policy import Decision, Device, Rule, decide, device_from_sysfs, parse_devices
+from sekisho.devices.exception import DeviceException, decide_excepted
+from sekisho.devices.policy import Decision, Device, Rule, decide, device_from_sysfs
 from sekisho.devices.udev_rules import PATH as RULES
-from sekisho.devices.udev_rules import render
+from sekisho.edge.exception_state import boottime, read_open
+from sekisho.edge.exception_wall import attach
+from sekisho.edge.usb_policy import HostList, console_or_refuse, read_policy, remember_keyboard
 from sekisho.errors import SekishoError, printable
 
-POLICY = Path("/etc/sekisho/policy.json")
 BUS = Path("/sys/bus/usb/devices")
 PARAMETER = Path("/sys/module/usbcore/parameters/authorized_default")
-MAX_POLICY = 8 * 1024 * 1024
 #: Whoever decides holds it: two devices that come at once are counted one after the other.
 LOCK = Path("/run/sekisho-usb.lock")
+#: Under this name a device in use by an open exception is counted.
+EXCEPTED = "!exception"
 
 
 def read_device(folder: int, sysname: str) -> Device:
@@ -71,30 +73,35 @@ def _opened(path: Path) -> Iterator[int]:
         os.close(handle)
 
 
-def read_policy(path: Path = POLICY) -> tuple[tuple[Rule, ...], str, str]:
-    """Return the rules, the console's kind and the udev rules that fit the host's policy.
-
-    Raises:
-        SekishoError: no policy, not root's alone to write, or not one this module understands.
-
-    """
+def excepted() -> DeviceException | None:
+    """Return what an open exception lets in at this moment; any doubt lets nothing in."""
     try:
-        with path.open("rb") as stream:
-            info = os.fstat(stream.fileno())
-            if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid() or info.st_mode & 0o22:
-                raise SekishoError(f"{path} is not a file that only root can write")
-            data = stream.read(MAX_POLICY + 1)
-        policy = json.loads(data) if len(data) <= MAX_POLICY else None
-    except OSError as bad:
-        raise SekishoError(f"{path}: {bad.strerror}") from None
-    except (ValueError, RecursionError) as bad:
-        raise SekishoError(f"{path} is no JSON: {printable(str(bad))}") from None
-    if not isinstance(policy, dict) or "devices" not in policy:
-        raise SekishoError(f"{path} holds no list of devices")
-    return parse_devices(policy["devices"]), str(policy.get("console")), render(policy["devices"])
+        found = read_open()
+    except SekishoError as bad:
+        syslog.syslog(syslog.LOG_ERR, f"no exception: {bad.diagnostics()}")
+        return None
+    if found is None or found.over(time.time(), boottime()):
+        return None
+    return found.exception
 
 
-def held_by(rules: Sequence[Rule], but: str, bus: Path) -> Counter[str]:
+def judge(
+    device: Device,
+    rules: Sequence[Rule],
+    held: Mapping[str, int],
+    exception: DeviceException | None = None,
+) -> Decision:
+    """Return whether a device may attach: by the list, or else by the open exception."""
+    decision = decide(device, rules, held)
+    if decision.admit or exception is None:
+        return decision
+    other = decide_excepted(device, exception, taken=held.get(EXCEPTED, 0) > 0)
+    return other if other.admit else decision
+
+
+def held_by(
+    rules: Sequence[Rule], but: str, bus: Path, exception: DeviceException | None = None
+) -> Counter[str]:
     """Return rule name → how many devices other than ``but`` are in use by it.
 
     In use is what the kernel holds as authorized; a device that cannot be read is none of a rule's.
@@ -107,12 +114,17 @@ def held_by(rules: Sequence[Rule], but: str, bus: Path) -> Counter[str]:
             with _opened(path) as folder:
                 if (_read(folder, "authorized", 16) or b"0").strip() == b"0":
                     continue
-                decision = decide(read_device(folder, path.name), rules, held)
+                decision = judge(read_device(folder, path.name), rules, held, exception)
         except OSError:  # gone meanwhile
             continue
-        if decision.admit:
-            held[decision.rule] += 1
+        count(held, decision)
     return held
+
+
+def count(held: Counter[str], decision: Decision) -> None:
+    """Count a device in use."""
+    if decision.admit:
+        held[EXCEPTED if decision.code == "excepted" else decision.rule] += 1
 
 
 def _attached(bus: Path) -> list[Path]:
@@ -136,21 +148,28 @@ def _alone() -> Iterator[bool]:
 
 
 def settle(
-    path: Path, rules: Sequence[Rule], held: Mapping[str, int], *, dry: bool = False
+    path: Path,
+    rules: Sequence[Rule],
+    held: Mapping[str, int],
+    *,
+    exception: DeviceException | None = None,
+    dry: bool = False,
 ) -> tuple[Decision, str]:
     """Decide on one attached device and make the kernel follow. Returns decision and change ("").
 
     ``held`` counts the other devices in use, by rule. OSError when the kernel refuses or the
-    device is gone.
+    device is gone; SekishoError when an excepted disk could not be let in to the end.
     """
     with _opened(path) as folder:
         device = read_device(folder, path.name)
-        decision = decide(device, rules, held)
+        decision = judge(device, rules, held, exception)
         state = _read(folder, "authorized", 16)
         wanted = "1" if decision.admit else "0"
         if state is not None and state.strip() == wanted.encode():
             return decision, ""
-        if not dry:
+        if not dry and decision.code == "excepted" and exception is not None:
+            attach(path, exception)
+        elif not dry:
             _write(folder, "authorized", wanted)
     verb = "admitted" if decision.admit else "shut"
     who = f"{device.vendor}:{device.product} {printable(device.serial or '-', 64)}"
@@ -163,22 +182,30 @@ def admit(argv: Sequence[str]) -> int:
     parser.add_argument("path", type=Path, help="the device's folder below /sys")
     path = parser.parse_args(argv).path
     syslog.openlog("sekisho-usb", 0, syslog.LOG_AUTHPRIV)
+    rules: tuple[Rule, ...] = ()
+    dry = False
     try:
-        rules, _, _ = read_policy()
+        listed = read_policy()
+        rules, dry = listed.rules, listed.dry
     except SekishoError as bad:
         syslog.syslog(syslog.LOG_ERR, f"{path.name}: nothing is admitted: {bad.diagnostics()}")
-        rules = ()
     try:
         with _alone() as alone:
             if not alone:
                 syslog.syslog(syslog.LOG_ERR, f"{path.name}: nothing is admitted: no {LOCK}")
                 rules = ()
-            decision, change = settle(path, rules, held_by(rules, path.name, BUS))
-    except OSError as bad:
-        syslog.syslog(syslog.LOG_ERR, f"{path.name}: {bad.strerror}")
+            opened = excepted() if alone else None
+            others = held_by(rules, path.name, BUS, opened)
+            decision, change = settle(path, rules, others, exception=opened, dry=dry)
+            if decision.admit:
+                remember_keyboard(rules, decision.rule)
+    except (OSError, SekishoError) as bad:
+        said = bad.diagnostics() if isinstance(bad, SekishoError) else bad.strerror
+        syslog.syslog(syslog.LOG_ERR, f"{path.name}: {said}")
         return 2
     if change or not decision.admit:
         said = change or f"refused {path.name}: {decision.reason}"
+        said = f"dry run, nothing is done: {said}" if dry else said
         syslog.syslog(syslog.LOG_NOTICE, said)
     return 0 if decision.admit else 1
 
@@ -199,20 +226,47 @@ def enforce(argv: Sequence[str]) -> int:
     )
     options = parser.parse_args(argv)
     try:
-        rules, console, text = read_policy()
-        console_or_refuse(rules, console)
+        listed = read_policy()
+        if listed.dry:
+            return _told_only(listed, check=options.check)
+        console_or_refuse(listed, _devices())
     except SekishoError as bad:
         sys.stderr.write(f"usb-enforce: nothing changed: {bad.diagnostics()}\n")
         return 2
-    if options.if_in_force and not _in_force(Path(RULES), text):
+    if options.if_in_force and not _in_force(Path(RULES), listed.udev):
         return 0
     _deny_by_default(dry=options.check)
     with _alone() as alone:
         wrong = [] if alone else [f"{LOCK} cannot be had: two may be admitted where one is listed"]
-        wrong += _settle_all(rules, dry=options.check)
+        changes, failed = _settle_all(listed.rules, dry=options.check)
+        wrong += failed
+    sys.stdout.writelines(f"{line}\n" for line in changes)
     for line in wrong:
         sys.stderr.write(f"usb-enforce: {line}\n")
     return 2 if wrong else 0
+
+
+def fitting(exception: DeviceException) -> list[Path]:
+    """Return the devices in use that are the one excepted (two only if it was forged)."""
+    found = []
+    for path in _attached(BUS):
+        with contextlib.suppress(OSError), _opened(path) as folder:
+            device = read_device(folder, path.name)
+            if _in_use(path) and decide_excepted(device, exception, taken=False).admit:
+                found.append(path)
+    return found
+
+
+def settle_attached() -> tuple[list[str], list[str]]:
+    """Settle everything attached by the policy and the open exception, if any.
+
+    Returns the changes made, and what went wrong. `SekishoError` without a policy.
+    """
+    listed = read_policy()
+    with _alone() as alone:
+        if not alone:
+            raise SekishoError(f"{LOCK} cannot be had")
+        return _settle_all(listed.rules, dry=listed.dry)
 
 
 def _deny_by_default(*, dry: bool) -> None:
@@ -224,27 +278,31 @@ def _deny_by_default(*, dry: bool) -> None:
             path.write_text("0")
 
 
-def _settle_all(rules: Sequence[Rule], *, dry: bool) -> list[str]:
-    """Settle everything attached; return what went wrong.
+def _settle_all(rules: Sequence[Rule], *, dry: bool) -> tuple[list[str], list[str]]:
+    """Settle everything attached; return what changed and what went wrong.
 
     What is in use comes first, so that a newcomer of the same name does not take its place. A hub
     still comes before what hangs on it: nothing does before the hub is in use.
     """
-    wrong = []
+    changes: list[str] = []
+    wrong: list[str] = []
     held: Counter[str] = Counter()
+    opened = excepted()
     for path in sorted(_attached(BUS), key=lambda one: (not _in_use(one), one.name)):
         try:
-            decision, change = settle(path, rules, held, dry=dry)
+            decision, change = settle(path, rules, held, exception=opened, dry=dry)
         except FileNotFoundError:
             continue  # went away with its hub, or was unplugged
         except OSError as bad:
             wrong.append(f"{path.name}: {bad.strerror}")
             continue
-        if decision.admit:
-            held[decision.rule] += 1
+        except SekishoError as bad:
+            wrong.append(bad.message)
+            continue
+        count(held, decision)
         if change:
-            sys.stdout.write(change + "\n")
-    return wrong
+            changes.append(change)
+    return changes, wrong
 
 
 def _in_use(path: Path) -> bool:
@@ -254,15 +312,24 @@ def _in_use(path: Path) -> bool:
         return False
 
 
-def console_or_refuse(rules: Sequence[Rule], console: str) -> None:
-    """Raise `SekishoError` unless the owner keeps a way in when the network is shut."""
-    keyboard = any("03:01:01" in rule.interfaces for rule in rules)
-    if console == "serial" or (console == "listed-keyboard" and keyboard):
-        return
-    raise SekishoError(
-        f"no proven way in at the console (console is {printable(console, 40)!r}, "
-        f"{'a' if keyboard else 'no'} keyboard is listed)"
-    )
+def _devices() -> Iterator[Device]:
+    """Yield what is attached, as far as it can be read."""
+    for path in _attached(BUS):
+        with contextlib.suppress(OSError), _opened(path) as folder:
+            yield read_device(folder, path.name)
+
+
+def _told_only(listed: HostList, *, check: bool) -> int:
+    """Dry run: leave every bus open, and say what enforcing would change."""
+    for path in [PARAMETER, *sorted(BUS.glob("usb*/authorized_default"))]:
+        if path.exists() and path.read_text().strip() == "0":
+            sys.stdout.write(f"open by default (dry run): {path}\n")
+            if not check:
+                path.write_text("1")
+    changes, wrong = _settle_all(listed.rules, dry=True)
+    for line in changes:
+        sys.stderr.write(f"usb-enforce: dry run, nothing is done: {line}\n")
+    return 2 if wrong else 0
 
 
 def _in_force(path: Path, text: str) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sekisho.flows.lines import is_line, line_ends, line_hops
 from sekisho.flows.management import management_rules
 from sekisho.flows.ruleset import Ruleset
 from sekisho.flows.words import (
@@ -67,6 +68,7 @@ def compile_ruleset(policy: Mapping[str, Any]) -> Json:
             {"drop": None},
         )
     _hops(rules, policy["flows"])
+    line_ends(rules, policy["lines"])
     _sessions(rules, policy["sessions"])
     management_rules(rules, policy)
     _bare(rules)
@@ -125,6 +127,16 @@ def _hops(rules: Ruleset, flows: Iterable[Mapping[str, Any]]) -> None:
     for direction, (push, reply, there, back) in shapes.items():
         kind = _PASS_TYPE if direction == "forward" else _HOP_TYPE
         shape = _passage if direction == "forward" else _hop
+        # First: of an encrypted flow nothing may fall through to a rule that asks for less.
+        line_hops(
+            rules,
+            [flow for flow in chosen if flow["direction"] == direction],
+            direction=direction,
+            kind=kind,
+            push=(push, there),
+            reply=(reply, back),
+            places={flow["name"]: shape(flow) for flow in chosen if flow["direction"] == direction},
+        )
         for mode, protocol, name in (
             ("one-way-tcp", "tcp", f"flow_{direction}"),
             ("diode", "udp", f"diode_{direction}"),
@@ -132,7 +144,7 @@ def _hops(rules: Ruleset, flows: Iterable[Mapping[str, Any]]) -> None:
             hops = {
                 f"flow-{flow['name']}": shape(flow)
                 for flow in chosen
-                if flow["direction"] == direction and flow["mode"] == mode
+                if flow["direction"] == direction and flow["mode"] == mode and not is_line(flow)
             }
             if not hops:
                 continue

@@ -15,6 +15,7 @@ class Ruleset:
 
     def __init__(self) -> None:
         self.counters: dict[str, None] = {}
+        self.chains: list[str] = []
         self.sets: list[Json] = []
         self.rules: list[Json] = []
 
@@ -47,6 +48,19 @@ class Ruleset:
         )
         return {"data": f"@{name}"}
 
+    def chain(self, name: str) -> None:
+        """Add a chain without a hook; maps and rules may jump to it."""
+        self.chains.append(name)
+
+    def verdict_map(
+        self, name: str, kind: list[str], jumps: Iterable[tuple[list[Any], str]]
+    ) -> str:
+        """Add a map from a hop's key to the chain it goes on in; return how a rule names it."""
+        elements = [[{"concat": hop}, {"jump": {"target": chain}}] for hop, chain in jumps]
+        body = {"name": name, "type": kind, "map": "verdict", "elem": elements}
+        self.sets.append(table_object("map", body))
+        return f"@{name}"
+
     def document(self) -> Json:
         """Return the whole transaction."""
         table = {"table": {"family": FAMILY, "name": TABLE}}
@@ -63,6 +77,8 @@ class Ruleset:
                 {"delete": table},
                 {"add": table},
                 *(table_object("counter", {"name": name}) for name in self.counters),
+                # A map's element must find the chain it jumps to.
+                *(table_object("chain", {"name": name}) for name in self.chains),
                 *self.sets,
                 *chains,
                 table_object("chain", {"name": "bare"}),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatch
 from typing import Any
 
+from sekisho.flows.lines import IKE_DAEMON, IKE_PORTS
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output, text_of
 
 _DMI = "/sys/class/dmi/id"
@@ -22,6 +23,7 @@ _LEARNING = {
 }
 _SOCKET = re.compile(r"(?P<address>.*):(?P<port>[0-9]+|\*)")
 _PROGRAM = re.compile(r'\(\("([^"]*)"')
+_IKE = frozenset(f"udp 0.0.0.0:{port} {IKE_DAEMON}" for port in IKE_PORTS)
 _LOOPBACK = ("127.", "[::1]", "[::ffff:127.")
 
 
@@ -121,7 +123,10 @@ def _routes(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sockets(raw: Mapping[str, Any]) -> dict[str, Any]:
-    outside, everywhere, loopback = set(), set(), set()
+    outside: set[str] = set()
+    everywhere: set[str] = set()
+    loopback: set[str] = set()
+    ike: set[str] = set()
     for line in output(raw, "sockets").splitlines():
         words = line.split()
         match = _SOCKET.fullmatch(words[4]) if len(words) > 5 else None
@@ -136,7 +141,9 @@ def _sockets(raw: Mapping[str, Any]) -> dict[str, Any]:
         else:
             outside.add(said)
             if bare in ("*", "0.0.0.0", "[::]"):  # noqa: S104 - looked for, not bound
-                everywhere.add(f"{said} {program[1] if program else 'unknown'}")
+                held = f"{said} {program[1] if program else 'unknown'}"
+                # strongSwan cannot bind its socket to an address; the lines' check looks at these.
+                (ike if held in _IKE else everywhere).add(held)
     packet = {
         program[1]
         for line in output(raw, "packet").splitlines()
@@ -146,6 +153,7 @@ def _sockets(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "outside": sorted(outside),
         "everywhere": sorted(everywhere),
+        "ike": sorted(ike),
         "loopback": sorted(loopback),
         "packet": sorted(packet) + ["unknown"] * unnamed,
     }

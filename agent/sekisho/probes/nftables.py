@@ -51,6 +51,9 @@ def _facts(document: Any, what: str) -> dict[str, Any]:
         "hops": sorted(
             hop for name, body in rules["map"].items() for hop in _hops(name, body, rules["rule"])
         ),
+        "lines": _encrypted(rules["rule"], rules["map"]),
+        "line_ends": [_words(one) for one in rules["set"].get("line_ends", {}).get("elem", [])],
+        "line_outer": _outer(rules["rule"]),
         "ipv6_dropped": _chains_where(rules["rule"], _drops_ipv6),
         "syn_first": _chains_where(rules["rule"], _wants_syn),
         **_replies(rules["rule"]),
@@ -70,6 +73,11 @@ def _words(element: Any) -> str:
 def _hops(name: str, body: Mapping[str, Any], rules: Mapping[str, Any]) -> list[str]:
     """Return a map's hops, when a rule accepts by it: ``in eth1 10.… 10.… tcp 7601``."""
     mode, _, direction = name.partition("_")
+    if name.startswith("line_reply_"):
+        return []  # of the same flows; `lines` looks at both
+    if mode == "line":
+        return [f"{direction} {' '.join(places)} tcp {port}"
+                for places, port, _ in _jumps(name, body, rules)]  # fmt: skip
     protocol = {"flow": "tcp", "diode": "udp"}.get(mode)
     used = json.dumps({"data": f"@{name}"})[1:-1] in json.dumps(rules)
     if protocol is None or not used:
@@ -78,6 +86,79 @@ def _hops(name: str, body: Mapping[str, Any], rules: Mapping[str, Any]) -> list[
     for key, _counter in body.get("elem", []):
         *places, port = _words(key).split(" ")
         found.append(f"{direction} {' '.join(places)} {protocol} {port}")
+    return found
+
+
+def _jumps(
+    name: str, body: Mapping[str, Any], rules: Mapping[str, Any]
+) -> list[tuple[list[str], str, str]]:
+    """Return a verdict map's hops as (places, port, chain); one that tells when no rule asks it."""
+    if json.dumps({"data": f"@{name}"})[1:-1] not in json.dumps(rules):
+        return [([name], "is asked by no rule", "")]
+    found = []
+    for key, verdict in body.get("elem", []):
+        *places, port = _words(key).split(" ")
+        found.append((places, port, str(verdict.get("jump", {}).get("target", "no chain"))))
+    return found
+
+
+def _encrypted(rules: Mapping[str, Any], maps: Mapping[str, Any]) -> list[str]:
+    """Return what each encrypted flow must come by and go by: ``intake from 17 10.… 10.…``.
+
+    Both ways are looked at, the pushes' chain and the replies'; a way that passes anything without
+    asking for IPsec is told, and so is one that does not end in a drop.
+    """
+    found: set[str] = set()
+    for name, body in maps.items():
+        if not name.startswith("line_"):
+            continue
+        back = name.startswith("line_reply_")
+        for _, _, chain in _jumps(name, body, rules):
+            flow = chain.partition("-")[2]
+            listed = [rule.get("expr", []) for rule in rules.get(chain, [])]
+            if not listed or {"drop": None} not in listed[-1] or _matches_of(listed[-1]):
+                found.add(f"{flow or name} {'reply' if back else 'push'} does not end in a drop")
+            for expr in listed[:-1]:
+                found |= _asks(flow, expr, back=back)
+    return sorted(found)
+
+
+def _outer(rules: Mapping[str, Any]) -> list[str]:
+    """Return rules that pass ESP, AH or IKE other than between the ends of a line."""
+    ends = '"right": "@line_ends"'
+    found = []
+    for chain in _HOOKS:
+        for rule in rules.get(chain, []):
+            expr = rule.get("expr", [])
+            text = json.dumps(expr, sort_keys=True)
+            carries = any(
+                match.get("right") in ("esp", "ah", 50, 51, 500, 4500)
+                and match["left"].get("payload", match["left"].get("meta")) is not None
+                for match in _matches_of(expr)
+            )
+            if {"accept": None} in expr and carries and ends not in text:
+                found.append(f"{chain} {text}")
+    return found
+
+
+def _matches_of(expr: list[Any]) -> list[Any]:
+    return [one["match"] for one in expr if "match" in one]
+
+
+def _asks(flow: str, expr: list[Any], *, back: bool) -> set[str]:
+    wanted: dict[str, dict[str, Any]] = {}
+    for match in _matches_of(expr):
+        ipsec = match["left"].get("ipsec")
+        if ipsec is not None and match.get("op") == "==" and ipsec.get("spnum", 0) == 0:
+            wanted.setdefault(ipsec.get("dir", "?"), {})[ipsec.get("key")] = match["right"]
+    passes = {"accept": None} in expr or any("goto" in one or "jump" in one for one in expr)
+    if passes and not any("reqid" in keys for keys in wanted.values()):
+        return {f"{flow} {'reply' if back else 'push'} passes without IPsec"}
+    found = set()
+    for way, keys in wanted.items():
+        side = "from" if (way == "in") != back else "to"
+        far, near = ("saddr", "daddr") if way == "in" else ("daddr", "saddr")
+        found.add(f"{flow} {side} {keys.get('reqid')} {keys.get(far)} {keys.get(near)}")
     return found
 
 

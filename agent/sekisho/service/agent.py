@@ -1,4 +1,4 @@
-"""The host agent: journal, devices, packet filter, files, listeners, activity, metrics.
+"""The host agent: journal, devices, modules, packet filter, files, listeners, activity, metrics.
 
 ``python3 -m sekisho.service.agent --policy /etc/sekisho/policy.json`` is what the unit runs.
 SIGHUP reads the policy again; SIGTERM ends it with a sealed journal. A part that fails is counted,
@@ -33,8 +33,11 @@ from sekisho.flows.readback import normalise
 from sekisho.service import (
     agent_activity,
     agent_devices,
+    agent_exceptions,
     agent_files,
+    agent_lines,
     agent_listeners,
+    agent_modules,
     agent_policy,
     agent_rules,
 )
@@ -54,8 +57,11 @@ CHECKS = (
     agent_devices.REFUSED,
     agent_devices.APPEARED,
     agent_devices.LET_IN,
+    agent_exceptions.UNPROVEN,
+    agent_exceptions.OVERDUE,
     agent_listeners.OPENED,
     agent_files.CHECK,
+    agent_modules.OPEN,
 )
 
 
@@ -82,8 +88,11 @@ class Agent:
         self._intake = IntakePart(self._book, paths, self._journal, self._agree)
         self._rules: agent_rules.RulesPart | None = None
         self._devices: agent_devices.DevicesPart | None = None
+        self._exceptions = agent_exceptions.ExceptionsPart(self._book, *paths.exceptions)
         self._listeners = agent_listeners.ListenersPart(self._book, paths)
         self._files = agent_files.FilesPart(self._book, paths)
+        self._modules = agent_modules.ModulesPart(self._book, paths)
+        self._lines = agent_lines.LinesPart(self._book, paths)
         self._activity = agent_activity.ActivityPart(
             self._book,
             paths,
@@ -111,7 +120,10 @@ class Agent:
         self._try("policy", self._policy.start)
         every = self._loop.every
         every("policy", agent_policy.LOOK_EVERY_S, self._policy.look)
+        every("exceptions", agent_exceptions.LOOK_EVERY_S, self._exceptions.look)
         every("listeners", agent_listeners.LOOK_EVERY_S, self._listeners.look)
+        every("modules", agent_modules.LOOK_EVERY_S, self._modules.look)
+        every("lines", agent_lines.LOOK_EVERY_S, self._lines.look)
         every("activity", agent_activity.POLL_EVERY_S, self._activity.poll)
         every("activity", agent_activity.ASK_KERNEL_EVERY_S, self._activity.ask_kernel)
         every("loop", HEALTH_EVERY_S, self.health)
@@ -119,7 +131,10 @@ class Agent:
             every("loop", self._notifier.interval_s, self._alive)
         # Before READY: who looks right after a restart sees the whole agent.
         for part, look in (
+            ("exceptions", self._exceptions.look),
             ("listeners", self._listeners.look),
+            ("modules", self._modules.look),
+            ("lines", self._lines.look),
             ("activity", self._activity.poll),
             ("activity", self._activity.ask_kernel),
             ("loop", self.health),
@@ -178,6 +193,7 @@ class Agent:
             self._paths,
             monitor,
             lambda seconds, call: self._loop.after("devices", seconds, call),
+            self._exceptions.excepted,
         )
         self._devices = devices
         if self._book.policy is not None:
@@ -200,10 +216,12 @@ class Agent:
         if self._rules is not None:
             self._rules.policy(self._policy.policy)
             self._try("nft", self._rules.check)
+        self._try("exceptions", lambda: self._exceptions.policy(policy))
         if self._devices is not None:
             devices = self._devices
             self._try("devices", lambda: devices.policy(policy))
         self._try("listeners", lambda: self._listeners.policy(policy))
+        self._try("lines", lambda: self._lines.policy(policy))
         self._try("activity", lambda: self._activity.policy(policy))
         self._try("metrics", lambda: self._serve_metrics(policy))
 

@@ -35,6 +35,11 @@ class Paths:
     root: Path = Path("/")
     audit_log: Path = Path("/var/log/audit/audit.log")
 
+    @property
+    def exceptions(self) -> tuple[Path, Path]:
+        """Return where the open exception stands, and where used orders are remembered."""
+        return self.run.with_name("sekisho-exception"), self.state / "orders"
+
 
 @dataclass(slots=True)
 class _Allowance:

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sekisho.devices.attempts import CLASSES, DECISIONS, Attempt
-from sekisho.devices.policy import Decision, Rule, decide, parse_devices
+from sekisho.devices.attempts import CLASSES, DECISIONS, Attempt, tame
+from sekisho.devices.disks import Disk, judge_disk, parse_disks
+from sekisho.devices.exception import DeviceException, decide_excepted
+from sekisho.devices.policy import Decision, Rule, parse_devices
+from sekisho.edge.disks_present import disk_of, disks_present
 from sekisho.edge.udev_watch import Outcome, describe, device_value, outcome, present
-from sekisho.edge.usb_admit import held_by
-from sekisho.errors import SekishoError
+from sekisho.edge.usb_admit import held_by, judge
 from sekisho.service.agent_book import Book, Paths
 
 LOOK_EVERY_S = 30.0
@@ -25,6 +27,7 @@ MAX_WAITING = 256
 REFUSED = "6-iii-c.device-refused"
 APPEARED = "6-iii-c.device-appeared"
 LET_IN = "6-iii-c.device-let-in"
+UNLISTED = "6-iii-c.disk-not-listed"
 
 
 class Monitor(Protocol):
@@ -40,9 +43,12 @@ class _Judged:
     decision: str
     reason: str
     rule: str = ""
+    dry: bool = False
 
     def as_json(self, when: str) -> dict[str, Any]:
         known = {"decision": self.decision, "reason": self.reason, "rule": self.rule, "when": when}
+        if self.dry:
+            known["mode"] = "dry-run: it is told of, not refused"
         return self.attempt.as_json() | {key: value for key, value in known.items() if value}
 
 
@@ -55,19 +61,24 @@ class DevicesPart:
         paths: Paths,
         monitor: Monitor,
         after: Callable[[float, Callable[[], None]], None],
+        excepted: Callable[[], DeviceException | None] = lambda: None,
     ) -> None:
         self._book, self._sys, self._monitor, self._after = book, paths.sys, monitor, after
+        self._excepted = excepted
+        self._dry = False
         self._rules: tuple[Rule, ...] = ()
         self._waiting: deque[tuple[Path, _Judged]] = deque()
         self._let_in: set[tuple[str, str]] = set()
+        self._disks: tuple[Disk, ...] = ()
+        self._unlisted: set[tuple[str, str]] = set()
 
     def policy(self, policy: Any) -> None:
-        """Take the list of admitted devices of a new policy; a garbled one admits nothing."""
-        try:
-            self._rules = parse_devices(policy["devices"])
-        except SekishoError:
-            self._rules = ()
-            raise
+        """Take the lists of a new policy; a garbled one admits nothing."""
+        self._dry = policy.get("devices_mode", "enforce") == "dry-run"
+        self._book.metrics.set("sekisho_devices_dry_run", int(self._dry))
+        self._rules, self._disks = (), ()
+        self._rules = parse_devices(policy["devices"])
+        self._disks = parse_disks(policy["disks"])
 
     def start(self) -> None:
         """Record what is attached already: plugged in before the boot, or before the agent."""
@@ -87,14 +98,32 @@ class DevicesPart:
             self._after(0.0, self.start)
 
     def _judge(self, attempt: Attempt, folder: Path) -> _Judged:
+        exception = self._excepted()
+        if attempt.subsystem == "block":
+            told = judge_disk(disk_of(folder), self._disks)
+            if told.disk is not None:
+                return _Judged(attempt, "admitted", told.reason, f"disks.{told.disk.name}")
+            if exception is None or not self._below_excepted(attempt, exception):
+                return _Judged(attempt, "appeared", told.reason)
         if attempt.subsystem != "usb":
+            if exception is not None and self._below_excepted(attempt, exception):
+                said = f"it is part of what is excepted as {exception.rule.name}"
+                return _Judged(attempt, "admitted", said, exception.rule.name)
             return _Judged(attempt, "appeared", "it did not come by way of the USB gate")
         device = device_value(folder)
-        found: Decision = decide(device, self._rules)
+        found: Decision = judge(device, self._rules, {}, exception)
         if found.admit:  # only then the others count, and only then they are read
-            held = held_by(self._rules, folder.name, self._sys / "bus/usb/devices")
-            found = decide(device, self._rules, held)
-        return _Judged(attempt, "admitted" if found.admit else "refused", found.reason, found.rule)
+            held = held_by(self._rules, folder.name, self._sys / "bus/usb/devices", exception)
+            found = judge(device, self._rules, held, exception)
+        decision = "admitted" if found.admit else "refused"
+        return _Judged(attempt, decision, found.reason, found.rule, self._dry)
+
+    def _below_excepted(self, attempt: Attempt, exception: DeviceException) -> bool:
+        """Tell whether a disk hangs on the USB device that an open exception lets in."""
+        for link in (self._sys / "bus/usb/devices").glob("[0-9]*-*"):
+            if ":" not in link.name and f"/{link.name}/{link.name}:" in attempt.path:
+                return decide_excepted(device_value(link), exception, taken=False).admit
+        return False
 
     def _record(self, judged: _Judged, folder: Path, when: str) -> None:
         self._book.metrics.add(
@@ -135,7 +164,7 @@ class DevicesPart:
             judged = self._judge(attempt, folder)
             counts[judged.decision, attempt.label] += 1
             became = outcome(folder) if attempt.subsystem == "usb" else None
-            if judged.decision == "refused" and became is not None and works(became):
+            if judged.decision == "refused" and became and works(became) and not self._dry:
                 key = (attempt.path, attempt.serial)
                 let_in.add(key)
                 if key not in self._let_in:
@@ -147,7 +176,23 @@ class DevicesPart:
         for (decision, label), count in counts.items():
             self._book.metrics.set("sekisho_devices_present", count, decision, label)
         self._book.metrics.set("sekisho_device_let_in", len(let_in))
+        self._look_at_disks()
         self._book.up("devices", works=True)
+
+    def _look_at_disks(self) -> None:
+        """Count the disks that are not the machine's own, and tell of each once."""
+        unlisted: set[tuple[str, str]] = set()
+        for seen in disks_present(self._sys):
+            told = judge_disk(seen, self._disks)
+            if told.disk is not None:
+                continue
+            key = (seen.place, seen.serial)
+            unlisted.add(key)
+            if key not in self._unlisted:
+                what = f"disk {tame(seen.name)} is not the machine's own: {told.reason}"
+                self._book.detect(UNLISTED, "alert", what, seen.as_json())
+        self._unlisted = unlisted
+        self._book.metrics.set("sekisho_disks_unlisted", len(unlisted))
 
 
 def works(became: Outcome) -> bool:

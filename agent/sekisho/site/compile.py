@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network
@@ -9,12 +10,15 @@ from typing import Any
 
 from sekisho.canonical import digest
 from sekisho.errors import Problem, SekishoError
+from sekisho.flows.lines import IKE_DAEMON, IKE_PORTS
 from sekisho.flows.management import METRICS, SSH, TIME
 from sekisho.flows.nftables import compile_ruleset
 from sekisho.flows.readback import normalise
 from sekisho.site.derived_accounts import derived as derived_accounts
+from sekisho.site.lines import across, flat_lines, lines_of
 from sekisho.site.model import (
     MANAGEMENT,
+    Encryption,
     Flow,
     Interface,
     Machine,
@@ -83,10 +87,21 @@ def compile_host(site: Site, host: str, *, serial: int, issued: datetime) -> dic
         "interfaces": {one.name: _interface(site, one) for one in machine.interfaces.values()},
         "routes": _routes(site, machine),
         "flows": [flow for flow in flows if flow is not None],
+        "lines": lines_of(site, machine.name),
         "sessions": sessions,
         "accounts": _accounts(site, machine),
         "devices": [device.as_json() for device in machine.devices],
+        "devices_mode": machine.devices_mode,
+        "disks": [disk.as_json() for disk in machine.disks],
         "console": machine.console.value,
+        "console_proof": machine.console_proof.as_json() if machine.console_proof else None,
+        "orders": {"people": approvers(site)},
+        "modules": {
+            "lock": machine.modules.lock,
+            "allow": sorted(machine.modules.allow),
+            # as the kernel writes it in kernel.modules_disabled
+            "disabled": "1" if machine.modules.lock == "enforce" else "0",
+        },
         "time": {
             "servers": []
             if machine.role is Role.MONITOR
@@ -121,6 +136,7 @@ def _flow(site: Site, machine: Machine, flow: Flow) -> dict[str, Any] | None:
     """Return what ``flow`` is to ``machine``, or None when it does not touch it."""
     name = machine.name
     base: dict[str, Any] = {"name": flow.name, "mode": flow.mode.value, "port": flow.port}
+    base |= across(site, machine, flow)
     if name == flow.via:
         return base | {
             "direction": "forward",
@@ -151,13 +167,13 @@ def _routes(site: Site, machine: Machine) -> list[dict[str, str]]:
         if outside is None or flow.via is None:
             continue
         direct = outside.router is None
-        target = (
-            site.links[site.joins[flow.via, outside.name]].network
-            if direct
-            else IPv4Network(outside.address)
-        )
+        link = site.links[site.joins[flow.via, outside.name]]
+        target = link.network if direct else IPv4Network(outside.address)
         if machine.name == flow.via and not direct:
             via, interface = outside.router, _wire(site, machine.name, outside.name)
+            if link.encryption is Encryption.IPSEC and outside.vpn not in link.network:
+                ends = IPv4Network(outside.vpn)  # where the peer's IKE and ESP come from
+                found[ends] = {"to": str(ends), "via": str(via), "interface": interface.name}
         elif machine.name in (flow.sender, flow.receiver):
             via = _wire(site, flow.via, machine.name).address
             interface = _wire(site, machine.name, flow.via)
@@ -201,6 +217,19 @@ def _accounts(site: Site, machine: Machine) -> dict[str, Any]:
     }
 
 
+def approvers(site: Site) -> dict[str, Any]:
+    """Return whose signature under an order counts, on every machine the same."""
+    return {
+        person.id: {
+            "role": person.role.value,
+            "authority_until": person.authority_until.isoformat(),
+            "key": base64.b64encode(person.approval_key).decode(),
+        }
+        for person in site.people.values()
+        if person.approval_key
+    }
+
+
 def _listeners(policy: dict[str, Any]) -> list[dict[str, Any]]:
     """Return every socket that may wait on an address other than the loopback's."""
     own = policy["management"]["address"]
@@ -215,6 +244,9 @@ def _listeners(policy: dict[str, Any]) -> list[dict[str, Any]]:
         if flow["direction"] == "in":
             protocol = "udp" if flow["mode"] == "diode" else "tcp"
             found.add((protocol, flow["local_address"], flow["port"], "receive"))
+    if policy["lines"]:
+        # strongSwan's IKE socket cannot be bound to an address; the packet filter narrows it.
+        found |= {("udp", "0.0.0.0", port, IKE_DAEMON) for port in IKE_PORTS}  # noqa: S104
     if policy["role"] == Role.MONITOR:
         found.add(("udp", own, TIME, "chronyd"))
     return [
@@ -239,20 +271,29 @@ def _flat(policy: dict[str, Any]) -> dict[str, list[str]]:
         hops.append(f"{flow['direction']} {words} {protocol} {flow['port']}")
     networks = {str(IPv4Network(one["address"], strict=False)) for one in interfaces.values()}
     ours = policy["management"]
-    return {
-        "macs": [f"{name} {one['mac']}" for name, one in interfaces.items()],
-        "addresses": [f"{name} {one['address']}" for name, one in interfaces.items()],
-        "networks": sorted(networks),
-        "hops": hops,
-        "ssh_from": sorted({*ours["controllers"], *ours["auditors"]}),
-        "sockets": [
-            f"{one['proto']} {one['address']}:{one['port']}" for one in policy["listeners"]
-        ],
-    } | {
-        f"desk_{way}": [
-            f"{one['interface']} {one['peer_address']} {one['local_address']} {one['port']}"
-            for one in policy["sessions"]
-            if one["direction"] == way
-        ]
-        for way in ("in", "out")
-    }
+    return (
+        {
+            "macs": [f"{name} {one['mac']}" for name, one in interfaces.items()],
+            "addresses": [f"{name} {one['address']}" for name, one in interfaces.items()],
+            "networks": sorted(networks),
+            "hops": hops,
+            "ssh_from": sorted({*ours["controllers"], *ours["auditors"]}),
+            "sockets": [
+                f"{one['proto']} {one['address']}:{one['port']}" for one in policy["listeners"]
+            ],
+            "everywhere": [
+                f"{one['proto']} {one['address']}:{one['port']} {one['program']}"
+                for one in policy["listeners"]
+                if one["address"] == "0.0.0.0"  # noqa: S104 - looked for, not bound
+            ],
+        }
+        | flat_lines(policy)
+        | {
+            f"desk_{way}": [
+                f"{one['interface']} {one['peer_address']} {one['local_address']} {one['port']}"
+                for one in policy["sessions"]
+                if one["direction"] == way
+            ]
+            for way in ("in", "out")
+        }
+    )

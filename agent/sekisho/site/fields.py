@@ -11,6 +11,7 @@ from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
 from sekisho.errors import printable
+from sekisho.orders.sealing import approval_key
 from sekisho.site.model import Title
 from sekisho.site.nodes import Node, Reader
 
@@ -157,6 +158,23 @@ def public_keys(
             read.wrong(entry.line, here, "the same key again", "it once")
         found.append(short)
     return tuple(found)
+
+
+def order_key(read: Reader, node: Node | None, key: str, files: Mapping[str, str]) -> bytes:
+    """Return the key (DER) a person signs orders with, from a PEM ``keys/NAME.pub``, or ``b""``."""
+    if node is None:
+        return b""
+    text = node.text or ""
+    if not _KEY_PATH.fullmatch(text) or text not in files:
+        hint = "sekisho exception key makes one; only its .pub belongs here"
+        read.wrong(node.line, key, node.describe(), "a file such as keys/aoki-approval.pub",
+                   "6-iii-c", hint)  # fmt: skip
+        return b""
+    try:
+        return approval_key(files[text].encode())
+    except ValueError as bad:
+        read.wrong(node.line, key, str(bad), "a public key on P-384, in PEM", "6-iii-c")
+        return b""
 
 
 def public_key_problem(text: str) -> str:

@@ -7,15 +7,19 @@ sorted once), so that ten thousand machines are checked in about a second.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from datetime import date
+from datetime import date, timedelta
 from ipaddress import IPv4Address, IPv4Network
 
+from sekisho.devices.module_list import Wanted, defects
 from sekisho.errors import Problem, printable
 from sekisho.site.flowrules import flow_problems
+from sekisho.site.linerules import line_problems
 from sekisho.site.model import MANAGEMENT, Console, Machine, PersonRole, Role, Site
 from sekisho.site.wiring import wiring_problems
 
 _KEYBOARD = "03:01:01"
+#: A way in that was tried longer ago is not known to work.
+TESTED_FOR = timedelta(days=366)
 _RESERVED_ACCOUNTS = frozenset(
     [
         "root",
@@ -51,11 +55,14 @@ def check(site: Site, *, now: date) -> list[Problem]:
         _addresses_once,
         _networks_apart,
         _consoles,
+        _modules,
         wiring_problems,
         flow_problems,
+        line_problems,
     )
     found = [problem for rule in rules for problem in rule(site)]
     found += _people(site, now)
+    found += _proofs(site, now)
     return list(dict.fromkeys(found))
 
 
@@ -215,6 +222,7 @@ def _consoles(site: Site) -> Iterator[Problem]:
                         "an input device (03:…) or a smart-card reader (0b:…)",
                         "6-iii-c",
                     )
+        yield from _disks(machine)
         if machine.console is Console.LISTED_KEYBOARD and not _has_keyboard(machine):
             yield Problem(
                 machine.at,
@@ -222,6 +230,53 @@ def _consoles(site: Site) -> Iterator[Problem]:
                 "listed-keyboard, and no keyboard is listed",
                 f"a device with interface {_KEYBOARD}, or console: serial",
                 "6-v-b",
+            )
+
+
+def _proofs(site: Site, now: date) -> Iterator[Problem]:
+    """Believe a person's word on the console for a year, and not a day in advance."""
+    for machine in site.machines.values():
+        proof = machine.console_proof
+        if proof is None:
+            if machine.console is Console.OUT_OF_BAND:
+                expected = "reference and tested: who tried it, when, and where that is written"
+                yield Problem(machine.at, "console", "out-of-band alone", expected, "6-v-b")
+        elif not now - TESTED_FOR <= proof.tested <= now:
+            yield Problem(
+                proof.at,
+                "console.tested",
+                proof.tested.isoformat(),
+                f"a day from {now - TESTED_FOR} to {now}",
+                "6-v-b",
+                "try the way in again, and write down when",
+            )
+
+
+def _modules(site: Site) -> Iterator[Problem]:
+    """Keep what the console and the packet filter need in every list that will be enforced."""
+    for machine in site.machines.values():
+        wanted = Wanted(machine.modules.lock, machine.modules.allow)
+        for key, got, expected in defects(
+            wanted, console=machine.console.value, role=machine.role.value
+        ):
+            yield Problem(machine.modules.at, key, got, expected, "6-iii-c")
+
+
+def _disks(machine: Machine) -> Iterator[Problem]:
+    """One name and one place each; a machine that can write nowhere could not be provisioned."""
+    seen: dict[str, str] = {}
+    for disk in machine.disks:
+        for key, value in (("name", disk.name), ("path", disk.path)):
+            if value and seen.setdefault(f"{key} {value}", disk.at) != disk.at:
+                yield Problem(disk.at, f"disks.{disk.name}.{key}", f"{value} again", "it once")
+        if disk.mode == "read-only" and len(machine.disks) == 1:
+            yield Problem(
+                disk.at,
+                f"disks.{disk.name}.mode",
+                "read-only, and it is the only disk",
+                "a system disk that maintenance can write",
+                "",
+                "a terminal's own disk is made read-only by its role",
             )
 
 
@@ -241,7 +296,8 @@ def _people(site: Site, now: date) -> Iterator[Problem]:
                 person.at, f"{key}.uid", f"{person.uid}, {uids[person.uid]}'s", "its own", "6-ii-d"
             )
         uids.setdefault(person.uid, person.id)
-        for public in person.keys:
+        sealing = [f"approval {person.approval_key.hex()}"] if person.approval_key else []
+        for public in (*person.keys, *sealing):
             if public in keys:
                 yield Problem(
                     person.at,

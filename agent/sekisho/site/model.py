@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from ipaddress import IPv4Address, IPv4Network
 
+from sekisho.devices.disks import Disk as Named
+
 #: The link every machine has one interface on; it is described under ``management``.
 MANAGEMENT = "management"
 
@@ -61,6 +63,15 @@ class Kind(enum.StrEnum):
     DEDICATED = "dedicated"
 
 
+class Encryption(enum.StrEnum):
+    """What encrypts a link: ourselves, the carrier (its word, attested), or nobody."""
+
+    IPSEC = "ipsec"
+    WIREGUARD = "wireguard"
+    CARRIER = "carrier"
+    NONE = "none"
+
+
 class Purpose(enum.StrEnum):
     """What a link or an interface is for."""
 
@@ -81,6 +92,20 @@ class Console(enum.StrEnum):
 
     LISTED_KEYBOARD = "listed-keyboard"
     SERIAL = "serial"
+    OUT_OF_BAND = "out-of-band"
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleProof:
+    """Somebody's word that the way in works: where it is written down, and the day it was tried."""
+
+    reference: str
+    tested: date
+    at: str
+
+    def as_json(self) -> dict[str, str]:
+        """Return the proof as the host's policy writes it."""
+        return {"reference": self.reference, "tested": self.tested.isoformat()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +191,31 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
+class Modules:
+    """The kernel modules a machine may hold, and how far loading any other is shut off."""
+
+    lock: str = "off"  # off | dry-run | enforce
+    allow: tuple[str, ...] = ()
+    at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One disk of the machine's own: where it hangs, and what it is by serial number or WWN."""
+
+    name: str
+    path: str
+    serial: str
+    wwn: str
+    mode: str
+    at: str
+
+    def as_json(self) -> dict[str, str]:
+        """Return the disk as the host's policy writes it."""
+        return Named(self.name, self.path, self.serial, self.wwn, self.mode).as_json()
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """One machine we manage: its role, what proves its identity, how it is wired."""
 
@@ -176,9 +226,14 @@ class Machine:
     serial: str
     console: Console
     devices: tuple[Device, ...]
+    disks: tuple[Disk, ...]
     interfaces: Mapping[str, Interface]
     ansible_host: str
     at: str
+    console_proof: ConsoleProof | None = None
+    #: enforce: what is not listed is refused; dry-run: it is only told of.
+    devices_mode: str = "enforce"
+    modules: Modules = Modules()
 
     def on(self, link: str) -> Interface | None:
         """Return the interface on ``link``, or None; invariants allow one per link."""
@@ -208,11 +263,16 @@ class Link:
     network: IPv4Network
     between: tuple[str, ...]
     at: str
+    encryption: Encryption
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """An outside party. ``router`` is the carrier's router on our link when it is not direct."""
+    """An outside party. ``router`` is the carrier's router on our link when it is not direct.
+
+    ``vpn`` is where its end of an encrypted link speaks IKE and ESP: ``address`` itself, unless the
+    party has a gateway of its own in front of it.
+    """
 
     name: str
     side: Side
@@ -220,6 +280,7 @@ class Peer:
     address: IPv4Address
     router: IPv4Address | None
     at: str
+    vpn: IPv4Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +298,10 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """One person, one account, one role. ``keys`` are ``type base64`` without the comment."""
+    """One person, one account, one role. ``keys`` are ``type base64`` without the comment.
+
+    ``approval_key`` (SubjectPublicKeyInfo, DER) is what the person signs orders with, or ``b""``.
+    """
 
     id: str
     name: Title
@@ -247,6 +311,7 @@ class Person:
     authority_until: date
     trained: date
     at: str
+    approval_key: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

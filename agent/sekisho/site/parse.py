@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from sekisho.devices.policy import MAX_COUNT, SERIAL_HASH
 from sekisho.errors import Problem, SekishoError, printable
+from sekisho.site.attached import attached_devices, console, disks, mode
 from sekisho.site.fields import (
     HOST_NAME,
     IFNAME,
@@ -17,14 +17,14 @@ from sekisho.site.fields import (
     day,
     mac,
     network,
+    order_key,
     public_keys,
     title,
 )
 from sekisho.site.model import (
     GROUPS,
     MANAGEMENT,
-    Console,
-    Device,
+    Encryption,
     Flow,
     Interface,
     Kind,
@@ -42,22 +42,18 @@ from sekisho.site.model import (
     Side,
     Site,
 )
+from sekisho.site.module_field import modules
 from sekisho.site.nodes import Node, Reader
 from sekisho.site.wires import joins, wires
 
-_SITE = {
-    "name": True,
-    "title": True,
-    "profile": True,
-    "management": True,
-    "links": True,
-    "peers": True,
-    "flows": True,
-    "people": True,
-}
+_SITE = dict.fromkeys(
+    ("name", "title", "profile", "management", "links", "peers", "flows", "people"), True
+)
 _MANAGEMENT = {"network": True, "controllers": True, "auditors": True}
-_LINK = {"kind": True, "purpose": False, "network": True, "between": True}
-_PEER = {"side": True, "title": True, "address": True, "router": False}
+_LINK = {"kind": True, "purpose": False, "network": True, "between": True, "encryption": False}
+_PEER = {"side": True, "title": True, "address": True, "router": False, "vpn": False}
+#: What a link is taken to be encrypted by when the site does not say.
+_ENCRYPTION = {Kind.IP_VPN: Encryption.CARRIER, Kind.DEDICATED: Encryption.NONE}
 _FLOW = {"from": True, "to": True, "via": False, "port": True, "mode": True}
 _PERSON = {
     "name": True,
@@ -66,26 +62,16 @@ _PERSON = {
     "keys": True,
     "authority_until": True,
     "trained": True,
+    "approval_key": False,
 }
-_MACHINE = {"title": True, "identity": True, "console": True, "devices": True, "interfaces": True}
+_MACHINE = dict.fromkeys(("title", "identity", "console", "devices", "disks", "interfaces"), True)
+_MACHINE["devices_mode"] = False
+_MACHINE["modules"] = False
 _IDENTITY = {"dmi_uuid": True, "serial": True}
 _INTERFACE = {"link": True, "mac": True, "address": True}
-_DEVICE = {
-    "name": True,
-    "vendor": True,
-    "product": True,
-    "serial": False,  # one of these two
-    "serial_hash": False,
-    "port": True,
-    "interfaces": True,
-    "count": False,
-}
 _PERSON_ID = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/:+-]{0,62}")
-_HEX4 = re.compile(r"[0-9a-f]{4}")
-_PORT = re.compile(r"[1-9][0-9]?(\.[1-9][0-9]?){0,5}")
-_CLASS = re.compile(r"[0-9a-f]{2}:[0-9a-f]{2}:[0-9a-f]{2}")
 
 
 class _Parser:
@@ -168,6 +154,7 @@ class _Parser:
         if top is None:
             return None
         identity = read.mapping(top.get("identity"), "identity", _IDENTITY) or {}
+        kind, proof = console(read, top.get("console"))
         interfaces: dict[str, Interface] = {}
         for ifname, line, value in read.named(
             top.get("interfaces"), "interfaces", IFNAME, "interface names"
@@ -191,57 +178,16 @@ class _Parser:
             serial=read.text(
                 identity.get("serial"), "identity.serial", _SERIAL, "a serial number as text"
             ),
-            console=Console(read.one_of(top.get("console"), "console", tuple(Console))),
-            devices=self.devices(read, top.get("devices")),
+            console=kind,
+            devices=attached_devices(read, top.get("devices")),
+            disks=disks(read, top.get("disks")),
             interfaces=MappingProxyType(interfaces),
             ansible_host=(reach.text or "") if reach is not None else "",
             at=read.at(node.line),
+            console_proof=proof,
+            devices_mode=mode(read, top.get("devices_mode")),
+            modules=modules(read, top.get("modules")),
         )
-
-    def devices(self, read: Reader, node: Node | None) -> tuple[Device, ...]:
-        found = []
-        for index, entry in enumerate(read.entries(node, "devices", least=0)):
-            key = f"devices[{index}]"
-            body = read.mapping(entry, key, _DEVICE) or {}
-            if body and ("serial" in body) == ("serial_hash" in body):
-                read.wrong(
-                    entry.line,
-                    f"{key}.serial",
-                    "nothing" if "serial" not in body else "it and serial_hash",
-                    "a serial number, or instead of it a serial_hash",
-                )
-            found.append(
-                Device(
-                    name=read.text(body.get("name"), f"{key}.name", NAME, "a name"),
-                    vendor=read.text(
-                        body.get("vendor"), f"{key}.vendor", _HEX4, "four lower-case hex digits"
-                    ),
-                    product=read.text(
-                        body.get("product"), f"{key}.product", _HEX4, "four lower-case hex digits"
-                    ),
-                    serial=read.text(
-                        body.get("serial"), f"{key}.serial", _SERIAL, "the device's serial number"
-                    ),
-                    port=read.text(
-                        body.get("port"), f"{key}.port", _PORT, "a USB port path such as 1 or 1.4"
-                    ),
-                    interfaces=tuple(
-                        read.text(one, f"{key}.interfaces", _CLASS, "class:subclass:protocol")
-                        for one in read.entries(
-                            body.get("interfaces"), f"{key}.interfaces", least=1
-                        )
-                    ),
-                    at=read.at(entry.line),
-                    serial_hash=read.text(
-                        body.get("serial_hash"),
-                        f"{key}.serial_hash",
-                        SERIAL_HASH,
-                        "hmac-sha256:KEY:HASH as `sekisho devices propose` writes it",
-                    ),
-                    count=read.number(body.get("count"), f"{key}.count", 1, MAX_COUNT),
-                )
-            )
-        return tuple(found)
 
     # -- group_vars ---------------------------------------------------------------------------
 
@@ -307,9 +253,11 @@ class _Parser:
                 continue
             body = read.mapping(value, key, _LINK) or {}
             members = read.entries(body.get("between"), f"{key}.between", least=2)
+            kind = Kind(read.one_of(body.get("kind"), f"{key}.kind", tuple(Kind)))
+            said = body.get("encryption")
             found[name] = Link(
                 name=name,
-                kind=Kind(read.one_of(body.get("kind"), f"{key}.kind", tuple(Kind))),
+                kind=kind,
                 purpose=Purpose(
                     read.one_of(body.get("purpose"), f"{key}.purpose", ("data", "terminal"))
                 ),
@@ -319,6 +267,11 @@ class _Parser:
                     for one in members
                 ),
                 at=read.at(line),
+                encryption=Encryption(
+                    read.one_of(said, f"{key}.encryption", tuple(Encryption))
+                    if said
+                    else _ENCRYPTION[kind]
+                ),
             )
         return found
 
@@ -327,14 +280,16 @@ class _Parser:
         for name, line, value in read.named(node, "peers", HOST_NAME, "peers"):
             key = f"peers.{name}"
             body = read.mapping(value, key, _PEER) or {}
-            router = body.get("router")
+            router, vpn = body.get("router"), body.get("vpn")
+            own = address(read, body.get("address"), f"{key}.address")
             found[name] = Peer(
                 name=name,
                 side=Side(read.one_of(body.get("side"), f"{key}.side", tuple(Side))),
                 title=title(read, body.get("title"), f"{key}.title"),
-                address=address(read, body.get("address"), f"{key}.address"),
+                address=own,
                 router=address(read, router, f"{key}.router") if router else None,
                 at=read.at(line),
+                vpn=address(read, vpn, f"{key}.vpn") if vpn else own,
             )
         return found
 
@@ -369,6 +324,9 @@ class _Parser:
                 authority_until=day(read, body.get("authority_until"), f"{key}.authority_until"),
                 trained=day(read, body.get("trained"), f"{key}.trained"),
                 at=read.at(line),
+                approval_key=order_key(
+                    read, body.get("approval_key"), f"{key}.approval_key", self.raw.keys
+                ),
             )
         return found
 

@@ -1,4 +1,4 @@
-"""The site's own keys: signing policies, and certificates for mutual TLS. Pure.
+"""The site's own keys: signing policies, certificates for mutual TLS and for IPsec, CRLs. Pure.
 
 ECDSA on P-384 with SHA-384 throughout. Keys come in, bytes go out; making keys, reading and
 writing them is `sekisho.edge.pki`'s business.
@@ -6,6 +6,7 @@ writing them is `sekisho.edge.pki`'s business.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from ipaddress import IPv4Address
 
@@ -20,7 +21,20 @@ from sekisho.errors import Problem, SekishoError, printable
 #: Days a host's certificate is good for; the authority's own lives ten years.
 HOST_DAYS = 825
 CA_DAYS = 3650
+#: Days a line's certificate is good for, unless its issuer says less; and a list of revocations.
+LINE_DAYS = 397
+CRL_DAYS = 30
 MAX_REQUEST = 16 * 1024
+#: id-kp-ipsecIKE (RFC 4945, 5.1.3.12): good for IKE, and for no TLS connection.
+IPSEC_IKE = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.17")
+#: Why a certificate may be revoked (RFC 5280, 5.3.1), as the command line writes it.
+REASONS: Mapping[str, x509.ReasonFlags] = {
+    "key-compromise": x509.ReasonFlags.key_compromise,
+    "affiliation-changed": x509.ReasonFlags.affiliation_changed,
+    "superseded": x509.ReasonFlags.superseded,
+    "cessation-of-operation": x509.ReasonFlags.cessation_of_operation,
+    "privilege-withdrawn": x509.ReasonFlags.privilege_withdrawn,
+}
 _SKEW = timedelta(minutes=5)  # a host's clock may be a little behind the controller's
 
 
@@ -139,3 +153,80 @@ def make_host_certificate(  # noqa: PLR0913 - an issuance has these inputs
         )
         .sign(authority_key, SHA384())
     )
+
+
+def make_line_certificate(  # noqa: PLR0913 - an issuance has these inputs
+    authority: x509.Certificate,
+    authority_key: ec.EllipticCurvePrivateKey,
+    public: ec.EllipticCurvePublicKey,
+    *,
+    site: str,
+    name: str,
+    role: str,
+    identities: Sequence[str],
+    now: datetime,
+    number: int,
+    days: int = LINE_DAYS,
+) -> x509.Certificate:
+    """Return a certificate for one end of encrypted lines: its name, role and site, for IKE only.
+
+    ``identities`` are the DNS names it has on its lines (`sekisho.site.lines.identity`).
+    """
+    issuer = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, site),
+            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, role),
+            x509.NameAttribute(NameOID.COMMON_NAME, name),
+        ]
+    )
+    names = x509.SubjectAlternativeName([x509.DNSName(one) for one in identities])
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(authority.subject)
+        .public_key(public)
+        .serial_number(number)
+        .not_valid_before(now - _SKEW)
+        .not_valid_after(min(now + timedelta(days=days), authority.not_valid_after_utc))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([IPSEC_IKE]), critical=False)
+        .add_extension(names, critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer), critical=False
+        )
+        .sign(authority_key, SHA384())
+    )
+
+
+def make_crl(
+    authority: x509.Certificate,
+    authority_key: ec.EllipticCurvePrivateKey,
+    revoked: Iterable[tuple[int, datetime, str]],
+    *,
+    number: int,
+    now: datetime,
+) -> x509.CertificateRevocationList:
+    """Return the list of revoked certificates (serial, when, reason of `REASONS`); RFC 5280, 5."""
+    issuer = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.subject)
+        .last_update(now - _SKEW)
+        .next_update(now + timedelta(days=CRL_DAYS))
+        .add_extension(x509.CRLNumber(number), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer), critical=False
+        )
+    )
+    for serial, when, reason in revoked:
+        builder = builder.add_revoked_certificate(
+            x509.RevokedCertificateBuilder()
+            .serial_number(serial)
+            .revocation_date(when)
+            .add_extension(x509.CRLReason(REASONS[reason]), critical=False)
+            .build()
+        )
+    return builder.sign(authority_key, SHA384())

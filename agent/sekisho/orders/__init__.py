@@ -1,0 +1,1 @@
+"""Signed orders: what two people allowed a third, on one machine, for a while. Pure."""

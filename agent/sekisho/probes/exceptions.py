@@ -1,0 +1,125 @@
+"""Device exceptions as a host keeps them, each proven by its policy; and the devices' mode."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sekisho.errors import SekishoError
+from sekisho.orders.judge import parse_signers, problems_of
+from sekisho.orders.parse import parse_order
+from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output, text_of
+
+_POLICY = "/etc/sekisho/policy.json"
+_OPEN = "/run/sekisho-exception/open.json"
+_KEPT = "/var/lib/sekisho/orders"
+
+
+def _policy(found: Mapping[str, FileOutcome]) -> dict[str, Any]:
+    try:
+        value = json.loads(text_of(found, _POLICY))
+    except (ValueError, RecursionError):
+        raise ProbeError(f"{_POLICY}: no JSON") from None
+    if not isinstance(value, dict):
+        raise ProbeError(f"{_POLICY}: no policy")
+    return value
+
+
+def _exceptions(raw: Mapping[str, Any]) -> dict[str, Any]:
+    policy = _policy(files(raw, "policy"))
+    try:
+        now = datetime.fromtimestamp(int(output(raw, "now").strip()), UTC)
+    except (ValueError, OverflowError, OSError):
+        raise ProbeError("date: no time") from None
+    entries: dict[str, dict[str, Any]] = {}
+    unproven: dict[str, str] = {}
+    for path, one in files(raw, "kept").items():
+        name = path.rpartition("/")[2].removesuffix(".json")
+        try:
+            value = json.loads(one.text or "")
+            state = value["state"]
+            if state not in ("open", "closed") or value["id"] != name:
+                raise ValueError("another state or name")  # noqa: TRY301 - garbled either way
+        except (ValueError, KeyError, TypeError, RecursionError):
+            unproven[name] = "garbled"
+            continue
+        if state == "open":
+            entries[name] = value
+    open_file = files(raw, "open").get(_OPEN)
+    if open_file is not None:
+        _let_in(open_file, entries, unproven)
+    for name, value in entries.items():
+        why = _wrong(name, value, policy)
+        if why:
+            unproven[name] = why
+    overdue = [name for name, value in entries.items() if _ended(value, now)]
+    return {
+        "open": sorted({*entries, *unproven}),
+        "unproven": [f"{name}: {why}" for name, why in sorted(unproven.items())],
+        "overdue": sorted(overdue),
+    }
+
+
+def _let_in(
+    told: FileOutcome, entries: Mapping[str, Mapping[str, Any]], unproven: dict[str, str]
+) -> None:
+    """Hold what udev's helper lets in against what is remembered of its order."""
+    try:
+        value = json.loads(told.text or "")
+        entry = entries.get(value["id"], {})
+        content = {"device": entry.get("device"), "direction": entry.get("direction")}
+        same = (value["content"], value["end"]) == (content, entry.get("end_at"))
+        if not same or told.uid != 0 or told.mode & 0o022:
+            unproven[str(value["id"])] = "what is let in is not what an order says"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        unproven["open.json"] = "garbled"
+
+
+def _wrong(name: str, entry: Mapping[str, Any], policy: Mapping[str, Any]) -> str:
+    try:
+        order = parse_order(str(entry["file"]).encode("utf-8", "replace"), name)
+        found = problems_of(
+            order,
+            parse_signers(policy),
+            site=str(policy["site"]),
+            host=str(policy["host"]),
+            now=None,
+            where=name,
+        )
+    except SekishoError as bad:
+        return bad.message
+    except KeyError as bad:
+        return f"no {bad}"
+    content = {"device": entry.get("device"), "direction": entry.get("direction")}
+    if order.id != name or dict(order.content) != content:
+        return "what is remembered of it is not what it says"
+    if int(order.end.timestamp()) != entry.get("end_at"):
+        return "its end is not the one it says"
+    return "; ".join(problem.line() for problem in found)
+
+
+def _ended(entry: Mapping[str, Any], now: datetime) -> bool:
+    end = entry.get("end_at")
+    return type(end) is not int or now.timestamp() >= end
+
+
+def _mode(raw: Mapping[str, Any]) -> dict[str, Any]:
+    policy = _policy(files(raw, "policy"))
+    return {"mode": str(policy.get("devices_mode", "not said"))}
+
+
+PROBES = (
+    Probe(
+        name="exceptions",
+        operations={
+            "policy": Read((_POLICY,)),
+            "now": Run(("date", "+%s")),
+            "kept": Read((f"{_KEPT}/*.json",)),
+            "open": Read((_OPEN,)),
+        },
+        parse=_exceptions,
+    ),
+    Probe(name="devices-mode", operations={"policy": Read((_POLICY,))}, parse=_mode),
+)

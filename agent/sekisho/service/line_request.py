@@ -1,0 +1,52 @@
+"""The key of this end of encrypted lines: made here, never moved; a request for its certificate."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from sekisho.edge.policy_file import write_atomic
+from sekisho.errors import Problem, SekishoError
+from sekisho.service.agent_enroll import load_key
+
+
+def request(key_file: Path, *, name: str, check: bool = False) -> dict[str, object]:
+    """Make the key where there is none, and return ``made`` and ``csr`` (PEM), signed by it.
+
+    An existing key is used and never replaced. With ``check`` nothing is written.
+    Raises `SekishoError` when the folder cannot be written, or the key is no key or is open to
+    others.
+    """
+    from cryptography import x509  # noqa: PLC0415 - slow to import
+    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+
+    made = not os.path.lexists(key_file)
+    if made and check:
+        return {"name": name, "made": True}
+    if made:
+        pem = ec.generate_private_key(ec.SECP384R1()).private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        try:
+            key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomic(key_file, pem, 0o600)
+        except OSError as error:
+            raise SekishoError(f"{key_file} cannot be written: {error.strerror}") from None
+    mode = stat.S_IMODE(key_file.stat().st_mode)
+    if mode & 0o077:
+        problem = Problem(
+            str(key_file), "mode", f"{mode:04o}", "0600", "6-iv-d-4",
+            "others could have read it: revoke its certificate, remove it, and ask anew",
+        )  # fmt: skip
+        raise SekishoError("the line's key is open to others", (problem,))
+    key = load_key(key_file)
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    signed = (
+        x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA384())
+    )
+    csr = signed.public_bytes(serialization.Encoding.PEM).decode()
+    return {"name": name, "made": made, "csr": csr}

@@ -1,0 +1,181 @@
+"""A maintenance order on a host: proven, used once, for one boot, shown, and ended by a timer."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentworld import policy, signed, signer_pem
+from orderworld import NOW, SIGNERS, good, sign
+from sekisho.canonical import canonical
+from sekisho.edge.maintenance import Maintenance, Opened
+from sekisho.errors import SekishoError
+from sekisho.orders.model import Act, write_time
+from sekisho.orders.parse import parse_body, render_order
+
+CONTENT = {"opens": ["modules"]}
+
+
+def maintenance(**change: Any) -> bytes:
+    given = {"kind": "maintenance", "content": CONTENT, **change}
+    return render_order(good(**given))
+
+
+class Host:
+    def __init__(self, root: Path) -> None:
+        self.root, self.now, self.armed, self.code = root, NOW, [], 0
+        for folder in ("etc/sekisho", "var/lib/sekisho", "proc/sys/kernel/random"):
+            (root / folder).mkdir(parents=True)
+        people = {
+            name: {
+                "role": one.role.value,
+                "authority_until": one.authority_until.isoformat(),
+                "key": base64.b64encode(one.key).decode(),
+            }
+            for name, one in SIGNERS.items()
+        }
+        self.write(policy(orders={"people": people}))
+        (root / "etc/sekisho/policy-signer.pub.pem").write_bytes(signer_pem())
+        self.start("boot-1")
+
+    def write(self, value: dict[str, Any]) -> None:
+        data = canonical(value)
+        (self.root / "etc/sekisho/policy.json").write_bytes(data)
+        (self.root / "etc/sekisho/policy.sig").write_bytes(signed(data))
+
+    def start(self, boot: str) -> None:
+        (self.root / "proc/sys/kernel/random/boot_id").write_text(f"{boot}\n")
+
+    def run(self, argv: Sequence[str]) -> int:
+        self.armed.append(list(argv))
+        return self.code
+
+    @property
+    def hand(self) -> Maintenance:
+        return Maintenance(self.root, self.run, host="core-1", clock=lambda: self.now)
+
+    def notice(self) -> str:
+        path = self.root / "run/issue.d/60-sekisho-maintenance.issue"
+        return path.read_text() if path.exists() else ""
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+def test_an_order_opens_one_boot_is_shown_and_ends_by_a_timer(host: Host) -> None:
+    order = host.hand.place(maintenance(), "order")
+    opened = host.hand.begin()
+    assert opened == Opened(order.id, frozenset({"modules"}), write_time(order.end))
+    assert "--on-active=3600" in host.armed[0]
+    assert host.armed[0][-2:] == ["/usr/lib/sekisho/modules-wall", "end"]
+    for word in (order.id, "chiba and aoki", "baba", order.reason, write_time(order.end)):
+        assert word in host.notice()
+    assert host.hand.current() == opened
+    host.hand.take_down()
+    assert host.notice() == ""
+
+
+def test_the_next_boot_finds_it_used(host: Host) -> None:
+    host.hand.place(maintenance(), "order")
+    host.hand.begin()
+    host.start("boot-2")
+    assert host.hand.current() == Opened()
+    with pytest.raises(SekishoError, match="used"):
+        host.hand.begin()
+    assert host.notice() == ""
+    with pytest.raises(SekishoError, match="used"):
+        host.hand.place(maintenance(), "order")
+
+
+def test_within_its_boot_it_is_over_at_its_end(host: Host) -> None:
+    host.hand.place(maintenance(), "order")
+    host.hand.begin()
+    host.now = NOW + timedelta(hours=1)
+    assert host.hand.current() == Opened()
+
+
+@pytest.mark.parametrize("hours", [-2, 1, 100])
+def test_outside_its_window_it_opens_nothing_and_is_not_used_up(host: Host, hours: int) -> None:
+    host.hand.place(maintenance(), "order")
+    host.now = NOW + timedelta(hours=hours)
+    with pytest.raises(SekishoError):
+        host.hand.begin()
+    assert host.armed == []
+    assert not host.hand.used.exists()
+
+
+def test_without_an_armed_end_it_opens_nothing(host: Host) -> None:
+    host.hand.place(maintenance(), "order")
+    host.code = 1
+    with pytest.raises(SekishoError, match="armed"):
+        host.hand.begin()
+    assert host.notice() == ""
+
+
+def test_without_an_order_nothing_opens(host: Host) -> None:
+    assert host.hand.begin() == Opened()
+    assert host.hand.current() == Opened()
+
+
+def one_approver() -> bytes:
+    asked = parse_body(dict(good(kind="maintenance", content=CONTENT).body), "order")
+    return render_order(sign(asked, (Act.REQUEST, "baba", "baba"), (Act.APPROVE, "chiba", "chiba")))
+
+
+def forged() -> bytes:
+    asked = parse_body(dict(good(kind="maintenance", content=CONTENT).body), "order")
+    return render_order(
+        sign(
+            asked,
+            (Act.REQUEST, "baba", "baba"),
+            (Act.APPROVE, "chiba", "chiba"),
+            (Act.APPROVE, "aoki", "baba"),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(one_approver(), id="one approver"),
+        pytest.param(forged(), id="the requester signs for another"),
+        pytest.param(maintenance(host="core-2"), id="another host"),
+        pytest.param(maintenance(site="other"), id="another site"),
+        pytest.param(maintenance(content={"opens": ["everything"]}), id="no wall"),
+        pytest.param(render_order(good()), id="another kind"),
+        pytest.param(maintenance()[:-40], id="cut"),
+        pytest.param(b"", id="empty"),
+        pytest.param(maintenance().replace(b"ticket 12", b"ticket 13"), id="changed"),
+    ],
+)
+def test_an_order_that_does_not_hold_opens_nothing(host: Host, raw: bytes) -> None:
+    with pytest.raises(SekishoError):
+        host.hand.place(raw, "order")
+    host.hand.order.write_bytes(raw)
+    with pytest.raises(SekishoError):
+        host.hand.begin()
+    assert host.armed == []
+    assert host.hand.current() == Opened()
+
+
+def test_a_policy_that_root_wrote_by_hand_names_no_approvers(host: Host) -> None:
+    host.hand.place(maintenance(), "order")
+    path = host.root / "etc/sekisho/policy.json"
+    path.write_bytes(path.read_bytes().replace(b'"officer"', b'"auditor"'))
+    with pytest.raises(SekishoError):
+        host.hand.begin()
+
+
+def test_a_garbled_record_of_uses_opens_nothing(host: Host) -> None:
+    host.hand.place(maintenance(), "order")
+    host.hand.used.write_text("[]")
+    with pytest.raises(SekishoError, match="garbled"):
+        host.hand.begin()
+    assert host.armed == []
