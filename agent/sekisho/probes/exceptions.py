@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sekisho.errors import SekishoError
 from sekisho.orders.judge import parse_signers, problems_of
 from sekisho.orders.parse import parse_order
-from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output, text_of
+from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, text_of, time_of
 
 _POLICY = "/etc/sekisho/policy.json"
 _OPEN = "/run/sekisho-exception/open.json"
@@ -29,10 +29,7 @@ def _policy(found: Mapping[str, FileOutcome]) -> dict[str, Any]:
 
 def _exceptions(raw: Mapping[str, Any]) -> dict[str, Any]:
     policy = _policy(files(raw, "policy"))
-    try:
-        now = datetime.fromtimestamp(int(output(raw, "now").strip()), UTC)
-    except (ValueError, OverflowError, OSError):
-        raise ProbeError("date: no time") from None
+    now = time_of(raw, "now")
     entries: dict[str, dict[str, Any]] = {}
     unproven: dict[str, str] = {}
     for path, one in files(raw, "kept").items():

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sekisho.flows.ipsec import CERTIFICATE, REVOKED, SWANCTL
-from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output
+from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output, time_of
 
 #: Days before its end at which a certificate is wrong, and hours for a list of revocations.
 CERTIFICATE_DAYS, CRL_HOURS = 14, 48
@@ -170,7 +170,7 @@ def _ends(held: Any, name: str) -> datetime:
 
 def _lines(raw: Mapping[str, Any]) -> dict[str, Any]:
     told = _told(files(raw, "configuration"))
-    now = datetime.fromtimestamp(int(output(raw, "now").strip()), UTC)
+    now = time_of(raw, "now")
     wanted = bool(told["configured"])
     return told | {
         "loaded": _policies(output(raw, "policies")),

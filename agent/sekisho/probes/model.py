@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 #: Output of one operation above this many bytes is cut, and a cut output is an error.
@@ -60,6 +61,14 @@ class FileOutcome:
     text: str | None
     target: str | None
     error: str | None
+
+
+def time_of(raw: Mapping[str, Any], label: str) -> datetime:
+    """Return the time a ``date +%s`` told; `ProbeError` when it told none."""
+    try:
+        return datetime.fromtimestamp(int(output(raw, label).strip()), UTC)
+    except (ValueError, OverflowError, OSError):
+        raise ProbeError(f"{label}: no time") from None
 
 
 def output(raw: Mapping[str, Any], label: str, *, ok: tuple[int, ...] = (0,)) -> str:
