@@ -220,6 +220,24 @@ def test_the_wall_leaves_a_mounted_disk_and_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
+@pytest.mark.parametrize("state", ["up stub=up early=", "down stub=down early=", ""])
+def test_newcomers_belong_to_the_stub_once_the_boot_is_through(tmp_path: Path, state: str) -> None:
+    world = Sys(tmp_path)
+    world.disk("vda", "pci0000:00/0000:00:03.0/virtio0", serial="SEKISHO-DISK-0013")
+    (tmp_path / "state").write_text(state, encoding="ascii")
+    claims = tmp_path / "bus/pci/drivers/pci-stub/new_id"
+    claims.parent.mkdir(parents=True)
+    claims.write_text("", encoding="ascii")
+    world.wall("seal")
+    claimed = claims.read_text(encoding="ascii")
+    assert claimed == ("ffffffff ffffffff ffffffff ffffffff 0 0\n" if state[:2] == "up" else "")
+    assert (tmp_path / "state.newcomers").exists() == bool(claimed)
+    claims.write_text("", encoding="ascii")
+    world.wall("seal")
+    assert state[:2] != "up" or claims.read_text(encoding="ascii") == "", "claimed twice"
+
+
+@pytest.mark.process
 @settings(max_examples=12, deadline=None)
 @given(
     at=_places,

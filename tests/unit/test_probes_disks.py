@@ -9,7 +9,7 @@ import pytest
 from probes_raw import held, link
 
 from sekisho.devices.disks import render
-from sekisho.probes.disks import HELPER, STATE, UDEV
+from sekisho.probes.disks import HELPER, NEWCOMERS, STATE, UDEV
 from sekisho.probes.disks import PROBES as DISKS
 from sekisho.probes.model import ProbeError
 from sekisho.probes.terminal import GRUB, WORDS
@@ -81,7 +81,7 @@ def wall(**changes: Any) -> Any:
     raw: dict[str, Any] = {
         "files": held({
             STATE: "up stub=up early=\n", "/etc/sekisho/disks": render([SYSTEM]), HELPER: "x",
-            UDEV: "x",
+            UDEV: "x", NEWCOMERS: "stub\n",
         }),
         "boot": {"files": {}},
         "wants": {"files": {}},
@@ -112,6 +112,7 @@ def test_a_wall_that_stands() -> None:
     )  # fmt: skip
     assert (told["open_buses"], told["loose"], told["before_the_wall"]) == ([], [], [])
     assert told["initrd"] == "not needed"
+    assert told["newcomers"] == "stub"
 
 
 def test_a_wall_that_is_lowered_in_each_of_its_parts() -> None:
@@ -124,6 +125,7 @@ def test_a_wall_that_is_lowered_in_each_of_its_parts() -> None:
     early = held({"/etc/sekisho/disks": "", STATE: "up stub=up early=nvme,ahci\n"})
     assert wall(files=early)["before_the_wall"] == ["ahci", "nvme"]
     assert wall(files=early)["list"] == "changed"
+    assert wall(files=early)["newcomers"] == "anybody's"
     assert wall(files=held({"/etc/sekisho/disks": ""}))["state"] == "never raised"
     grub = held({"/boot/grub/grub.cfg": None})
     assert wall(boot=grub)["initrd"] == "missing"

@@ -12,6 +12,7 @@ from sekisho.errors import SekishoError
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, files, text_of
 
 STATE = "/run/sekisho-disk-wall"
+NEWCOMERS = f"{STATE}.newcomers"
 HELPER = "/usr/lib/sekisho/disk-wall"
 UDEV = "/etc/udev/rules.d/61-sekisho-disks.rules"
 _UNITS = {
@@ -142,6 +143,7 @@ def _wall(raw: Mapping[str, Any]) -> dict[str, Any]:
     held = files(raw, "files")
     state = held.get(STATE)
     words = (state.text or "").split() if state else []
+    taken = held.get(NEWCOMERS)
     early = next((word[6:] for word in words if word.startswith("early=")), "")
     switches = files(raw, "switches")
     open_buses = sorted(
@@ -175,6 +177,7 @@ def _wall(raw: Mapping[str, Any]) -> dict[str, Any]:
         "udev": "in place" if UDEV in held else "missing",
         "initrd": initrd,
         "state": words[0] if words else "never raised",
+        "newcomers": ((taken.text or "").strip() if taken else "") or "anybody's",
         "before_the_wall": sorted(word for word in early.split(",") if word),
         "open_buses": open_buses,
         "loose": loose,
@@ -213,7 +216,7 @@ PROBES = (
     Probe(
         name="disk-wall",
         operations={
-            "files": Read((STATE, LIST, HELPER, UDEV, *_INITRD)),
+            "files": Read((STATE, NEWCOMERS, LIST, HELPER, UDEV, *_INITRD)),
             # a machine whose kernel is handed to it has no boot menu, and no initrd of its own
             "boot": Read(("/boot/grub/grub.cfg",), content=False),
             "wants": Read(tuple(_UNITS), content=False),
