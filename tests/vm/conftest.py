@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "vagrant"))
 
 from labkit.api import Lab
-from tests.vm.demo import provision
+from tests.vm.demo import provision, state_name
 from tests.vm.trial import Lab as Site
 
 
@@ -50,3 +50,12 @@ def provisioned(lab: Lab) -> Site:  # noqa: ARG001 - brought up, and down at the
     site = Site()
     provision(site)
     return site
+
+
+@pytest.fixture
+def machine(lab: Lab, provisioned: Site) -> Iterator[Site]:
+    """The managing server as it was provisioned, before and after; nothing else is touched."""
+    lab.restore(state_name(), "core-1")
+    yield provisioned
+    provisioned.driver("usb-unplug", "core-1", check=False)
+    lab.restore(state_name(), "core-1")

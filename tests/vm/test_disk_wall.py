@@ -5,7 +5,6 @@ The agent and udev are stopped: what holds is the kernel. Cold boot with the dis
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,14 +54,6 @@ def media() -> Path:
     folder = MEDIA / "disks"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-@pytest.fixture
-def machine(lab: Driver, provisioned: Lab) -> Iterator[Lab]:
-    """One machine as it was provisioned."""
-    lab.restore("provisioned", HOST)
-    yield provisioned
-    lab.restore("provisioned", HOST)
 
 
 @pytest.mark.parametrize(
