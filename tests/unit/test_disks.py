@@ -163,6 +163,7 @@ class Sys:
             "SEKISHO_DISKS": str(self.root / "list"),
             "SEKISHO_SYS": str(self.root),
             "SEKISHO_STATE": str(self.root / "state"),
+            "SEKISHO_EXCEPTION": str(self.root / "exception"),
         }
         return subprocess.run(
             [str(WALL), *words], env=environment, capture_output=True, text=True, check=False
@@ -217,6 +218,22 @@ def test_the_wall_leaves_a_mounted_disk_and_says_so(tmp_path: Path) -> None:
     assert "vdb: is mounted, NOT taken off" in done.stdout
     world.disk("vdc", "pci0000:00/0000:00:0a.0/virtio2", serial="X", dev="254:999")
     assert "vdc: CANNOT be taken off" in world.wall("sweep", str(tmp_path / "block/vdc")).stdout
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("excepted", "code"),
+    [("1-3 read-only\n", 0), ("1-4 read-only\n", 1), ("1 read-only\n", 1), ("* *\n", 1), ("", 1)],
+)
+def test_the_wall_leaves_the_disk_that_an_open_order_names(
+    tmp_path: Path, excepted: str, code: int
+) -> None:
+    world = Sys(tmp_path)
+    world.disk("vda", "pci0000:00/0000:00:03.0/virtio0", serial="SEKISHO-DISK-0013")
+    place = "pci0000:00/0000:00:02.0/usb1/1-3/1-3:1.0/host2/target2:0:0/2:0:0:0"
+    world.disk("sda", place, serial="X", ro="1", dev="8:0")
+    (tmp_path / "exception").write_text(excepted, encoding="ascii")
+    assert world.wall("look").returncode == code
 
 
 @pytest.mark.process

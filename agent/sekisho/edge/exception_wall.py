@@ -18,12 +18,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sekisho.devices.exception import BULK_ONLY, DeviceException
+from sekisho.edge.exception_state import RUN
+from sekisho.edge.policy_file import write_atomic
 from sekisho.errors import SekishoError, printable
 
 MODULES = Path("/proc/modules")
 LOCKED = Path("/proc/sys/kernel/modules_disabled")
 DRIVER = Path("/sys/bus/usb/drivers/usb-storage")
 MODULE = "usb_storage"
+#: What the disk wall (agent/helpers/disk-wall) leaves alone meanwhile.
+EXCEPTED = RUN / "disk"
 _BLKROSET = 0x125D  # _IO(0x12, 93), include/uapi/linux/fs.h
 _BLKROGET = 0x125E
 _MNT_DETACH = 2
@@ -92,6 +96,8 @@ def attach(folder: Path, exception: DeviceException) -> list[str]:
         return []
     bus = folder.parent / f"usb{folder.name.partition('-')[0]}" / "interface_authorized_default"
     try:
+        mode = "read-only" if exception.direction == "in" else "read-write"
+        write_atomic(EXCEPTED, f"{folder.name} {mode}\n".encode(), 0o600)
         bus.write_text("0")
         try:
             (folder / "authorized").write_text("1")
@@ -144,8 +150,16 @@ def _await_disks(folder: Path) -> list[str]:
         names = disks(folder)
         if names and all((Path("/dev") / name).exists() for name in names):
             return names
+        if not names:
+            _look(folder)
         time.sleep(0.1)
     raise WallError(f"no disk appears within {WAIT_S:.0f} s")
+
+
+def _look(folder: Path) -> None:
+    """Have the kernel look for the device's disk: behind the disk wall it looks for none itself."""
+    for host in folder.glob(f"{folder.name}:*/host*/scsi_host/host*/scan"):
+        host.write_text("- - -")
 
 
 def _guard(node: Path, *, read_only: bool) -> None:
@@ -172,6 +186,8 @@ def shut(folder: Path) -> None:
     """Shut a device: its mounts are detached, its drivers let go, it is unauthorised."""
     for name in disks(folder):
         detach(name)
+    if EXCEPTED.exists() and EXCEPTED.read_text().split(" ", 1)[0] == folder.name:
+        EXCEPTED.unlink()
     try:
         (folder / "authorized").write_text("0")
     except FileNotFoundError:  # unplugged meanwhile

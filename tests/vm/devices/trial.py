@@ -309,8 +309,8 @@ def everything(trial: Trial, moments: Sequence[str]) -> None:
 
     Where the lab itself fails the rest is not tried: its cases say so and prove nothing.
 
-    The moments of a running machine come first, as it was restored: a boot is what costs. What can
-    only be there from power-on is tried at the same moments after the first boot.
+    Without the wall the moments of a running machine come first, as it was restored: a boot is what
+    costs. What can only be there from power-on is tried at the same moments after the first boot.
     """
     try:
         _all(trial, moments)
@@ -326,15 +326,22 @@ def _all(trial: Trial, moments: Sequence[str]) -> None:
     cold = [device for device in trial.devices if device.cold]
     trial.machine.equip()
     trial.machine.listen()
-    if runs and hot:
-        trial.dock()
-    for moment in runs if hot else ():
-        trial.moment(moment, hot)
-    if "running" in runs and not trial.walled and not trial.kinds_only:
-        trial.machine.root(f"python3 {HOME}/pretend.py load")
-        trial.pretended("running")
-    if "cold-boot" in moments:
+    if trial.walled:
+        # Behind the wall a controller that comes later is nobody's: the docks are there at power-on.
         trial.boot("cold-boot")
+        for moment in runs if hot else ():
+            trial.moment(moment, hot)
+    else:
+        if runs and hot:
+            trial.dock()
+        for moment in runs if hot else ():
+            trial.moment(moment, hot)
+        if "running" in runs and not trial.kinds_only:
+            trial.machine.root(f"python3 {HOME}/pretend.py load")
+            trial.pretended("running")
+        if "cold-boot" in moments:
+            trial.boot("cold-boot")
+    if "cold-boot" in trial.observed:
         for moment in runs if cold else ():
             trial.moment(moment, cold, after="/cold")
     if "initramfs" in moments:
