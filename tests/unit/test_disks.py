@@ -245,7 +245,16 @@ def test_newcomers_belong_to_the_stub_once_the_boot_is_through(tmp_path: Path, s
     claims = tmp_path / "bus/pci/drivers/pci-stub/new_id"
     claims.parent.mkdir(parents=True)
     claims.write_text("", encoding="ascii")
+    for at, driven in (("0000:00:02.0", True), ("0000:00:09.0", False)):
+        device = tmp_path / "bus/pci/devices" / at
+        (device / "driver" if driven else device).mkdir(parents=True)
+        (device / "driver_override").write_text("(null)\n", encoding="ascii")
     world.wall("seal")
+    overrides = [
+        (tmp_path / "bus/pci/devices" / at / "driver_override").read_text(encoding="ascii")
+        for at in ("0000:00:02.0", "0000:00:09.0")
+    ]
+    assert overrides == ["(null)\n", "\n" if state[:2] == "up" else "(null)\n"]
     claimed = claims.read_text(encoding="ascii")
     assert claimed == ("ffffffff ffffffff ffffffff ffffffff 0 0\n" if state[:2] == "up" else "")
     assert (tmp_path / "state.newcomers").exists() == bool(claimed)
