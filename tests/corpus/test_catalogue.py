@@ -278,6 +278,20 @@ def test_every_role_is_run_under_its_own_tag(root: Path) -> None:
     )
 
 
+def test_verify_knows_every_remedy_and_takes_them_in_the_order_of_the_site(
+    root: Path, catalogue: Catalogue
+) -> None:
+    play = next(
+        p for p in read_yaml(root / "playbooks/verify.yml") if "verify_order" in p.get("vars", {})
+    )
+    order = play["vars"]["verify_order"]
+    assert {check.remedy for check in catalogue.checks if check.remedy} <= set(order)
+    site = [entry["role"] for p in read_yaml(root / "playbooks/site.yml") for entry in p["roles"]]
+    assert [role for role in site if role in order and role != "terminal"] == [
+        role for role in order if role != "terminal"
+    ]
+
+
 def test_the_traceability_page_is_what_the_catalogue_says(root: Path, catalogue: Catalogue) -> None:
     page = root / "docs/reference/traceability.md"
     assert page.read_text(encoding="utf-8") == traceability(catalogue), "run: make docs"
