@@ -176,7 +176,8 @@ class Trial:
             ])  # fmt: skip
             events: list[Event] = self.machine.mark()
             found.seen = {d.kind: judge(d, events, probe[d.kind]) for d in chosen}
-            found.strays = strays(chosen, [e for e in events if e["k"] != "first"])
+            if moment not in plan.BOOTS:  # there the machine's own devices come, too
+                found.strays = strays(chosen, [e for e in events if e["k"] != "first"])
             found.lost = lost(events)
             found.delays = delays(chosen, events, times or {})
 
