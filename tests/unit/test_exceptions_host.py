@@ -572,3 +572,13 @@ def test_a_policy_that_cannot_be_read_is_no_pass() -> None:
 
 def test_the_body_of_the_tests_is_within_its_window() -> None:
     assert body()["end"] == write_time(datetime.fromtimestamp(END, UTC))
+
+
+def test_an_end_also_forgets_the_disk_that_was_pulled_out_before(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("open.json", exception_state.DISK):
+        (run / name).write_text("1-3 read-only\n", encoding="ascii")
+    exception_state.forget_open(run)
+    assert list(run.iterdir()) == []
+    exception_state.forget_open(run)

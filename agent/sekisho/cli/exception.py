@@ -114,7 +114,7 @@ def show(
 
     Exit code: 0 shown (and holds), 1 it does not hold, 3 not an order.
     """
-    from sekisho.orders.judge import problems_of  # noqa: PLC0415
+    from sekisho.orders.judge import problems_of  # noqa: PLC0415 - control side
 
     order = parse_order(read_bounded(file, MAX_BYTES), str(file))
     wrong: list[Problem] = []
@@ -140,7 +140,7 @@ def apply(file: _Order, *, as_json: _Json = False) -> int:
 
     Exit code: 0 opened, 2 opened but a device could not be let in, 3 refused: nothing is open.
     """
-    from sekisho.service import exception as service  # noqa: PLC0415
+    from sekisho.service import exception as service  # noqa: PLC0415 - on a machine
 
     _root()
     opened = service.apply(file)
@@ -164,7 +164,7 @@ def end(
 
     Exit code: 0 closed, 1 nothing was open, 3 it could not be shut.
     """
-    from sekisho.service import exception as service  # noqa: PLC0415
+    from sekisho.service import exception as service  # noqa: PLC0415 - on a machine
 
     _root()
     closed = service.end(f"ended by {_caller()}: {printable(why, 200)}", order)
@@ -189,9 +189,9 @@ def copy(
 
     Exit code: 0 copied, 3 refused or broken off: what is named has crossed, nothing else.
     """
-    from sekisho.edge import exception_copy  # noqa: PLC0415
-    from sekisho.edge.exception_state import RUN, read_open  # noqa: PLC0415
-    from sekisho.edge.journal_client import submit  # noqa: PLC0415
+    from sekisho.edge import exception_copy  # noqa: PLC0415 - on a machine
+    from sekisho.edge.exception_state import RUN, read_open  # noqa: PLC0415 - on a machine
+    from sekisho.edge.journal_client import submit  # noqa: PLC0415 - on a machine
 
     _root()
     opened = read_open()
@@ -245,8 +245,8 @@ def list_(
 
     Exit code: 0 listed, 2 part of the journal cannot be read, 3 no journal.
     """
-    from sekisho.edge.journal_read import segments  # noqa: PLC0415
-    from sekisho.orders.register import register  # noqa: PLC0415
+    from sekisho.edge.journal_read import segments  # noqa: PLC0415 - on a machine
+    from sekisho.orders.register import register  # noqa: PLC0415 - on a machine
 
     found = register(line for segment in segments(journal) for line in segment.lines)
     if as_json:
@@ -273,21 +273,21 @@ def list_(
 
 def _site(inventory: Path) -> Any:
     from sekisho.edge.inventory import read_inventory  # noqa: PLC0415 - control side
-    from sekisho.site.parse import parse_site  # noqa: PLC0415
+    from sekisho.site.parse import parse_site  # noqa: PLC0415 - control side
 
     return parse_site(read_inventory(inventory))
 
 
 def _signers(site: Any) -> Any:
-    from sekisho.orders.judge import parse_signers  # noqa: PLC0415
-    from sekisho.site.compile import approvers  # noqa: PLC0415
+    from sekisho.orders.judge import parse_signers  # noqa: PLC0415 - control side
+    from sekisho.site.compile import approvers  # noqa: PLC0415 - control side
 
     return parse_signers({"orders": {"people": approvers(site)}})
 
 
 def _rule(path: Path) -> dict[str, Any]:
     """Return the one rule of a file, JSON or YAML, alone or as a list of one."""
-    from sekisho.devices.policy_file import parse_values  # noqa: PLC0415
+    from sekisho.devices.policy_file import parse_values  # noqa: PLC0415 - control side
 
     value = parse_values(read_bounded(path, MAX_BYTES), str(path))
     if isinstance(value, list) and len(value) == 1:
@@ -299,8 +299,8 @@ def _rule(path: Path) -> dict[str, Any]:
 
 def _sign(order: Order, site: Any, act: Act, by: str, key: Path) -> Order:
     """Return the order signed, once it is certain that this signature can count."""
-    from sekisho.edge.journal_read import read_private_key  # noqa: PLC0415
-    from sekisho.orders.judge import signature_problems  # noqa: PLC0415
+    from sekisho.edge.journal_read import read_private_key  # noqa: PLC0415 - control side
+    from sekisho.orders.judge import signature_problems  # noqa: PLC0415 - control side
 
     signed = signed_by(order, seal(read_private_key(key), act, by, order))
     wrong = signature_problems(signed, _signers(site), by, str(key))

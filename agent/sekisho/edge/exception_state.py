@@ -24,6 +24,8 @@ from sekisho.edge.policy_file import write_atomic
 from sekisho.errors import Problem, SekishoError, printable
 
 RUN = Path("/run/sekisho-exception")
+#: In ``RUN``: the USB device whose disk the disk wall (agent/helpers/disk-wall) leaves alone.
+DISK = "disk"
 STATE = Path("/var/lib/sekisho/orders")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 LIMIT = 128 * 1024
@@ -106,7 +108,8 @@ def write_open(value: Open, run: Path = RUN) -> None:
 
 def forget_open(run: Path = RUN) -> None:
     """Let nothing more in by it."""
-    (run / "open.json").unlink(missing_ok=True)
+    for name in ("open.json", DISK):  # also where the disk was pulled out before its end
+        (run / name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

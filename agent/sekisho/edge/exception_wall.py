@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sekisho.devices.exception import BULK_ONLY, DeviceException
-from sekisho.edge.exception_state import RUN
+from sekisho.edge.exception_state import DISK, RUN
 from sekisho.edge.policy_file import write_atomic
 from sekisho.errors import SekishoError, printable
 
@@ -26,8 +26,7 @@ MODULES = Path("/proc/modules")
 LOCKED = Path("/proc/sys/kernel/modules_disabled")
 DRIVER = Path("/sys/bus/usb/drivers/usb-storage")
 MODULE = "usb_storage"
-#: What the disk wall (agent/helpers/disk-wall) leaves alone meanwhile.
-EXCEPTED = RUN / "disk"
+EXCEPTED = RUN / DISK
 _BLKROSET = 0x125D  # _IO(0x12, 93), include/uapi/linux/fs.h
 _BLKROGET = 0x125E
 _MNT_DETACH = 2
