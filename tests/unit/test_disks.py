@@ -158,9 +158,28 @@ class Sys:
             (folder / key).write_text(f"{value}\n", encoding="utf-8")
         (self.root / "block" / name).symlink_to(folder)
 
+    def card(self, at: str, mac: str, *, flags: str = "0x1002", driver: bool = True) -> Path:
+        """Add a network card on PCI; without ``driver`` it has none yet, and no interface."""
+        device = self.root / "bus/pci/devices" / at
+        device.mkdir(parents=True)
+        (device / "class").write_text("0x020000\n", encoding="ascii")
+        (device / "driver_override").write_text("(null)\n", encoding="ascii")
+        if driver:
+            holder = self.root / "bus/pci/drivers/e1000"
+            holder.mkdir(parents=True, exist_ok=True)
+            (device / "driver").symlink_to(holder)
+            net = device / "net" / f"eth{at[-3]}"
+            net.mkdir(parents=True)
+            (net / "address").write_text(f"{mac}\n", encoding="ascii")
+            (net / "flags").write_text(f"{flags}\n", encoding="ascii")
+            (self.root / "class/net").mkdir(parents=True, exist_ok=True)
+            (self.root / "class/net" / net.name).symlink_to(net)
+        return device
+
     def wall(self, *words: str) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {
             "SEKISHO_DISKS": str(self.root / "list"),
+            "SEKISHO_CARDS": str(self.root / "cards"),
             "SEKISHO_SYS": str(self.root),
             "SEKISHO_STATE": str(self.root / "state"),
             "SEKISHO_EXCEPTION": str(self.root / "exception"),
@@ -261,6 +280,67 @@ def test_newcomers_belong_to_the_stub_once_the_boot_is_through(tmp_path: Path, s
     claims.write_text("", encoding="ascii")
     world.wall("seal")
     assert state[:2] != "up" or claims.read_text(encoding="ascii") == "", "claimed twice"
+
+
+def walled(tmp_path: Path) -> tuple[Sys, Path]:
+    """Return a machine with its own disk and the stub's file for new claims."""
+    world = Sys(tmp_path)
+    world.disk("vda", "pci0000:00/0000:00:03.0/virtio0", serial="SEKISHO-DISK-0013")
+    (tmp_path / "bus/pci/devices/0000:00:03.0").mkdir(parents=True)
+    (tmp_path / "bus/pci/devices/0000:00:03.0/class").write_text("0x010000\n", encoding="ascii")
+    claims = tmp_path / "bus/pci/drivers/pci-stub/new_id"
+    claims.parent.mkdir(parents=True)
+    claims.write_text("", encoding="ascii")
+    return world, claims
+
+
+OWN_MAC, OTHER_MAC = "52:54:00:77:00:13", "52:54:00:00:00:99"
+CARD_CLASSES = "ffffffff ffffffff ffffffff ffffffff 0d0000 ff0000\n"  # the last one written
+
+
+@pytest.mark.process
+def test_the_own_cards_are_found_by_their_addresses(tmp_path: Path) -> None:
+    world, _ = walled(tmp_path)
+    world.card("0000:00:04.0", OWN_MAC)
+    world.card("0000:00:05.0", OTHER_MAC)
+    assert world.wall("cards", OWN_MAC, "02:00:00:00:00:01").stdout == "0000:00:04.0\n"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("flags", ["0x1002", "0x1003"])
+def test_a_card_that_is_not_the_machines_own_loses_its_driver_unless_it_is_in_use(
+    tmp_path: Path, flags: str
+) -> None:
+    world, claims = walled(tmp_path)
+    own = world.card("0000:00:04.0", OWN_MAC)
+    unbound = world.card("0000:00:06.0", OWN_MAC, driver=False)
+    world.card("0000:00:05.0", OTHER_MAC, flags=flags)
+    (tmp_path / "cards").write_text("0000:00:04.0\n0000:00:06.0\n", encoding="ascii")
+    done = world.wall("raise")
+    unbind = tmp_path / "bus/pci/drivers/e1000/unbind"
+    if flags == "0x1002":
+        assert unbind.read_text(encoding="ascii") == "0000:00:05.0\n"
+    else:
+        assert not unbind.exists()
+        assert "0000:00:05.0 is not the machine's own, but in use" in done.stdout
+    assert claims.read_text(encoding="ascii") == CARD_CLASSES
+    assert (tmp_path / "state.cards").exists()
+    # Its own cards were out of the stub's reach meanwhile, and are given back.
+    assert (unbound / "driver_override").read_text(encoding="ascii") == "\n"
+    assert (own / "driver_override").read_text(encoding="ascii") == "(null)\n"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("listed", ["", "0000:00:04.0\n0000:00:08.0\n", "0000:00:03.0\n"])
+def test_who_moved_a_card_is_not_shut_out(tmp_path: Path, listed: str) -> None:
+    world, claims = walled(tmp_path)
+    world.card("0000:00:04.0", OWN_MAC)
+    world.card("0000:00:05.0", OTHER_MAC)
+    (tmp_path / "cards").write_text(listed, encoding="ascii")
+    world.wall("raise")
+    assert not (tmp_path / "bus/pci/drivers/e1000/unbind").exists()
+    assert claims.read_text(encoding="ascii") != CARD_CLASSES
+    assert not (tmp_path / "state.cards").exists()
 
 
 @pytest.mark.process

@@ -9,7 +9,7 @@ import pytest
 from probes_raw import held, link
 
 from sekisho.devices.disks import render
-from sekisho.probes.disks import HELPER, NEWCOMERS, STATE, UDEV
+from sekisho.probes.disks import CARD_LIST, CARDS, HELPER, NEWCOMERS, STATE, UDEV
 from sekisho.probes.disks import PROBES as DISKS
 from sekisho.probes.model import ProbeError
 from sekisho.probes.terminal import GRUB, WORDS
@@ -81,7 +81,7 @@ def wall(**changes: Any) -> Any:
     raw: dict[str, Any] = {
         "files": held({
             STATE: "up stub=up early=\n", "/etc/sekisho/disks": render([SYSTEM]), HELPER: "x",
-            UDEV: "x", NEWCOMERS: "stub\n",
+            UDEV: "x", NEWCOMERS: "stub\n", CARDS: "up\n", CARD_LIST: "0000:00:04.0\n",
         }),
         "boot": {"files": {}},
         "wants": {"files": {}},
@@ -112,7 +112,7 @@ def test_a_wall_that_stands() -> None:
     )  # fmt: skip
     assert (told["open_buses"], told["loose"], told["before_the_wall"]) == ([], [], [])
     assert told["initrd"] == "not needed"
-    assert told["newcomers"] == "stub"
+    assert (told["newcomers"], told["cards"]) == ("stub", "up")
 
 
 def test_a_wall_that_is_lowered_in_each_of_its_parts() -> None:
@@ -126,6 +126,10 @@ def test_a_wall_that_is_lowered_in_each_of_its_parts() -> None:
     assert wall(files=early)["before_the_wall"] == ["ahci", "nvme"]
     assert wall(files=early)["list"] == "changed"
     assert wall(files=early)["newcomers"] == "anybody's"
+    assert wall(files=early)["cards"] == "open"
+    for text, said in (("0000:00:04.0\n", "open"), ("", "not needed")):
+        listed = held({"/etc/sekisho/disks": "", CARD_LIST: text})
+        assert wall(files=listed)["cards"] == said
     assert wall(files=held({"/etc/sekisho/disks": ""}))["state"] == "never raised"
     grub = held({"/boot/grub/grub.cfg": None})
     assert wall(boot=grub)["initrd"] == "missing"

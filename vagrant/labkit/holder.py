@@ -86,9 +86,7 @@ def inside(
     return [*enter, "--", *tether, *argv]
 
 
-def virsh(
-    *words: str, timeout: float = 120, check: bool = True, data: str | None = None
-) -> str:
+def virsh(*words: str, timeout: float = 120, check: bool = True, data: str | None = None) -> str:
     """Run virsh inside the lab and return what it printed."""
     argv = inside(["virsh", "-q", "-c", "qemu:///system", *words])
     return run(argv, timeout=timeout, check=check, data=data).stdout.strip()

@@ -50,7 +50,10 @@ class Kind:
 _DISK = ("block", "text")
 _DRIVE = "drive_add 0 if=none,id={drive},file={file},format=raw"
 _ATTACH = "qom-set /machine/peripheral/{id} attached true"
-_HUBS = ("device_add usb-hub,id={id}{at}", "device_add usb-hub,id=part-{id}-1,bus={bus},port={port}.1")
+_HUBS = (
+    "device_add usb-hub,id={id}{at}",
+    "device_add usb-hub,id=part-{id}-1,bus={bus},port={port}.1",
+)
 _MODEL_GIVES: Mapping[str, tuple[str, ...]] = {
     "composite": (*_DISK, "input"),
     "clone": _DISK,

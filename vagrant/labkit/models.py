@@ -237,7 +237,7 @@ class Player:
     def __init__(self, model: Model, disk: Path, serial: str = "") -> None:
         self.model = model
         self.configured = 0
-        self.read_at = 0.0  # when a host first read its configuration; 0.0: not yet
+        self.read_at = 0.0  # when a kernel (no firmware) first read its serial number; 0.0: not yet
         self._serial = serial
         self._path = disk
         self._disk: Disk | None = None
@@ -262,9 +262,7 @@ class Player:
             return b""
         return STICK_TEXT.encode()[:wanted] if address & 0x80 else b""
 
-    def control(
-        self, kind: int, request: int, value: int, index: int, data: bytes
-    ) -> bytes | None:
+    def control(self, kind: int, request: int, value: int, index: int, data: bytes) -> bytes | None:
         """Return the answer to a request on endpoint 0; None is a stall."""
         if (kind, request) == (0x00, 9):
             self.configured = value & 0xFF
@@ -282,10 +280,11 @@ class Player:
         model = self.model
         texts = {1: "Sekisho", 2: model.title, 3: self._serial or model.serial}
         if kind == 3 and number in texts:
+            if number == 3:
+                self.read_at = self.read_at or time.monotonic()
             text = texts[number].encode("utf-16-le")
             return bytes([len(text) + 2, 3]) + text
         if kind == 2 and number < len(model.configurations):
-            self.read_at = self.read_at or time.monotonic()
             return model.configuration(number)
         fixed: dict[tuple[int, int], Callable[[], bytes]] = {
             (1, 0): model.device,

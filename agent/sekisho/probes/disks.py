@@ -13,6 +13,8 @@ from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, files, te
 
 STATE = "/run/sekisho-disk-wall"
 NEWCOMERS = f"{STATE}.newcomers"
+CARDS = f"{STATE}.cards"
+CARD_LIST = "/etc/sekisho/cards"
 HELPER = "/usr/lib/sekisho/disk-wall"
 UDEV = "/etc/udev/rules.d/61-sekisho-disks.rules"
 _UNITS = {
@@ -178,6 +180,11 @@ def _wall(raw: Mapping[str, Any]) -> dict[str, Any]:
         "initrd": initrd,
         "state": words[0] if words else "never raised",
         "newcomers": ((taken.text or "").strip() if taken else "") or "anybody's",
+        "cards": "up"
+        if CARDS in held
+        else "not needed"  # no card on PCI; a list that is missing is none that is empty
+        if CARD_LIST in held and not text_of(held, CARD_LIST).strip()
+        else "open",
         "before_the_wall": sorted(word for word in early.split(",") if word),
         "open_buses": open_buses,
         "loose": loose,
@@ -216,7 +223,7 @@ PROBES = (
     Probe(
         name="disk-wall",
         operations={
-            "files": Read((STATE, NEWCOMERS, LIST, HELPER, UDEV, *_INITRD)),
+            "files": Read((STATE, NEWCOMERS, CARDS, CARD_LIST, LIST, HELPER, UDEV, *_INITRD)),
             # a machine whose kernel is handed to it has no boot menu, and no initrd of its own
             "boot": Read(("/boot/grub/grub.cfg",), content=False),
             "wants": Read(tuple(_UNITS), content=False),

@@ -14,6 +14,7 @@ WAYS = frozenset({
     "block", "net", "tty", "sound", "input", "hidraw", "usbmisc", "scsi_generic", "bsg",
     "video4linux", "bluetooth", "mtd", "nvme", "ieee80211",
 })  # fmt: skip
+MASS_STORAGE = 8
 #: What a probe may get of a device that was let in; of one that was not, nothing at all.
 TRIED = ("user", "mtp", "bulk", "alternate")
 
@@ -76,6 +77,8 @@ def _tried(device: Device, probe: dict[str, Any], seen: Seen) -> None:
     """Add what the probe found."""
     if probe["pci"] or probe["usb"]:
         seen.came = max(seen.came, 1)  # it was there before the watcher
+    if device.turns and any(MASS_STORAGE in usb["classes"] for usb in probe["usb"]):
+        seen.came = max(seen.came, 2)  # it is there as what it came back as
     for sub, names in probe["nodes"].items():
         if sub not in WAYS:
             continue

@@ -105,7 +105,7 @@ class Trial:
                 self._plug(monitor, [d for d in self.devices if not d.cold])
                 machine.resume()
             machine.answer()
-            self._settle(self.devices)
+            self._settle(self.devices, turned=True)
             note(self.devices)
             self._pull(monitor, self.devices)
             machine.mark()
@@ -152,7 +152,8 @@ class Trial:
                 machine.root(
                     f"setsid python3 {HOME}/pretend.py play {PRETEND} {gadgets} {models} "
                     f"</dev/null >/dev/null 2>{RUN}/pretended & echo $! > {RUN}/player; n=0; "
-                    f"until [ -e {PRETEND}/ready ]; do sleep 0.5; n=$((n+1)); [ $n -lt 600 ]; done"
+                    f"until [ -e {PRETEND}/ready ]; do sleep 0.5; n=$((n+1)); "
+                    f"[ $n -lt 600 ] && kill -0 $! || {{ cat {RUN}/pretended >&2; exit 1; }}; done"
                 )
                 self._settle(chosen)
                 note(chosen)
@@ -231,10 +232,18 @@ class Trial:
         usb.forget(self.machine.name, names, monitor.say)
 
     def _settle(
-        self, devices: Sequence[Device], *, journal: bool = False, timeout: float = 400
+        self,
+        devices: Sequence[Device],
+        *,
+        journal: bool = False,
+        turned: bool = False,
+        timeout: float = 400,
     ) -> None:
-        """Wait until the kernel saw every device and has nothing to say for a while."""
-        wanted = {d.kind: 2 if d.turns else 1 for d in devices if not d.cold}
+        """Wait until the kernel saw every device and has nothing to say for a while.
+
+        ``turned``: what comes back as another device may have done so before the watcher began.
+        """
+        wanted = {d.kind: 2 if d.turns and not turned else 1 for d in devices if not d.cold}
         deadline, quiet, read = time.monotonic() + timeout, time.monotonic(), 0
         came: dict[str, int] = {}
         told: set[str] = set()
@@ -261,6 +270,7 @@ class Trial:
                 waiting += [k for k in wanted if k not in told]
             if not waiting and time.monotonic() - quiet > 1.5:
                 return
+        say(f"{self.machine.name}: waited {timeout:.0f} s for {' '.join(sorted(set(waiting)))}")
 
     def _burst(self, monitor: usb.Monitor, devices: Sequence[Device]) -> None:
         """Plug in and pull out as fast as QEMU can, one plug less than asked for is left."""

@@ -63,7 +63,8 @@ class Usb:
         words = struct.pack(
             "IIIxxxxQ", address, size or len(data), MILLISECONDS, ctypes.addressof(room)
         )
-        return room.raw[: fcntl.ioctl(self.handle, BULK, bytearray(words), True)]
+        count = fcntl.ioctl(self.handle, BULK, bytearray(words), True)
+        return room.raw[:count]  # only now: the kernel has written into it
 
     def turn(self, words):
         """Choose another alternate setting: words are the interface's and its number."""
@@ -77,7 +78,8 @@ class Usb:
         words = struct.pack(
             "BBHHHIxxxxQ", kind, request, 0, 0, size, MILLISECONDS, ctypes.addressof(room)
         )
-        return room.raw[: fcntl.ioctl(self.handle, CONTROL, bytearray(words), True)]
+        count = fcntl.ioctl(self.handle, CONTROL, bytearray(words), True)
+        return room.raw[:count]
 
     def take(self, interface):
         """Take an interface from its driver, if it has one, and claim it."""
@@ -135,7 +137,7 @@ def try_usb(folder, text, deep):
     """Return what usbfs gives of one device: every refusal with its reason."""
     told = {"name": os.path.basename(folder), "got": [], "refused": []}
     told["authorized"] = read(folder + "/authorized").decode().strip()
-    told["node_mode"] = ""
+    told["node_mode"], told["classes"] = "", []
 
     def attempt(name, work):
         try:
@@ -152,11 +154,12 @@ def try_usb(folder, text, deep):
         told["refused"].append(f"open: {bad.strerror}")
         return told
     told["node_mode"] = oct(os.stat(usb.node).st_mode & 0o777)
+    seen = usb.interfaces()
+    told["classes"] = sorted({code for _, _, code, _ in seen})
     attempt("user", lambda: as_nobody(usb.node))
     attempt("ep0", lambda: text in usb.control(0xC0, 0x51, 64))
     if told["authorized"] != "1":
         attempt("configure", lambda: usb.number(SET_CONFIGURATION, 1))
-    seen = usb.interfaces()
     for number, alternate, code, ends in seen:
         if told["authorized"] == "1" and not deep:
             break
