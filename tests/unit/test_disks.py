@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from sekisho.devices.disks import (
     Disk,
     Seen,
@@ -264,7 +265,7 @@ def test_newcomers_belong_to_the_stub_once_the_boot_is_through(tmp_path: Path, s
 
 
 @pytest.mark.process
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(
     at=_places,
     serial=st.sampled_from(["", "S6D1", "SEKISHO-DISK-0013", "X", "* -"]),
