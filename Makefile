@@ -3,9 +3,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
+# Three at once: each one's output comes whole, at its end.
+SIDE_BY_SIDE := --no-print-directory --output-sync=target --keep-going -j3
 export SEKISHO_LAB_STATE ?= /var/lib/sekisho-lab
 
-.PHONY: help dev deps-test deps-lab check lint types test test-lab demo lab-up lab-down lab-clean deb lock docs bench
+.PHONY: help dev deps-test deps-lab check lint types test tests-fast tests-all test-lab demo lab-up lab-down lab-clean deb lock docs bench
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -36,10 +38,19 @@ lint: dev ## ruff, ansible-lint, shellcheck, yamllint
 types: dev ## mypy, strict
 	@$(BIN)/mypy
 
-check: dev deps-test lint types ## lint, types and every test that needs no lab (under two minutes)
-	@$(BIN)/pytest tests
+check: dev deps-test ## lint, types and the tests without those marked slow; properties tried less often (under two minutes)
+	@$(MAKE) $(SIDE_BY_SIDE) lint types tests-fast
 
-test: check ## install what is needed and pass the fast tests
+test: dev deps-test ## lint, types and every test that needs no lab, each property in full; CI runs this
+	@$(MAKE) $(SIDE_BY_SIDE) lint types tests-all
+
+# A file's tests stay together (--dist loadfile): its scenes and built packages are made once.
+PYTEST = $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+tests-fast:
+	@$(PYTEST) -m "not slow" --hypothesis-profile=fast tests
+
+tests-all:
+	@$(PYTEST) tests
 
 test-lab: dev deps-test deps-lab deb ## bring up the lab and pass the tests on its machines
 	@$(BIN)/pytest --lab --capture=no tests/vm # its progress is the only one in half an hour
