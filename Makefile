@@ -36,10 +36,19 @@ lint: dev ## ruff, ansible-lint, shellcheck, yamllint
 types: dev ## mypy, strict
 	@$(BIN)/mypy
 
-check: dev deps-test lint types ## lint, types and every test that needs no lab (under two minutes)
-	@$(BIN)/pytest tests
+# Lint and types run beside the tests and print at their end. A file's tests stay in one process
+# (loadfile): its scenes and built packages are made once.
+define TESTS
+@$(MAKE) --no-print-directory --output-sync=target --keep-going -j2 lint types & beside=$$!; \
+  $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(1) tests; code=$$?; \
+  wait $$beside && exit $$code
+endef
 
-test: check ## install what is needed and pass the fast tests
+check: dev deps-test ## lint, types and the tests without those marked slow; properties tried less often (under two minutes)
+	$(call TESTS,-m "not slow" --hypothesis-profile=fast)
+
+test: dev deps-test ## lint, types and every test that needs no lab, each property in full
+	$(call TESTS)
 
 PART ?= tests/vm
 SPINE = tests/vm/test_attacks.py tests/vm/test_lab_leaves_nothing.py

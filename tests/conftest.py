@@ -75,8 +75,9 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
 sys.addaudithook(_hook)
 
 # A slow moment of the machine is no defect; `make check` as a whole has its time.
-settings.register_profile("house", deadline=None)
-settings.load_profile("house")
+settings.register_profile("thorough", deadline=None)
+settings.register_profile("fast", deadline=None, max_examples=40)  # see examples.py
+settings.load_profile("thorough")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -49,6 +50,7 @@ def _check(name: str) -> Check:
     return check
 
 
+@functools.cache  # the rules as they were compiled are loaded once a host
 def _run(host: str, *scripts: Path) -> str:
     """Load the host's rules in a namespace, run scripts there, return the rules as read back."""
     lines = ["set -eu", "nft -j -f -", *(f"sh {script}" for script in scripts)]

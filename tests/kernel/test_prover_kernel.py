@@ -73,6 +73,7 @@ def listed(text: str) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_the_model_and_the_kernel_agree_on_random_packets() -> None:
     """A small seeded number; the recorded run is `proverworld.py 200 228 450`."""
     total: Counter[str] = Counter()
@@ -140,6 +141,7 @@ def test_a_refutation_is_confirmed_by_the_kernel(chain: str) -> None:
     assert honest["confirmed"] is False, "the right rules drop the same packet"
 
 
+@pytest.mark.slow
 def test_mutants_are_refuted_or_shown_to_change_nothing() -> None:
     counts, left = table(("monitor-1",), step=9)
     assert left == []

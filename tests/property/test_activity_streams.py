@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from sekisho.activity.arguments import parse_argv
 from sekisho.activity.events import parse_path, parse_syscall
 from sekisho.activity.join import Joiner
@@ -141,7 +142,7 @@ def test_arguments_come_back_as_they_were_whatever_bytes_they_hold(words: list[b
     assert all(unquote(kernel(word)) == word for word in words)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(_lines(), max_size=60))
 def test_any_stream_gives_plain_entries_and_counts_every_line(lines: list[bytes]) -> None:
     activity = Activity(people={2001: "aoki"}, administrators={"aoki"})
@@ -179,7 +180,7 @@ def _interleaved(count: int, source: random.Random) -> list[bytes]:
     return lines
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.integers(1, 40), st.randoms(use_true_random=False))
 def test_interleaved_records_give_every_command_whole(count: int, source: random.Random) -> None:
     activity = Activity(people={}, administrators=set())
@@ -215,7 +216,7 @@ _CHANGES = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 12), st.none() | st.tuples(_CHANGES, st.integers(0, 5)))),
     st.randoms(use_true_random=False),
@@ -288,7 +289,7 @@ def test_every_number_that_never_comes_is_counted(
     assert serials.restarts == 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(st.integers(1, 900), max_size=60), st.randoms(use_true_random=False))
 def test_however_the_log_grows_and_the_reader_dies_nothing_is_missing(
     cuts: list[int], source: random.Random

@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from sekisho.errors import SekishoError
 from sekisho.flows.readback import differences, normalise
 from siteworld import policy
@@ -60,7 +61,7 @@ def test_any_object_taken_away_is_told(host: str, seed: int, data: st.DataObject
     assert differences(normalise(document), normalise(listed)) != ()
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.lists(_JSON, max_size=6))
 def test_any_json_is_normalised_or_refused(entries: list[Any]) -> None:
     try:

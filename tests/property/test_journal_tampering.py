@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from sekisho.errors import SekishoError
 from sekisho.journal.intake import parse_submission
 from sekisho.journal.records import (
@@ -86,9 +87,12 @@ def test_the_untouched_journal_is_whole() -> None:
 
 numbers = st.integers(1, RECORDS)
 many = settings(
-    max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
+    max_examples=examples(1500),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    database=None,
 )
-some = settings(max_examples=300, deadline=None, database=None)
+some = settings(max_examples=examples(300), deadline=None, database=None)
 
 
 @many

@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from orderworld import NOW, SIGNERS, body, good, sign
 from sekisho.canonical import canonical
 from sekisho.errors import SekishoError
@@ -41,7 +42,7 @@ def test_the_order_that_is_tampered_with_holds() -> None:
     assert holds(GOOD)
 
 
-@settings(max_examples=1500)
+@settings(max_examples=examples(1500))
 @given(st.integers(0, len(GOOD) * 8 - 1))
 def test_any_bit_flipped_is_refused(bit: int) -> None:
     changed = bytearray(GOOD)
@@ -49,14 +50,14 @@ def test_any_bit_flipped_is_refused(bit: int) -> None:
     assert not holds(bytes(changed))
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.integers(0, len(GOOD) - 1), st.binary(max_size=3))
 def test_cut_or_lengthened_is_refused(cut: int, more: bytes) -> None:
     assert not holds(GOOD[:cut] + more) or GOOD[:cut] + more == GOOD
     assert not more or not holds(GOOD + more)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.lists(st.tuples(st.sampled_from(list(Act)), PEOPLE, PEOPLE), max_size=4), PEOPLE)
 def test_only_three_different_fitting_people_make_it_hold(
     signatures: list[tuple[Act, str, str]], requester: str
@@ -75,20 +76,20 @@ def test_only_three_different_fitting_people_make_it_hold(
     assert holds(render_order(order)) == right
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.integers(-3 * 86_400, 3 * 86_400))
 def test_outside_its_window_it_is_refused(seconds: int) -> None:
     now = NOW + timedelta(seconds=seconds)
     assert holds(GOOD, now) == (-3600 <= seconds < 3600)
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(st.binary(max_size=200))
 def test_any_bytes_are_an_order_or_a_clear_error(raw: bytes) -> None:
     assert not holds(raw)
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(st.sampled_from([*body(), "signatures", "device"]), JSON)
 def test_any_value_anywhere_is_an_order_or_a_clear_error(key: str, value: Any) -> None:
     whole = json.loads(GOOD)
@@ -102,7 +103,7 @@ def test_any_value_anywhere_is_an_order_or_a_clear_error(key: str, value: Any) -
     assert holds(raw) == same
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(JSON)
 def test_any_policy_gives_signers_or_a_clear_error(value: Any) -> None:
     for policy in (value, {"orders": value}, {"orders": {"people": value}}):
@@ -111,7 +112,7 @@ def test_any_policy_gives_signers_or_a_clear_error(value: Any) -> None:
                 assert parse_signers(policy) == {}
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.datetimes(), st.datetimes(), st.datetimes())
 def test_any_times_are_an_order_or_a_clear_error(made: Any, start: Any, end: Any) -> None:
     try:

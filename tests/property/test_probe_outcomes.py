@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from sekisho.catalogue.facts import facts_from_raw
 from sekisho.catalogue.judge import HostFacts, judge
 from sekisho.catalogue.model import Catalogue, Verdict
@@ -94,7 +95,7 @@ def test_a_mutilated_outcome_raises_nothing_but_a_probe_error(
     probe = registry()[name]
 
     @settings(
-        max_examples=60,
+        max_examples=examples(60),
         deadline=None,
         database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -109,7 +110,7 @@ def test_a_mutilated_outcome_raises_nothing_but_a_probe_error(
 
 @pytest.mark.parametrize("name", NAMES)
 @given(JUNK)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_an_outcome_that_is_none_never_escapes(name: str, outcome: Any) -> None:
     raw = {"schema": 1, "probes": {name: outcome}}
     fact = facts_from_raw(raw, [name])[name]

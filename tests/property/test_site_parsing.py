@@ -6,6 +6,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from sekisho.errors import Problem, SekishoError
 from sekisho.site.fields import public_key_problem
 from sekisho.site.invariants import check
@@ -43,7 +44,7 @@ def mutated(draw: st.DrawFn) -> tuple[str, str]:
     return path, text[:start] + new + text[end:]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(mutated())
 @example(
     ("host_vars/core-1.yml", _TEXTS["host_vars/core-1.yml"].replace("_host: ", "_host: \u202e"))
@@ -58,7 +59,7 @@ def test_a_damaged_inventory_is_a_site_or_a_list_of_problems(edit: tuple[str, st
         assert problem.expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.text(max_size=300) | st.lists(_WORDS, max_size=60).map("".join))
 def test_any_text_composes_to_what_yaml_says_or_to_a_problem(text: str) -> None:
     problems: list[Problem] = []

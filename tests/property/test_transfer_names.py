@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from sekisho.errors import SekishoError
 from sekisho.transfer.header import parse_header
 from sekisho.transfer.manifest import (
@@ -20,7 +21,7 @@ from sekisho.transfer.manifest import (
 )
 from sekisho.transfer.names import flaw
 
-some = settings(max_examples=400, deadline=None, database=None)
+some = settings(max_examples=examples(400), deadline=None, database=None)
 text = st.text(
     alphabet=st.one_of(st.characters(), st.sampled_from("/.\\\0\n a\u202e")), max_size=40
 )

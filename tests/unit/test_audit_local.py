@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from sekisho.cli.main import main
+
 pytestmark = pytest.mark.process
 ITEM = ("--item", "6-iv-b")  # no probe of this item walks the whole disk
 
@@ -111,20 +113,29 @@ def test_a_bundle_is_written_signed_and_verifies(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_usage_is_exit_three_with_a_reason_and_no_traceback(
-    words: tuple[str, ...], said: str
+    words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = sekisho(*words)
+    assert main(list(words)) == 3
+    told = capsys.readouterr().err
+    assert said in told
+    assert "Traceback" not in told
+
+
+def test_the_program_itself_ends_with_that_code() -> None:
+    done = sekisho("audit", "--local", "--no-such-option")
     assert done.returncode == 3
-    assert said in done.stderr
+    assert "no-such-option" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"schema": 2}', '{"schema": 1, "schema": 1}'])
-def test_a_bad_policy_is_exit_three(tmp_path: Path, content: str) -> None:
+def test_a_bad_policy_is_exit_three(
+    tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "policy.json").write_text(content, encoding="utf-8")
-    done = sekisho("audit", "--local", *ITEM, "--policy", str(tmp_path / "policy.json"))
-    assert done.returncode == 3
-    assert "policy" in done.stderr
+    words = ["audit", "--local", *ITEM, "--policy", str(tmp_path / "policy.json")]
+    assert main(words) == 3
+    assert "policy" in capsys.readouterr().err
 
 
 def test_a_person_without_rights_gets_reasons_not_passes() -> None:

@@ -24,6 +24,7 @@ from sekisho.evidence.wire import MAX_RAW_BYTES, MAX_RESPONSE_BYTES
 
 pytestmark = pytest.mark.process
 PROBES = ("sysctl",)
+PATIENT = 60.0  # where the deadline is not what is tried: a busy machine is slow
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +43,20 @@ def pinned_to(key: paramiko.PKey, port: int) -> PinnedKeys:
     )
 
 
-def access(key: paramiko.PKey, host_key: paramiko.PKey, port: int, timeout: float = 10) -> Access:
+def access(
+    key: paramiko.PKey, host_key: paramiko.PKey, port: int, timeout: float = PATIENT
+) -> Access:
     return Access(user="auditor", key=key, pinned=pinned_to(host_key, port), timeout=timeout)
 
 
-def ask_raw(talk, auditor_key, host_key, timeout: float = 10) -> Reply:
+def ask_raw(talk, auditor_key, host_key, timeout: float = PATIENT) -> Reply:
     with raw_host(talk) as port:
         return ask(
             Target("h", "127.0.0.1", port), PROBES, access(auditor_key, host_key, port, timeout)
         )
 
 
-def ask_ssh(answer, auditor_key, host_key, timeout: float = 10) -> Reply:
+def ask_ssh(answer, auditor_key, host_key, timeout: float = PATIENT) -> Reply:
     with ssh_host(host_key, auditor_key, answer) as port:
         return ask(
             Target("h", "127.0.0.1", port), PROBES, access(auditor_key, host_key, port, timeout)
@@ -129,16 +132,18 @@ def test_nobody_listening_is_said_so(host_key, auditor_key) -> None:
 
 def test_a_silent_host_is_given_up_at_its_deadline(host_key, auditor_key) -> None:
     started = time.monotonic()
-    reply = ask_raw(lambda _connection: time.sleep(8), auditor_key, host_key, timeout=1.5)
+    reply = ask_raw(lambda _connection: time.sleep(30), auditor_key, host_key, timeout=1.5)
     assert "within 1.5 s" in refused(reply)
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 20
 
 
 def test_a_host_that_hangs_up_is_said_so(host_key, auditor_key) -> None:
     assert refused(ask_raw(lambda _connection: None, auditor_key, host_key))
 
 
-@pytest.mark.parametrize("junk", [b"\x00" * 4096, b"no\n" * 1000, os.urandom(4096)])
+@pytest.mark.parametrize(
+    "junk", [b"\x00" * 4096, b"no\n" * 1000, os.urandom(4096)], ids=["zeros", "lines", "noise"]
+)
 def test_a_host_that_floods_before_its_banner_is_cut_off(host_key, auditor_key, junk) -> None:
     sent = 0
 
@@ -148,8 +153,8 @@ def test_a_host_that_floods_before_its_banner_is_cut_off(host_key, auditor_key, 
             sent += connection.send(junk)
 
     started = time.monotonic()
-    assert refused(ask_raw(flood, auditor_key, host_key, timeout=20))
-    assert time.monotonic() - started < 15
+    assert refused(ask_raw(flood, auditor_key, host_key))
+    assert time.monotonic() - started < PATIENT - 15
     assert sent < 64 << 20  # what the kernel's buffers took, not what we read
 
 
@@ -233,7 +238,7 @@ def test_a_dripping_host_is_given_up_at_its_deadline(host_key, auditor_key) -> N
 
     started = time.monotonic()
     assert "within 3 s" in refused(ask_ssh(drip, auditor_key, host_key, timeout=3))
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 20
 
 
 def test_an_endless_answer_is_not_read_to_its_end(host_key, auditor_key) -> None:
@@ -242,13 +247,13 @@ def test_an_endless_answer_is_not_read_to_its_end(host_key, auditor_key) -> None
         while True:
             channel.sendall(b"\x00" * 65536)
 
-    assert refused(ask_ssh(endless, auditor_key, host_key, timeout=30))
+    assert refused(ask_ssh(endless, auditor_key, host_key))
 
 
 def test_bad_hosts_do_not_stop_the_good_ones_and_keep_their_order(host_key, auditor_key) -> None:
     done: list[str] = []
     with (
-        raw_host(lambda _connection: time.sleep(6)) as silent,
+        raw_host(lambda _connection: time.sleep(30)) as silent,
         ssh_host(host_key, auditor_key, honest) as good,
         ssh_host(host_key, auditor_key, _flipped) as bad,
     ):
@@ -260,7 +265,7 @@ def test_bad_hosts_do_not_stop_the_good_ones_and_keep_their_order(host_key, audi
         replies = audit_hosts(
             [Target(name, "127.0.0.1", port) for name, port in ports.items()],
             PROBES,
-            Access("auditor", auditor_key, parse_pinned(text.encode(), "known_hosts"), 3),
+            Access("auditor", auditor_key, parse_pinned(text.encode(), "known_hosts"), 6),
             done=lambda reply: done.append(reply.target.name),
         )
     assert [reply.target.name for reply in replies] == ["silent", "good", "bad"]

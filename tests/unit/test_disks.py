@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from sekisho.devices.disks import (
     Disk,
     Seen,
@@ -344,7 +345,7 @@ def test_who_moved_a_card_is_not_shut_out(tmp_path: Path, listed: str) -> None:
 
 
 @pytest.mark.process
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(
     at=_places,
     serial=st.sampled_from(["", "S6D1", "SEKISHO-DISK-0013", "X", "* -"]),

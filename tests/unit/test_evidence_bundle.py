@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from sekisho.canonical import canonical
 from sekisho.catalogue.compiled import Sources, compile_catalogue
 from sekisho.edge import bundle_io
@@ -183,7 +184,7 @@ def test_a_missing_file_is_named(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(files()))
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_flip_of_any_file_is_found(name: str, data: st.DataObject) -> None:
     held = files()
@@ -275,7 +276,7 @@ def test_a_hostile_name_in_the_manifest_is_refused(name: str) -> None:
     assert all(line.isprintable() for line in found.broken)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.dictionaries(st.sampled_from(sorted(set(files()) - {MANIFEST})), st.binary(max_size=80)))
 def test_any_bytes_in_a_bundle_raise_nothing(changes: dict[str, bytes]) -> None:
     held = manifest_again(files() | changes, signed=SIGNATURE not in changes)
@@ -289,7 +290,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.sampled_from(sorted(json.loads(files()["run.json"]))), VALUES)
 def test_any_value_in_the_run_raises_nothing(key: str, value: Any) -> None:
     held = files(signed=False)
