@@ -24,15 +24,15 @@ from sekisho.site.parse import parse_site
 MAX_LISTING = 64 * 1024 * 1024
 
 
-def need_solver() -> None:
-    """Raise `SekishoError` when the solver is not installed here."""
+def need_solver(otherwise: str = "") -> None:
+    """Raise `SekishoError` when the solver is not installed here; ``otherwise``: a way without."""
     if importlib.util.find_spec("z3") is None:
         raise SekishoError(
             "the prover needs z3",
             (
                 Problem(
                     "z3-solver", "", "not installed", "the control side's packages",
-                    hint="`make dev`, or pip install -r requirements/control.lock",
+                    hint="`make dev`, or pip install -r requirements/control.lock" + otherwise,
                 ),
             ),
         )  # fmt: skip
