@@ -141,7 +141,7 @@ def test_a_refutation_is_confirmed_by_the_kernel(chain: str) -> None:
 
 
 def test_mutants_are_refuted_or_shown_to_change_nothing() -> None:
-    counts, left = table(("monitor-1",), step=9)
+    counts, left = table("monitor-1", step=9)
     assert left == []
     assert sum(counts.values()) > 15
     assert sum(number for (_, said), number in counts.items() if said == "refuted") > 8
