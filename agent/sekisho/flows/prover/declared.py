@@ -1,23 +1,18 @@
 """What the site model declares of one machine's wires, written down without its compiler. Pure.
 
 `lines` reads the site itself (not the host's policy, not its rules): each declared line is who
-speaks with whom over which interfaces, and what either direction may hold. What may pass
-(`Line.may`) and what must pass (`Line.must`) are told apart: the law needs the first, the
-operation the second.
+speaks with whom over which interfaces, and what either direction may hold. Needs no solver: a
+host's policy carries its lines, so that an audit's evidence can be proven again without the site.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from ipaddress import IPv4Network
-
-import z3
+from typing import Any
 
 from sekisho.flows.management import METRICS, SSH, TIME
-from sekisho.flows.prover.constants import interface_number
-from sekisho.flows.prover.expressions import Track
-from sekisho.flows.prover.packet import Bool, Packet
 from sekisho.site.model import MANAGEMENT, Flow, Machine, Mode, Purpose, Role, Site
 
 TCP, UDP, ICMP = 6, 17, 1
@@ -53,86 +48,37 @@ class Line:
     bare: bool
     syn: bool
 
-    def _tuple(self, packet: Packet) -> Bool:
-        side = "sport" if self.back else "dport"
-        service = (
-            packet.bits("th", 0, 8) == self.port
-            if self.protocol == ICMP
-            else packet.field("th", side) == self.port
-        )
-        return z3.And(
-            z3.Not(packet.six),
-            packet.get("iif") == interface_number(self.iif),
-            packet.get("oif") == interface_number(self.oif),
-            _in(packet, "saddr", self.senders),
-            _in(packet, "daddr", self.receivers),
-            packet.field("ip", "protocol") == self.protocol,
-            packet.bits("nh4", 51, 13) == 0,
-            service,
-        )
-
-    def may(self, packet: Packet, track: Track) -> Bool:
-        """Return whether the packet belongs to this line and has the shape the law allows."""
-        states = [track.state == 2] if self.back else [track.state == 2, track.state == 8]
-        if self.mode_untracked:
-            states = []
-        found = [self._tuple(packet)]
-        if states:
-            found.append(z3.Or(*states))
-        if self.back and self.protocol != ICMP:
-            found.append(track.reply)
-        if self.bare:
-            found.append(packet.is_bare())
-        if self.syn and self.protocol == TCP:
-            found.append(z3.Implies(track.state == 8, _opens(packet)))
-        return z3.And(*found)
-
     @property
     def mode_untracked(self) -> bool:
         """Whether the line is a diode's: no state is asked of its packets."""
         return self.protocol == UDP and self.syn
 
-    def must(self, packet: Packet, track: Track) -> Bool:
-        """Return whether the packet is a regular one of this line, which has to pass."""
-        length = packet.transport_length
-        found = [self._tuple(packet), packet.bits("nh4", 50, 14) == 0]
-        if self.protocol == TCP:
-            head = z3.ZeroExt(10, z3.Concat(packet.field("tcp", "doff"), z3.BitVecVal(0, 2)))
-            found += [z3.UGE(packet.field("tcp", "doff"), 5), z3.UGE(length, head),
-                      z3.UGE(packet.field("ip", "hdrlength"), 5)]  # fmt: skip
-        else:
-            found += [z3.UGE(length, 8), z3.UGE(packet.field("ip", "hdrlength"), 5)]
-        total = packet.field("ip", "length")
-        head4 = z3.ZeroExt(10, z3.Concat(packet.field("ip", "hdrlength"), z3.BitVecVal(0, 2)))
-        found.append(z3.UGE(total, head4))
-        opening = _opens(packet) if self.protocol == TCP else z3.BoolVal(True)
-        if self.back:
-            found += [track.state == 2, track.reply]
-        else:
-            begun = z3.And(track.state == 2, z3.Not(track.reply))
-            found.append(z3.Or(begun, z3.And(track.state == 8, opening)))
-        if self.bare:
-            found.append(packet.is_bare())
-        return z3.And(*found)
+    def row(self) -> list[Any]:
+        """Return the line as plain JSON, field by field: a policy may hold ten thousand."""
+        row = [getattr(self, one.name) for one in fields(self)]
+        return [[str(net) for net in one] if isinstance(one, tuple) else one for one in row]
 
 
-def _opens(packet: Packet) -> Bool:
-    return (packet.field("tcp", "flags") & 0x17) == 2
+def line_from(row: Any) -> Line:
+    """Return the line of a `Line.row`; TypeError or ValueError for anything else."""
+    if not isinstance(row, list) or len(row) != len(fields(Line)):
+        raise TypeError("no row of a declared line")
+    for value, one in zip(row, fields(Line), strict=True):
+        if type(value) is not {"str": str, "int": int, "bool": bool}.get(str(one.type), list):
+            raise TypeError(f"{one.name} is no {one.type}")
+    values: list[Any] = [
+        tuple(map(IPv4Network, one)) if isinstance(one, list) else one for one in row
+    ]
+    return Line(*values)
 
 
-def _in(packet: Packet, side: str, networks: tuple[IPv4Network, ...]) -> Bool:
-    address = packet.field("ip", side)
-    hits = []
-    for network in networks:
-        cut = 32 - network.prefixlen
-        number = int(network.network_address)
-        if cut == 0:
-            hits.append(address == number)
-        elif cut == 32:
-            return z3.BoolVal(True)
-        else:
-            hits.append(z3.Extract(31, cut, address) == number >> cut)
-    return z3.Or(*hits)
+def declared(site: Site, machine: Machine) -> dict[str, dict[str, Any]]:
+    """Return what the prover asks of a machine's rules, way by way, as its policy carries it."""
+    every = lines(site, machine)
+    return {
+        way: {"way": way, "lines": [line.row() for line in every if line.way == way]}
+        for way in ("input", "output", "forward")
+    }
 
 
 def _one(address: object) -> tuple[IPv4Network, ...]:
