@@ -120,7 +120,8 @@ def _other_matches(match: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
             if more not in listed:
                 yield "widening", match | {"right": [*listed, more]}
     if isinstance(right, int) and op == "==":
-        yield "widening", match | {"right": {"range": [right, right + 1]}}
+        first = right - (right == 15)  # a data offset has four bits
+        yield "widening", match | {"right": {"range": [first, first + 1]}}
 
 
 def _without(document: dict[str, Any], index: int) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from sekisho.flows.prover.rules import UnknownConstructError, read_rules
 from siteworld import lab_raw, lab_site, policy
 
 SITE = lab_site()
+LISTED = sorted((Path(__file__).resolve().parents[1] / "golden/listed").glob("*.json"))
+assert LISTED
 
 
 def documents() -> dict[str, Any]:
@@ -48,6 +50,14 @@ def test_every_law_of_the_lab_is_proven_on_the_compiled_rules() -> None:
     scopes = {one.scope for one in found if one.law == "6-iv-d-2.no-payload-leaves"}
     assert {"all rules in place", "without the rules of inbound-1",
             "without the rules of gate-in"} <= scopes  # fmt: skip
+
+
+@pytest.mark.parametrize("path", LISTED, ids=lambda path: path.stem)
+def test_what_debians_nft_listed_on_a_machine_of_the_lab_is_proven(path: Path) -> None:
+    """Taken from an evidence bundle's raw facts; counters set to nought."""
+    listed = json.loads(path.read_text(encoding="utf-8"))
+    found = list(prove({path.stem.partition("-nft-")[0]: listed}, SITE))
+    assert exit_code(found) == 0
 
 
 def test_a_length_limit_instead_of_exact_lengths_is_refuted_with_a_packet_that_carries() -> None:
