@@ -14,9 +14,14 @@ from sekisho.flows.prover.explain import explain, wanted
 from sekisho.flows.prover.findings import Finding, Outcome, exit_code
 from sekisho.flows.prover.prove import network_of, prove
 from sekisho.flows.prover.rules import UnknownConstructError, read_rules
+from siteworld import SITE as SITE_FILE
 from siteworld import lab_raw, lab_site, policy
 
 SITE = lab_site()
+#: The providers' link encrypted by ourselves.
+IN: dict[str, tuple[str, str] | str] = {
+    SITE_FILE: ("network: 10.77.1.0/29", "encryption: ipsec\n      network: 10.77.1.0/29")
+}
 LISTED = sorted((Path(__file__).resolve().parents[1] / "golden/listed").glob("*.json"))
 assert LISTED
 
@@ -82,6 +87,14 @@ def test_an_established_packet_needs_a_first_one_that_was_let_through() -> None:
     one = found["6-iv-a.only-declared-in"]
     assert one.steps[0].packet["ct"] == "established"
     assert one.before[0].packet["ct"] in ("new", "related")
+
+
+def test_an_encrypted_line_passes_ipsecs_own_packets_and_its_flows_by_ipsec_only() -> None:
+    site = lab_site(IN)
+    assert exit_code(list(prove({"gate-in": policy("gate-in", IN)["nftables"]}, site))) == 0
+    plain = refuted(list(prove({"gate-in": policy("gate-in")["nftables"]}, site)))
+    clear = plain["6-iv-e.only-declared-through"].steps[0].packet
+    assert "ipsec-in" not in clear
 
 
 def test_a_narrowed_rule_breaks_a_declared_flow_and_is_refuted() -> None:

@@ -11,28 +11,29 @@ from ipaddress import IPv4Network
 import z3
 
 from sekisho.flows.prover.constants import interface_number
-from sekisho.flows.prover.declared import ICMP, TCP, Line
+from sekisho.flows.prover.declared import ESP, ICMP, TCP, Line
 from sekisho.flows.prover.expressions import Track
 from sekisho.flows.prover.packet import Bool, Packet
 
 
 def _tuple(line: Line, packet: Packet) -> Bool:
-    side = "sport" if line.back else "dport"
-    service = (
-        packet.bits("th", 0, 8) == line.port
-        if line.protocol == ICMP
-        else packet.field("th", side) == line.port
-    )
-    return z3.And(
+    found = [
         z3.Not(packet.six),
         packet.get("iif") == interface_number(line.iif),
         packet.get("oif") == interface_number(line.oif),
         _in(packet, "saddr", line.senders),
         _in(packet, "daddr", line.receivers),
         packet.field("ip", "protocol") == line.protocol,
-        packet.bits("nh4", 51, 13) == 0,
-        service,
+    ]
+    if line.protocol == ESP:  # no ports; a later fragment carries nothing else
+        return z3.And(*found)
+    side = "sport" if line.back else "dport"
+    service = (
+        packet.bits("th", 0, 8) == line.port
+        if line.protocol == ICMP
+        else packet.field("th", side) == line.port
     )
+    return z3.And(*found, packet.bits("nh4", 51, 13) == 0, service)
 
 
 def may(line: Line, packet: Packet, track: Track) -> Bool:
@@ -47,6 +48,8 @@ def may(line: Line, packet: Packet, track: Track) -> Bool:
         found.append(track.reply)
     if line.bare:
         found.append(packet.is_bare())
+    if line.ipsec != "outer":
+        found += [packet.flag(f"ipsec-{way}") for way in line.ipsec.split()]
     if line.syn and line.protocol == TCP:
         found.append(z3.Implies(track.state == 8, _opens(packet)))
     return z3.And(*found)

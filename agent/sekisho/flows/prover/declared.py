@@ -12,10 +12,12 @@ from dataclasses import dataclass, fields
 from ipaddress import IPv4Network
 from typing import Any
 
+from sekisho.flows.lines import IKE_PORTS
 from sekisho.flows.management import METRICS, SSH, TIME
-from sekisho.site.model import MANAGEMENT, Flow, Machine, Mode, Purpose, Role, Site
+from sekisho.site.lines import encrypted, end
+from sekisho.site.model import MANAGEMENT, Encryption, Flow, Machine, Mode, Purpose, Role, Site
 
-TCP, UDP, ICMP = 6, 17, 1
+TCP, UDP, ICMP, ESP = 6, 17, 1, 50
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
 
 
@@ -33,6 +35,8 @@ class Line:
         back: the answering direction (the port is then the source's).
         bare: only segments without payload.
         syn: a connection must begin with a SYN here.
+        ipsec: "in", "out" or both, by which side it has to come or go encrypted; "outer": these are
+            IPsec's own packets.
 
     """
 
@@ -47,11 +51,12 @@ class Line:
     back: bool
     bare: bool
     syn: bool
+    ipsec: str = ""
 
     @property
     def mode_untracked(self) -> bool:
-        """Whether the line is a diode's: no state is asked of its packets."""
-        return self.protocol == UDP and self.syn
+        """Whether no state is asked of its packets: a diode's line, or IPsec's own."""
+        return self.ipsec == "outer" or (self.protocol == UDP and self.syn)
 
     def row(self) -> list[Any]:
         """Return the line as plain JSON, field by field: a policy may hold ten thousand."""
@@ -88,6 +93,7 @@ def _one(address: object) -> tuple[IPv4Network, ...]:
 def lines(site: Site, machine: Machine) -> list[Line]:
     """Return every direction of every line the site declares at ``machine``."""
     found = [line for flow in site.flows.values() for line in _flow(site, machine, flow)]
+    found += _outer(site, machine)
     found += _desk(site, machine)
     found += _services(site, machine)
     return found
@@ -113,13 +119,37 @@ def _flow(site: Site, machine: Machine, flow: Flow) -> Iterator[Line]:
     way = "forward" if before and after else "input" if before else "output"
     diode = flow.mode is Mode.DIODE
     protocol = UDP if diode else TCP
+    came = bool(before) and encrypted(site, before, machine.name) is not None
+    goes = bool(after) and encrypted(site, machine.name, after) is not None
     yield Line(flow.name, way, left, right, senders, receivers, protocol, flow.port,
-               back=False, bare=False, syn=True)  # fmt: skip
+               back=False, bare=False, syn=True, ipsec=_by(came, goes))  # fmt: skip
     if diode:
         return
     way = {"input": "output", "output": "input"}.get(way, way)
     yield Line(f"{flow.name}, replies", way, right, left, receivers, senders, protocol, flow.port,
-               back=True, bare=True, syn=False)  # fmt: skip
+               back=True, bare=True, syn=False, ipsec=_by(goes, came))  # fmt: skip
+
+
+def _by(came: object, goes: object) -> str:
+    return " ".join(word for word, asked in (("in", came), ("out", goes)) if asked)
+
+
+def _outer(site: Site, machine: Machine) -> Iterator[Line]:
+    """Yield what carries the encrypted lines: ESP and IKE between their ends."""
+    for link in site.links.values():
+        if link.encryption is not Encryption.IPSEC or machine.name not in link.between:
+            continue
+        own = site.wires[link.name][machine.name]
+        near = _one(own.address)
+        far = tuple(
+            IPv4Network(end(site, link.name, one)) for one in link.between if one != machine.name
+        )
+        for protocol, port in ((ESP, 0), *((UDP, port) for port in IKE_PORTS)):
+            name = f"{link.name}, IPsec"
+            yield Line(name, "input", own.name, "", far, near, protocol, port,
+                       back=False, bare=False, syn=False, ipsec="outer")  # fmt: skip
+            yield Line(name, "output", "", own.name, near, far, protocol, port,
+                       back=False, bare=False, syn=False, ipsec="outer")  # fmt: skip
 
 
 def _both(line: Line) -> Iterator[Line]:
