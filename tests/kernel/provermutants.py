@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import itertools
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache, partial
+from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +26,13 @@ from sekisho.flows.prover.network import Network
 from sekisho.flows.prover.packet import Packet
 from sekisho.flows.prover.passage import WAYS, passage
 from sekisho.flows.prover.rules import read_rules
-from siteworld import lab_site, policy
+from sekisho.site.compile import compile_host
+from sekisho.site.model import Site
+from siteworld import ISSUED, lab_site
 
 VERDICTS = ("accept", "drop", "goto")
+#: Refuted by a law; lets the same pass; lets less pass, and still every regular packet.
+CAUGHT = ("refuted", "equivalent", "stricter")
 Mutant = tuple[str, str, Any]
 
 
@@ -113,7 +120,8 @@ def _other_matches(match: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
             if more not in listed:
                 yield "widening", match | {"right": [*listed, more]}
     if isinstance(right, int) and op == "==":
-        yield "widening", match | {"right": {"range": [right, right + 1]}}
+        first = right - (right == 15)  # a data offset has four bits
+        yield "widening", match | {"right": {"range": [first, first + 1]}}
 
 
 def _without(document: dict[str, Any], index: int) -> dict[str, Any]:
@@ -153,35 +161,71 @@ def same(one: Any, other: Any) -> str:
     return "stricter" if stricter else "equivalent"
 
 
+@cache
+def site() -> Site:
+    """Return the lab, parsed once."""
+    return lab_site()
+
+
+@cache
+def rules_of(host: str) -> Any:
+    """Return what the lab compiles to for a host; mutants are copies of it."""
+    return compile_host(site(), host, serial=1, issued=ISSUED)["nftables"]
+
+
 def judge(host: str, document: Any) -> str:
     """Return refuted with the law's id, or what the solver says of the difference."""
-    site = lab_site()
     network = Network({host: read_rules(document, host)})
-    for found in host_laws(network, site, host):
+    for found in host_laws(network, site(), host):
         if found.outcome is Outcome.REFUTED:
             return f"refuted {found.law}"
         if found.outcome is Outcome.ERROR:
             return f"error {found.reason}"
-    return same(policy(host)["nftables"], document)
+    return same(rules_of(host), document)
 
 
-def table(hosts: tuple[str, ...], step: int = 1) -> tuple[Counter[tuple[str, str]], list[str]]:
-    """Judge every ``step``-th mutant of the hosts; return counts and what was not caught."""
+def table(host: str, step: int = 1) -> tuple[Counter[tuple[str, str]], list[str]]:
+    """Judge every ``step``-th mutant of a host; return counts by kind and what was not caught."""
     counts: Counter[tuple[str, str]] = Counter()
     open_: list[str] = []
-    for host in hosts:
-        for kind, what, document in itertools.islice(
-            mutants(policy(host)["nftables"]), 0, None, step
-        ):
-            said = judge(host, document)
-            counts[kind, said.split(" ")[0]] += 1
-            if said.split(" ")[0] not in ("refuted", "equivalent", "stricter"):
-                open_.append(f"{host} {kind} {what}: {said}")
+    for kind, what, document in itertools.islice(mutants(rules_of(host)), 0, None, step):
+        said = judge(host, document)
+        verdict = said.split(" ")[0].rstrip(":")
+        known = verdict in CAUGHT
+        counts[kind, verdict if known else "unexplained"] += 1
+        if not known:
+            open_.append(f"{host} {kind} {what}: {said}")
+            print(open_[-1], file=sys.stderr, flush=True)
     return counts, open_
 
 
+def lines_of(host: str, counts: Counter[tuple[str, str]]) -> str:
+    """Return the rows of one host: kind, mutants, and how many are what."""
+    rows = []
+    for kind in dict.fromkeys(kind for kind, _ in counts):
+        told = [counts[kind, verdict] for verdict in (*CAUGHT, "unexplained")]
+        rows.append("| " + " | ".join((host, kind, str(sum(told)), *map(str, told))) + " |")
+    return "\n".join(rows)
+
+
+def main() -> int:
+    """Print the table, a host's rows as soon as it is done; what is open goes to standard error."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("hosts", nargs="*", default=list(site().machines))
+    parser.add_argument("--step", type=int, default=1, help="judge every Nth mutant")
+    parser.add_argument("--jobs", type=int, default=1, help="hosts at once")
+    words = parser.parse_args()
+    print(
+        "| host | kind | mutants | " + " | ".join((*CAUGHT, "unexplained")) + " |\n|" + "---|" * 7
+    )
+    left = 0
+    with Pool(words.jobs) as pool:
+        work = pool.imap(partial(table, step=words.step), words.hosts)
+        for host, (counts, open_) in zip(words.hosts, work, strict=True):
+            print(lines_of(host, counts), flush=True)
+            left += len(open_)
+    return 1 if left else 0
+
+
 if __name__ == "__main__":
-    seen, left = table(tuple(sys.argv[1].split(",")), int(sys.argv[2]) if len(sys.argv) > 2 else 1)
-    for (kind, said), number in sorted(seen.items()):
-        print(f"{kind:10} {said:12} {number}")
-    print(*left, sep="\n")
+    sys.exit(main())

@@ -15,6 +15,7 @@ import yaml
 from sekisho.catalogue.judge import Fact, HostFacts, judge
 from sekisho.catalogue.model import Check, Verdict
 from sekisho.catalogue.parse import parse_check
+from sekisho.flows.prover.prove import prove_way
 from sekisho.flows.readback import differences, normalise
 from sekisho.probes.nftables import PROBES, RULES
 from sekisho.probes.registry import registry
@@ -86,7 +87,7 @@ def _verdict(check: Check, host: str, loaded: str) -> tuple[Verdict, str]:
         facts={"nftables": Fact(PROBES[0].parse(raw))},
         policy=rules,
     )
-    finding = judge(check, facts)
+    finding = judge(check, facts, prove_way)
     return finding.verdict, finding.observed
 
 

@@ -10,11 +10,13 @@ import json
 import os
 import subprocess
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 from provermutants import table
 from proverworld import compare
+from tests.vm.proof import LAW, opened
 
 from sekisho.edge.flow_confirm import confirm
 from sekisho.errors import SekishoError
@@ -141,9 +143,23 @@ def test_a_refutation_is_confirmed_by_the_kernel(chain: str) -> None:
     assert honest["confirmed"] is False, "the right rules drop the same packet"
 
 
+def test_a_hole_in_what_a_machine_of_the_lab_listed_is_confirmed_by_the_kernel() -> None:
+    """The listing is Debian 13's; the kernel and nft are this machine's."""
+    path = Path(__file__).resolve().parents[1] / "golden/listed/gate-in-nft-1.1.3.json"
+    listed = json.loads(path.read_text(encoding="utf-8"))
+    rules = {"gate-in": opened(listed)}
+    (found,) = (one for one in prove(rules, lab_site()) if one.outcome is Outcome.REFUTED)
+    assert found.law == LAW
+    answer = confirm(rules, found)
+    if answer["confirmed"] is None and not os.environ.get("CI"):
+        pytest.skip(answer["told"])
+    assert answer["confirmed"] is True, answer
+    assert confirm({"gate-in": listed}, found)["confirmed"] is False
+
+
 @pytest.mark.slow
 def test_mutants_are_refuted_or_shown_to_change_nothing() -> None:
-    counts, left = table(("monitor-1",), step=9)
+    counts, left = table("monitor-1", step=9)
     assert left == []
     assert sum(counts.values()) > 15
     assert sum(number for (_, said), number in counts.items() if said == "refuted") > 8

@@ -14,9 +14,16 @@ from sekisho.flows.prover.explain import explain, wanted
 from sekisho.flows.prover.findings import Finding, Outcome, exit_code
 from sekisho.flows.prover.prove import network_of, prove
 from sekisho.flows.prover.rules import UnknownConstructError, read_rules
+from siteworld import SITE as SITE_FILE
 from siteworld import lab_raw, lab_site, policy
 
 SITE = lab_site()
+#: The providers' link encrypted by ourselves.
+IN: dict[str, tuple[str, str] | str] = {
+    SITE_FILE: ("network: 10.77.1.0/29", "encryption: ipsec\n      network: 10.77.1.0/29")
+}
+LISTED = sorted((Path(__file__).resolve().parents[1] / "golden/listed").glob("*.json"))
+assert LISTED
 
 
 def documents() -> dict[str, Any]:
@@ -50,6 +57,14 @@ def test_every_law_of_the_lab_is_proven_on_the_compiled_rules() -> None:
             "without the rules of gate-in"} <= scopes  # fmt: skip
 
 
+@pytest.mark.parametrize("path", LISTED, ids=lambda path: path.stem)
+def test_what_debians_nft_listed_on_a_machine_of_the_lab_is_proven(path: Path) -> None:
+    """Taken from an evidence bundle's raw facts; counters set to nought."""
+    listed = json.loads(path.read_text(encoding="utf-8"))
+    found = list(prove({path.stem.partition("-nft-")[0]: listed}, SITE))
+    assert exit_code(found) == 0
+
+
 def test_a_length_limit_instead_of_exact_lengths_is_refuted_with_a_packet_that_carries() -> None:
     match = {"match": {"op": "<=", "left": {"payload": {"protocol": "ip", "field": "length"}},
                        "right": 80}}  # fmt: skip
@@ -72,6 +87,14 @@ def test_an_established_packet_needs_a_first_one_that_was_let_through() -> None:
     one = found["6-iv-a.only-declared-in"]
     assert one.steps[0].packet["ct"] == "established"
     assert one.before[0].packet["ct"] in ("new", "related")
+
+
+def test_an_encrypted_line_passes_ipsecs_own_packets_and_its_flows_by_ipsec_only() -> None:
+    site = lab_site(IN)
+    assert exit_code(list(prove({"gate-in": policy("gate-in", IN)["nftables"]}, site))) == 0
+    plain = refuted(list(prove({"gate-in": policy("gate-in")["nftables"]}, site)))
+    clear = plain["6-iv-e.only-declared-through"].steps[0].packet
+    assert "ipsec-in" not in clear
 
 
 def test_a_narrowed_rule_breaks_a_declared_flow_and_is_refuted() -> None:

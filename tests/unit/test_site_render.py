@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_public_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from sekisho.cli import flows_input
 from sekisho.cli.main import main
 from sekisho.edge.inventory import read_inventory
 from sekisho.edge.pki import Pki
@@ -230,7 +231,10 @@ def test_the_command_checks_makes_keys_renders_and_enrolls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     assert main(["site", "check", str(inventory), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["machines"] == 7
+    checked = json.loads(capsys.readouterr().out)
+    assert checked["machines"] == 7
+    assert {one["outcome"] for one in checked["proof"]} == {"proven"}
+    assert "6-iv-d-2.no-payload-leaves" in {one["law"] for one in checked["proof"]}
     assert main(["site", "keys", str(inventory), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["made"]) == 4
     out = tmp_path / "out"
@@ -243,6 +247,29 @@ def test_the_command_checks_makes_keys_renders_and_enrolls(
     monkeypatch.setattr(sys, "stdin", pem)
     assert main(["site", "enroll", str(inventory), "core-1"]) == 0
     assert x509.load_pem_x509_certificate(capsys.readouterr().out.encode())
+
+
+def test_a_site_whose_rules_break_a_law_or_cannot_be_read_is_not_green(
+    inventory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rules, code, told in (({"nftables": []}, 1, "REFUTED"), ({}, 2, "ERROR")):
+        monkeypatch.setattr(
+            flows_input, "compiled", lambda _site, _hosts, rules=rules: {"gate-in": rules}
+        )
+        assert main(["site", "check", str(inventory)]) == code
+        assert told in capsys.readouterr().out
+
+
+def test_without_a_solver_the_check_says_so_and_is_not_green_unless_the_proof_is_left_out(
+    inventory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flows_input, "solver", lambda: None)
+    assert main(["site", "check", str(inventory)]) == 3
+    assert "--no-prove" in capsys.readouterr().err
+    assert main(["site", "check", str(inventory), "--no-prove"]) == 0
+    assert "not proven" in capsys.readouterr().out
+    assert main(["site", "check", str(inventory), "--no-prove", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["proof"] is None
 
 
 def test_the_command_says_what_is_wrong_and_leaves_with_3(

@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
+from tests.vm import proof
 from tests.vm.trial import BIN, INVENTORY, LAB, MANAGED, REPOSITORY, Lab, Trial
 
 #: What may run at the same time, since it is on different machines: lanes of attacks, then the next.
@@ -160,6 +161,8 @@ def main() -> int:
         # 2: what only people can show (statements, exercises) is not known yet, and said so.
         audited.expect("the audit finds no breach", seen.code in (0, 2), f"exit {seen.code}")
         trials.append(audited)
+        say("the proof: what the kernels have loaded, and a hole made on purpose")
+        trials.append(proof.main(max((REPOSITORY / ".lab/evidence").glob("evidence-*"))))
         say("the attacks, side by side where they do not meet")
         wanted = [n for n in ATTACKS if not words.only or n.split("_")[1] in words.only]
         trials += attacks(lab, wanted)

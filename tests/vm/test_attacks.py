@@ -1,13 +1,24 @@
-"""The six attacks of the demo and the lock-out, asserted: nothing may be broken at the end."""
+"""The proof and the six attacks of the demo, and the lock-out, asserted: nothing may be broken."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from tests.vm import proof
 from tests.vm.attacks import attack_4_loosening
-from tests.vm.demo import ATTACKS, attacks
+from tests.vm.demo import ATTACKS, AUDIT, attacks
 from tests.vm.trial import Lab, Trial
 
 pytestmark = pytest.mark.vm
+
+
+def test_what_the_kernels_have_loaded_is_proven(provisioned: Lab, tmp_path: Path) -> None:
+    seen = provisioned.inside(*AUDIT, "--out", tmp_path, timeout=600)
+    assert seen.code in (0, 2), seen.out[-2000:] + seen.err
+    trial = proof.main(next(tmp_path.glob("evidence-*")))
+    assert trial.expectations, "nothing was tried"
+    assert [f"{entry.what}: {entry.seen}" for entry in trial.broken] == []
 
 
 @pytest.fixture(scope="module")

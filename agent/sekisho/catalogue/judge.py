@@ -22,8 +22,10 @@ from sekisho.catalogue.model import (
     PolicyValue,
     Verdict,
 )
-from sekisho.errors import printable
+from sekisho.errors import SekishoError, printable
 
+#: Tells of a rule set and the lines a policy declares whether nothing else passes, and what does.
+Prover = Callable[[Any, Any], tuple[bool, str]]
 _VALUELESS = frozenset({Op.PRESENT, Op.ABSENT, Op.EMPTY})
 
 
@@ -213,16 +215,33 @@ def _show(value: Any) -> str:
     return printable(text, 240)
 
 
-def _judge_assertion(assertion: Assertion, facts: HostFacts) -> tuple[Verdict, str, str]:
+def _judge_assertion(
+    assertion: Assertion, facts: HostFacts, prover: Prover | None
+) -> tuple[Verdict, str, str]:
     """Return the verdict, what was expected and what was observed."""
     wanted = f"{_label(assertion)} {assertion.op}"
     try:
         expected = _expected(assertion, facts.policy)
+        if assertion.op is Op.PROVEN:
+            rules = walk(_fact(assertion.probe, facts), assertion.key)
+            good, account = _proven(prover, rules, expected)
+            return Verdict.PASS if good else Verdict.FAIL, wanted, printable(account, 400)
         if assertion.op not in _VALUELESS:
             wanted += f" {_show(expected)}"
         return _judge_fact(assertion, _fact(assertion.probe, facts), expected, wanted)
     except Unknown as reason:
         return Verdict.ERROR, wanted, f"could not tell: {printable(str(reason), 400)}"
+
+
+def _proven(prover: Prover | None, rules: Any, declared: Any) -> tuple[bool, str]:
+    if prover is None:
+        raise Unknown("judged without a solver (z3, of the control side's packages)")
+    try:
+        return prover(rules, declared)
+    except SekishoError as bad:
+        raise Unknown("; ".join(one.line() for one in bad.problems) or bad.message) from None
+    except Exception as crash:  # noqa: BLE001 - a crashed prover must not look clean
+        raise Unknown(f"the prover failed: {type(crash).__name__}: {crash}") from None
 
 
 def _label(assertion: Assertion) -> str:
@@ -263,9 +282,9 @@ def _judge_fact(
     return Verdict.FAIL, wanted, printable(account, 400) if account else seen
 
 
-def judge(check: Check, facts: HostFacts) -> Finding:
-    """Judge one check on one host."""
-    verdict, expected, observed, where = _judge(check, facts)
+def judge(check: Check, facts: HostFacts, prover: Prover | None = None) -> Finding:
+    """Judge one check on one host; without a prover what needs one cannot be told."""
+    verdict, expected, observed, where = _judge(check, facts, prover)
     return Finding(
         check=check.id,
         item=check.item,
@@ -280,7 +299,7 @@ def judge(check: Check, facts: HostFacts) -> Finding:
     )
 
 
-def _judge(check: Check, facts: HostFacts) -> tuple[Verdict, str, str, str]:
+def _judge(check: Check, facts: HostFacts, prover: Prover | None) -> tuple[Verdict, str, str, str]:
     if facts.unreachable is not None:
         return Verdict.ERROR, "an answer", f"could not tell: {facts.unreachable}", ""
     if "all" not in check.applies:
@@ -288,7 +307,7 @@ def _judge(check: Check, facts: HostFacts) -> tuple[Verdict, str, str, str]:
             return Verdict.ERROR, "a role", "could not tell: this machine has no role", ""
         if facts.role not in check.applies:
             return Verdict.NOT_APPLICABLE, ", ".join(check.applies), facts.role, ""
-    results = [(a.where, *_judge_assertion(a, facts), _label(a)) for a in check.asserts]
+    results = [(a.where, *_judge_assertion(a, facts, prover), _label(a)) for a in check.asserts]
     if not results:
         return Verdict.ERROR, "at least one assertion", "none", ""
     worst = min(results, key=lambda result: SEVERITY[result[1]])
@@ -305,9 +324,11 @@ def _judge(check: Check, facts: HostFacts) -> tuple[Verdict, str, str, str]:
     )
 
 
-def judge_all(catalogue: Catalogue, hosts: Iterable[HostFacts]) -> list[Finding]:
+def judge_all(
+    catalogue: Catalogue, hosts: Iterable[HostFacts], prover: Prover | None = None
+) -> list[Finding]:
     """Judge every check on every host, in the order of the catalogue."""
-    return [judge(check, facts) for facts in hosts for check in catalogue.checks]
+    return [judge(check, facts, prover) for facts in hosts for check in catalogue.checks]
 
 
 def clause_verdicts(catalogue: Catalogue, findings: Iterable[Finding]) -> dict[str, Verdict]:

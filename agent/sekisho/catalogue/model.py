@@ -53,6 +53,7 @@ class Op(enum.StrEnum):
     EMPTY = "empty"  # an observed, empty list, mapping or text
     PRESENT = "present"
     ABSENT = "absent"
+    PROVEN = "proven"  # rules pass nothing but the policy's declared lines; needs the solver
 
 
 @dataclass(frozen=True, slots=True)

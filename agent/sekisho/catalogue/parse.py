@@ -176,6 +176,8 @@ def _value(reader: _Reader, key: str, op: Op, raw: Mapping[str, Any]) -> Any:
         return None
     if isinstance(value, dict) and set(value) == {"policy"}:
         return PolicyValue(tuple(str(value["policy"]).split(".")))
+    if op is Op.PROVEN:
+        reader.wrong(key, value, "{policy: …}, the lines declared one way")
     if op in _LISTS and (not isinstance(value, (list, dict)) or (not value and op in _NEVER_EMPTY)):
         reader.wrong(key, value, "a list with something in it")
     if op in (Op.AT_LEAST, Op.AT_MOST) and (isinstance(value, bool) or not _is_number(value)):

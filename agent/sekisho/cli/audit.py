@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,6 +106,10 @@ def audit(  # noqa: PLR0913 - the options of a command
         )
         with Progress(show=sys.stderr.isatty(), color=not no_color) as progress:
             run = site_run(options, needed_probes(catalogue), kinds, TOOL, progress)
+    if any(host.policy is not None for host in run.hosts):
+        from sekisho.cli.flows_input import solver  # noqa: PLC0415 - nothing configured, no proof
+
+        run = replace(run, solver=solver())
     judged = judge_run(catalogue, run)
     if json_:
         told = json.dumps(as_json(catalogue, run, judged), ensure_ascii=False, indent=1)

@@ -84,9 +84,7 @@ def prove_command(  # noqa: PLR0913 - the options of a command
     for index, one in enumerate(found):
         if every or one.outcome.value != "proven":
             sys.stdout.write(text_of(one, replayed.get(index)))
-    counts = Counter(one.outcome.value for one in found)
-    listed = ", ".join(f"{counts[what]} {what}" for what in ("proven", "refuted", "error"))
-    sys.stdout.write(f"{site.name}: {len(rules)} hosts, {listed} ({took:.1f} s)\n")
+    sys.stdout.write(f"{site.name}: {len(rules)} hosts, {tally(found)} ({took:.1f} s)\n")
     return code
 
 
@@ -134,6 +132,12 @@ def explain_command(  # noqa: PLR0913 - the options of a command
         if not yes and not unsure:
             sys.stdout.write(f"  no packet of that kind takes any of {len(ways)} ways\n")
     return 2 if answer == "unknown" else 0
+
+
+def tally(found: list[Finding]) -> str:
+    """Return how many laws stand how."""
+    counts = Counter(one.outcome.value for one in found)
+    return ", ".join(f"{counts[what]} {what}" for what in ("proven", "refuted", "error"))
 
 
 def text_of(one: Finding, replayed: dict[str, Any] | None = None) -> str:

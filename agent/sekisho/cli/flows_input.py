@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import json
 import sys
 from collections.abc import Mapping
@@ -24,15 +24,23 @@ from sekisho.site.parse import parse_site
 MAX_LISTING = 64 * 1024 * 1024
 
 
-def need_solver() -> None:
-    """Raise `SekishoError` when the solver is not installed here."""
-    if importlib.util.find_spec("z3") is None:
+def solver() -> str | None:
+    """Return the solver's name and version, None when it is not installed here."""
+    try:
+        return f"z3 {importlib.metadata.version('z3-solver')}"
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def need_solver(otherwise: str = "") -> None:
+    """Raise `SekishoError` when the solver is not installed here; ``otherwise``: a way without."""
+    if solver() is None:
         raise SekishoError(
             "the prover needs z3",
             (
                 Problem(
                     "z3-solver", "", "not installed", "the control side's packages",
-                    hint="`make dev`, or pip install -r requirements/control.lock",
+                    hint="`make dev`, or pip install -r requirements/control.lock" + otherwise,
                 ),
             ),
         )  # fmt: skip

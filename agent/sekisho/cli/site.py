@@ -60,8 +60,17 @@ def _print(value: Any) -> None:
     epilog="Examples:  sekisho site check inventory/lab  ·  "
     "sekisho site check inventory/lab --json",
 )
-def check(inventory: Inventory, as_json: Json = False) -> None:
-    """Prove the site: every file parses, every invariant holds. Exit 0 sound, 3 not."""
+def check(
+    inventory: Inventory,
+    as_json: Json = False,
+    prove: Annotated[
+        bool, typer.Option("--prove/--no-prove", help="Prove the rules it compiles to (needs z3).")
+    ] = True,
+) -> int:
+    """Prove the site: files parse, invariants hold, the rules it compiles to keep the laws.
+
+    Exit code: 0 sound and proven, 1 a law refuted, 2 could not tell, 3 not sound or usage.
+    """
     started = datetime.now(UTC)
     try:
         site = _load(inventory, _now())
@@ -79,11 +88,31 @@ def check(inventory: Inventory, as_json: Json = False) -> None:
         "flows": len(site.flows),
         "people": len(site.people),
     }
+    code, proof, told = _proof(site) if prove else (0, None, "not proven: --no-prove\n")
     if as_json:
-        _print({"sound": True, "site": site.name, "profile": site.profile, **counts})
-        return
+        _print({"sound": True, "site": site.name, "profile": site.profile, **counts,
+                "proof": proof})  # fmt: skip
+        return code
     listed = ", ".join(f"{count} {what}" for what, count in counts.items())
-    sys.stdout.write(f"{inventory}: sound ({listed}; {took:.2f} s)\n")
+    sys.stdout.write(f"{inventory}: sound ({listed}; {took:.2f} s)\n{told}")
+    return code
+
+
+def _proof(site: Site) -> tuple[int, list[dict[str, Any]], str]:
+    """Prove what the site compiles to; return the exit code, every finding, and a text."""
+    from sekisho.cli.flows import tally, text_of  # noqa: PLC0415 - only this command proves
+    from sekisho.cli.flows_input import compiled, need_solver  # noqa: PLC0415
+
+    need_solver(", or leave the proof out with --no-prove")
+    from sekisho.flows.prover.findings import exit_code  # noqa: PLC0415 - needs z3
+    from sekisho.flows.prover.prove import prove  # noqa: PLC0415
+
+    started = datetime.now(UTC)
+    found = list(prove(compiled(site, list(site.machines)), site))
+    took = (datetime.now(UTC) - started).total_seconds()
+    text = "".join(text_of(one) for one in found if one.outcome.value != "proven")
+    text += f"its rules: {tally(found)} ({took:.1f} s)\n"
+    return exit_code(found), [one.as_json() for one in found], text
 
 
 @app.command(

@@ -8,6 +8,7 @@ hooks, keyed by source address and IP identification (IPv6: flow label).
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import socket
 import struct
@@ -66,6 +67,17 @@ def _run(*argv: str, stdin: str | None = None, check: bool = True) -> str:
     if check and done.returncode:
         raise RuntimeError(f"{' '.join(argv)}: {done.stderr.strip()}")
     return done.stdout
+
+
+def _in_pairs(value: Any) -> Any:
+    """Return rules as any nft reads them: 1.1 lists ``|`` over many members, 1.0 takes two."""
+    if isinstance(value, list):
+        return [_in_pairs(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {"|"}:
+        return functools.reduce(lambda left, right: {"|": [left, right]}, _in_pairs(value["|"]))
+    return {key: _in_pairs(one) for key, one in value.items()}
 
 
 def _watch() -> str:
@@ -213,7 +225,7 @@ def _work(job: Mapping[str, Any]) -> list[dict[str, Any]]:
     if "text" in job:
         _run("nft", "-f", "-", stdin=str(job["text"]))
     else:
-        _run("nft", "-j", "-f", "-", stdin=json.dumps(job["rules"]))
+        _run("nft", "-j", "-f", "-", stdin=json.dumps(_in_pairs(job["rules"])))
     listed = json.loads(_run("nft", "-j", "list", "ruleset"))
     _run("nft", "-f", "-", stdin=_watch())
     sent = []

@@ -120,6 +120,7 @@ def run_as_json(run: AuditRun) -> dict[str, Any]:
         "kinds": list(run.kinds),
         "flow_modes": list(run.flow_modes),
         "site_problems": list(run.site_problems),
+        "solver": run.solver,
         "hosts": [
             {
                 "name": host.name,
@@ -185,6 +186,7 @@ def run_from_json(raw: Any, facts: Mapping[str, Any], policies: Mapping[str, Any
             _text(line, "run.json: site_problems")
             for line in _list(value.get("site_problems"), "run.json: site_problems")
         ),
+        solver=_text_or_none(value.get("solver"), "run.json: solver"),
     )
 
 

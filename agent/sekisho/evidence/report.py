@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sekisho.catalogue.facts import facts_from_raw
-from sekisho.catalogue.judge import HostFacts, exit_code, judge_all
+from sekisho.catalogue.judge import HostFacts, Prover, exit_code, judge_all
 from sekisho.catalogue.model import Catalogue, Finding, Verdict
+from sekisho.errors import SekishoError
 from sekisho.evidence.summary import KINDS, Row, rows
 
 SCHEMA = 1
@@ -86,6 +87,7 @@ class AuditRun:
     kinds: tuple[str, ...] = KINDS
     flow_modes: tuple[str, ...] = ()
     site_problems: tuple[str, ...] = ()  # invariants the site model itself breaks
+    solver: str | None = None  # what proved; None: what needs a proof is "could not tell"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +104,28 @@ def needed_probes(catalogue: Catalogue) -> tuple[str, ...]:
     return tuple(sorted({a.probe for check in catalogue.checks for a in check.asserts}))
 
 
+class NoSolverError(SekishoError):
+    """The run was judged with a solver, and there is none here."""
+
+
+def _prover(solver: str | None) -> Prover | None:
+    if solver is None:
+        return None
+    try:
+        from sekisho.flows.prover.prove import prove_way  # noqa: PLC0415 - z3, where it is needed
+    except ImportError:
+        raise NoSolverError(f"judged with {solver}, and here is no solver (z3-solver)") from None
+    return prove_way
+
+
 def judge_run(catalogue: Catalogue, run: AuditRun) -> Judged:
-    """Judge every check on every host of the run."""
+    """Judge every check on every host of the run.
+
+    Raises `NoSolverError` when the run had a solver and there is none to judge it alike.
+    """
     probes = needed_probes(catalogue)
-    findings = judge_all(catalogue, [host.as_facts(probes) for host in run.hosts])
+    hosts = [host.as_facts(probes) for host in run.hosts]
+    findings = judge_all(catalogue, hosts, _prover(run.solver))
     if "machine" not in run.kinds:
         findings = []
     table = rows(catalogue, findings, profile=run.profile, kinds=run.kinds)

@@ -33,7 +33,7 @@ from sekisho.evidence.bundle import (
     rejudge,
     run_from_json,
 )
-from sekisho.evidence.report import AuditRun, Judged
+from sekisho.evidence.report import AuditRun, Judged, NoSolverError
 from sekisho.evidence.signing import BadKeyError, fingerprint_of, signature_is_good
 from sekisho.evidence.wire import strict_json
 from sekisho.probes.registry import registry
@@ -216,7 +216,11 @@ def _judge_again(stored: Stored, found: Verdicts, tool: str) -> None:
             "this tool cannot read the bundle's catalogue: " + printable(bad.diagnostics(), 600)
         )
         return
-    judged, findings, report = rejudge(catalogue, run)
+    try:
+        judged, findings, report = rejudge(catalogue, run)
+    except NoSolverError as bad:
+        found.unknown.append(printable(bad.message, 200))
+        return
     found.catalogue, found.run, found.judged = catalogue, run, judged
     if findings != stored.files["findings.json"]:
         found.broken += _differences(findings, stored.files["findings.json"], run, tool)

@@ -39,6 +39,7 @@ def _facts(document: Any, what: str) -> dict[str, Any]:
         raise ProbeError(f"{what}: {bad.message}") from None
     chains = rules["chain"]
     return {
+        "rules": document,
         "digest": digest(rules),
         "tables": _tables(document),
         "hooks": sorted(

@@ -13,6 +13,7 @@ from sekisho.errors import Problem, SekishoError
 from sekisho.flows.lines import IKE_DAEMON, IKE_PORTS
 from sekisho.flows.management import METRICS, SSH, TIME
 from sekisho.flows.nftables import compile_ruleset
+from sekisho.flows.prover.declared import declared
 from sekisho.flows.readback import normalise
 from sekisho.site.derived_accounts import derived as derived_accounts
 from sekisho.site.lines import across, flat_lines, lines_of
@@ -115,6 +116,7 @@ def compile_host(site: Site, host: str, *, serial: int, issued: datetime) -> dic
     rules = compile_ruleset(policy)
     policy["nftables"] = rules
     policy["nftables_digest"] = digest(normalise(rules))
+    policy["declared"] = declared(site, machine)
     return policy
 
 

@@ -1,26 +1,23 @@
 """What the site model declares of one machine's wires, written down without its compiler. Pure.
 
 `lines` reads the site itself (not the host's policy, not its rules): each declared line is who
-speaks with whom over which interfaces, and what either direction may hold. What may pass
-(`Line.may`) and what must pass (`Line.must`) are told apart: the law needs the first, the
-operation the second.
+speaks with whom over which interfaces, and what either direction may hold. Needs no solver: a
+host's policy carries its lines, so that an audit's evidence can be proven again without the site.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from ipaddress import IPv4Network
+from typing import Any
 
-import z3
-
+from sekisho.flows.lines import IKE_PORTS
 from sekisho.flows.management import METRICS, SSH, TIME
-from sekisho.flows.prover.constants import interface_number
-from sekisho.flows.prover.expressions import Track
-from sekisho.flows.prover.packet import Bool, Packet
-from sekisho.site.model import MANAGEMENT, Flow, Machine, Mode, Purpose, Role, Site
+from sekisho.site.lines import encrypted, end
+from sekisho.site.model import MANAGEMENT, Encryption, Flow, Machine, Mode, Purpose, Role, Site
 
-TCP, UDP, ICMP = 6, 17, 1
+TCP, UDP, ICMP, ESP = 6, 17, 1, 50
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
 
 
@@ -38,6 +35,8 @@ class Line:
         back: the answering direction (the port is then the source's).
         bare: only segments without payload.
         syn: a connection must begin with a SYN here.
+        ipsec: "in", "out" or both, by which side it has to come or go encrypted; "outer": these are
+            IPsec's own packets.
 
     """
 
@@ -52,87 +51,39 @@ class Line:
     back: bool
     bare: bool
     syn: bool
-
-    def _tuple(self, packet: Packet) -> Bool:
-        side = "sport" if self.back else "dport"
-        service = (
-            packet.bits("th", 0, 8) == self.port
-            if self.protocol == ICMP
-            else packet.field("th", side) == self.port
-        )
-        return z3.And(
-            z3.Not(packet.six),
-            packet.get("iif") == interface_number(self.iif),
-            packet.get("oif") == interface_number(self.oif),
-            _in(packet, "saddr", self.senders),
-            _in(packet, "daddr", self.receivers),
-            packet.field("ip", "protocol") == self.protocol,
-            packet.bits("nh4", 51, 13) == 0,
-            service,
-        )
-
-    def may(self, packet: Packet, track: Track) -> Bool:
-        """Return whether the packet belongs to this line and has the shape the law allows."""
-        states = [track.state == 2] if self.back else [track.state == 2, track.state == 8]
-        if self.mode_untracked:
-            states = []
-        found = [self._tuple(packet)]
-        if states:
-            found.append(z3.Or(*states))
-        if self.back and self.protocol != ICMP:
-            found.append(track.reply)
-        if self.bare:
-            found.append(packet.is_bare())
-        if self.syn and self.protocol == TCP:
-            found.append(z3.Implies(track.state == 8, _opens(packet)))
-        return z3.And(*found)
+    ipsec: str = ""
 
     @property
     def mode_untracked(self) -> bool:
-        """Whether the line is a diode's: no state is asked of its packets."""
-        return self.protocol == UDP and self.syn
+        """Whether no state is asked of its packets: a diode's line, or IPsec's own."""
+        return self.ipsec == "outer" or (self.protocol == UDP and self.syn)
 
-    def must(self, packet: Packet, track: Track) -> Bool:
-        """Return whether the packet is a regular one of this line, which has to pass."""
-        length = packet.transport_length
-        found = [self._tuple(packet), packet.bits("nh4", 50, 14) == 0]
-        if self.protocol == TCP:
-            head = z3.ZeroExt(10, z3.Concat(packet.field("tcp", "doff"), z3.BitVecVal(0, 2)))
-            found += [z3.UGE(packet.field("tcp", "doff"), 5), z3.UGE(length, head),
-                      z3.UGE(packet.field("ip", "hdrlength"), 5)]  # fmt: skip
-        else:
-            found += [z3.UGE(length, 8), z3.UGE(packet.field("ip", "hdrlength"), 5)]
-        total = packet.field("ip", "length")
-        head4 = z3.ZeroExt(10, z3.Concat(packet.field("ip", "hdrlength"), z3.BitVecVal(0, 2)))
-        found.append(z3.UGE(total, head4))
-        opening = _opens(packet) if self.protocol == TCP else z3.BoolVal(True)
-        if self.back:
-            found += [track.state == 2, track.reply]
-        else:
-            begun = z3.And(track.state == 2, z3.Not(track.reply))
-            found.append(z3.Or(begun, z3.And(track.state == 8, opening)))
-        if self.bare:
-            found.append(packet.is_bare())
-        return z3.And(*found)
+    def row(self) -> list[Any]:
+        """Return the line as plain JSON, field by field: a policy may hold ten thousand."""
+        row = [getattr(self, one.name) for one in fields(self)]
+        return [[str(net) for net in one] if isinstance(one, tuple) else one for one in row]
 
 
-def _opens(packet: Packet) -> Bool:
-    return (packet.field("tcp", "flags") & 0x17) == 2
+def line_from(row: Any) -> Line:
+    """Return the line of a `Line.row`; TypeError or ValueError for anything else."""
+    if not isinstance(row, list) or len(row) != len(fields(Line)):
+        raise TypeError("no row of a declared line")
+    for value, one in zip(row, fields(Line), strict=True):
+        if type(value) is not {"str": str, "int": int, "bool": bool}.get(str(one.type), list):
+            raise TypeError(f"{one.name} is no {one.type}")
+    values: list[Any] = [
+        tuple(map(IPv4Network, one)) if isinstance(one, list) else one for one in row
+    ]
+    return Line(*values)
 
 
-def _in(packet: Packet, side: str, networks: tuple[IPv4Network, ...]) -> Bool:
-    address = packet.field("ip", side)
-    hits = []
-    for network in networks:
-        cut = 32 - network.prefixlen
-        number = int(network.network_address)
-        if cut == 0:
-            hits.append(address == number)
-        elif cut == 32:
-            return z3.BoolVal(True)
-        else:
-            hits.append(z3.Extract(31, cut, address) == number >> cut)
-    return z3.Or(*hits)
+def declared(site: Site, machine: Machine) -> dict[str, dict[str, Any]]:
+    """Return what the prover asks of a machine's rules, way by way, as its policy carries it."""
+    every = lines(site, machine)
+    return {
+        way: {"way": way, "lines": [line.row() for line in every if line.way == way]}
+        for way in ("input", "output", "forward")
+    }
 
 
 def _one(address: object) -> tuple[IPv4Network, ...]:
@@ -142,6 +93,7 @@ def _one(address: object) -> tuple[IPv4Network, ...]:
 def lines(site: Site, machine: Machine) -> list[Line]:
     """Return every direction of every line the site declares at ``machine``."""
     found = [line for flow in site.flows.values() for line in _flow(site, machine, flow)]
+    found += _outer(site, machine)
     found += _desk(site, machine)
     found += _services(site, machine)
     return found
@@ -167,13 +119,37 @@ def _flow(site: Site, machine: Machine, flow: Flow) -> Iterator[Line]:
     way = "forward" if before and after else "input" if before else "output"
     diode = flow.mode is Mode.DIODE
     protocol = UDP if diode else TCP
+    came = bool(before) and encrypted(site, before, machine.name) is not None
+    goes = bool(after) and encrypted(site, machine.name, after) is not None
     yield Line(flow.name, way, left, right, senders, receivers, protocol, flow.port,
-               back=False, bare=False, syn=True)  # fmt: skip
+               back=False, bare=False, syn=True, ipsec=_by(came, goes))  # fmt: skip
     if diode:
         return
     way = {"input": "output", "output": "input"}.get(way, way)
     yield Line(f"{flow.name}, replies", way, right, left, receivers, senders, protocol, flow.port,
-               back=True, bare=True, syn=False)  # fmt: skip
+               back=True, bare=True, syn=False, ipsec=_by(goes, came))  # fmt: skip
+
+
+def _by(came: object, goes: object) -> str:
+    return " ".join(word for word, asked in (("in", came), ("out", goes)) if asked)
+
+
+def _outer(site: Site, machine: Machine) -> Iterator[Line]:
+    """Yield what carries the encrypted lines: ESP and IKE between their ends."""
+    for link in site.links.values():
+        if link.encryption is not Encryption.IPSEC or machine.name not in link.between:
+            continue
+        own = site.wires[link.name][machine.name]
+        near = _one(own.address)
+        far = tuple(
+            IPv4Network(end(site, link.name, one)) for one in link.between if one != machine.name
+        )
+        for protocol, port in ((ESP, 0), *((UDP, port) for port in IKE_PORTS)):
+            name = f"{link.name}, IPsec"
+            yield Line(name, "input", own.name, "", far, near, protocol, port,
+                       back=False, bare=False, syn=False, ipsec="outer")  # fmt: skip
+            yield Line(name, "output", "", own.name, near, far, protocol, port,
+                       back=False, bare=False, syn=False, ipsec="outer")  # fmt: skip
 
 
 def _both(line: Line) -> Iterator[Line]:

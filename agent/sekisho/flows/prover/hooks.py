@@ -18,6 +18,8 @@ from sekisho.flows.prover.statements import run
 #: Priority of connection tracking: chains before it see no connection.
 TRACKING = -200
 _DEEP = 16
+#: Rules walked at one host: jumps can multiply a short hostile listing beyond any machine.
+MAX_WALKED = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Trip:
     alive: Bool = TRUE
     untracked: Bool = FALSE
     fired: list[Fired] = field(default_factory=list)
+    walked: int = 0
 
 
 @dataclass(slots=True)
@@ -103,6 +106,9 @@ def _chain(  # noqa: C901, PLR0912, PLR0913, PLR0917 - the state of a walk
     for rule in chain.rules:
         if z3.is_false(alive):
             break
+        trip.walked += 1
+        if trip.walked > MAX_WALKED:
+            raise UnknownConstructError(chain.where, "jumps", f"at most {MAX_WALKED} rules walked")
         effect = run(rule, table, trip.packet, track, alive)
         trip.packet = effect.packet
         if not z3.is_false(effect.untracked):

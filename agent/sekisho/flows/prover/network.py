@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import z3
 
@@ -22,6 +23,8 @@ from sekisho.flows.prover.witness import Reading, tidy
 
 #: Milliseconds one question may take before its answer is `error`.
 TIMEOUT = 60_000
+#: Accepting rules that are looked at when those to blame are told.
+MAX_OPENINGS = 50
 
 
 @dataclass(slots=True)
@@ -62,6 +65,49 @@ class Network:
         solver.add(*terms)
         return solver
 
+    def _search(
+        self, passages: Sequence[Passage], terms: Sequence[Bool], *, passing: bool = True
+    ) -> tuple[z3.Solver, Any, list[tuple[Passage, Passage, Bool]]]:
+        """Search for a packet; return the solver, its answer, and what it takes for granted.
+
+        The last: (passage, a first packet's passage, that this is the connection's first packet)
+        for a packet that is established; it is asked only when there is a packet without it.
+        """
+        base: list[Bool] = [*terms]
+        for one in passages:
+            base += [one.sane, one.passes if passing else z3.Not(one.passes)]
+        base += [joined(left, right) for left, right in itertools.pairwise(passages)]
+        solver = self._check(base)
+        answer = solver.check()
+        before: list[tuple[Passage, Passage, Bool]] = []
+        if answer == z3.sat and passing:
+            for one in passages:
+                rules = self.rules.get(one.host) if one.fired else None
+                needed, firsts = history(rules, one, f"{one.host}.{one.way}.first")
+                solver.add(needed)
+                before += [(one, first, is_it) for first, is_it in firsts]
+            answer = solver.check()
+        return solver, answer, before
+
+    def openings(self, one: Passage, terms: Sequence[Bool]) -> tuple[str, ...] | None:
+        """Return the rules that let a packet with ``terms`` pass; None: there is no such packet.
+
+        Unlike a packet the solver happens to find, these are the same with every solver.
+        """
+        solver, answer, _ = self._search([one], terms)
+        if answer == z3.unsat:
+            return None
+        if answer != z3.sat:
+            raise SekishoError(f"the solver could not tell: {solver.reason_unknown()}")
+        found = []
+        for fired in [one for one in one.fired if one.verdict == "accept"][:MAX_OPENINGS]:
+            solver.push()
+            solver.add(fired.when)
+            if solver.check() != z3.unsat:
+                found.append(fired.where)
+            solver.pop()
+        return tuple(found)
+
     def ask(  # noqa: PLR0913 - a question has these parts
         self,
         law: str,
@@ -74,36 +120,27 @@ class Network:
     ) -> Finding:
         """Ask for a packet that takes all ``passages`` and makes ``terms`` true: a breach.
 
-        ``passing`` False asks for one that does not get through the (only) passage. What an
-        established packet takes for granted is asked only when there is a breach without it.
+        ``passing`` False asks for one that does not get through the (only) passage.
         """
         hosts = tuple(dict.fromkeys(one.host for one in passages))
-        base: list[Bool] = [*terms]
-        for one in passages:
-            base += [one.sane, one.passes if passing else z3.Not(one.passes)]
-        base += [joined(left, right) for left, right in itertools.pairwise(passages)]
-        solver = self._check(base)
-        answer = solver.check()
-        before: list[tuple[Passage, Bool]] = []
-        # A connection that began on the way its packets take is plainer, and can be replayed.
-        plainly: list[Bool] = []
-        if answer == z3.sat and passing:
-            for one in passages:
-                rules = self.rules.get(one.host) if one.fired else None
-                needed, firsts = history(rules, one, f"{one.host}.{one.way}.first")
-                solver.add(needed)
-                before += [(first, z3.And(one.track.state == 2, is_it)) for first, is_it in firsts]
-                plainly += [is_it for first, is_it in firsts if first.way == one.way]
-                plainly += [turned(first, one) for first, _ in firsts if first.way == one.way]
-            answer = solver.check()
+        solver, answer, before = self._search(passages, terms, passing=passing)
         if answer == z3.unsat:
             return Finding(law, scope, Outcome.PROVEN, hosts=hosts)
         if answer != z3.sat:
             told = f"the solver could not tell: {solver.reason_unknown()}"
             return Finding(law, scope, Outcome.ERROR, reason=told, hosts=hosts)
-        shown = [*passages, *(first for first, _ in before)]
+        # A connection that began on the way its packets take is plainer, and can be replayed.
+        plainly: list[Bool] = []
+        for one, first, is_it in before:
+            if first.way == one.way:
+                plainly += [is_it, turned(first, one)]
+        shown = [*passages, *(first for _, first, _ in before)]
         reading = Reading(tidy(solver, shown, dict(self.interfaces), plainly))
-        firsts_seen = [first for first, is_it in before if reading.holds(is_it)]
+        firsts_seen = [
+            first
+            for one, first, is_it in before
+            if reading.holds(z3.And(one.track.state == 2, is_it))
+        ]
         plain = {(one.host, one.way) for one in passages}
         firsts_seen.sort(key=lambda first: (first.host, first.way) not in plain)
         return Finding(

@@ -1,4 +1,4 @@
-"""All laws of a site, or of some of its hosts, from the rules of each host. Pure."""
+"""All laws of a site or some of its hosts, or one way of one host, from its rules. Pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from sekisho.errors import SekishoError
+from sekisho.flows.prover.declared import line_from
 from sekisho.flows.prover.findings import Finding
-from sekisho.flows.prover.laws import HOST_LAWS, host_laws
+from sekisho.flows.prover.laws import HOST_LAWS, host_laws, undeclared
 from sekisho.flows.prover.network import Network, unknown
 from sekisho.flows.prover.paths import path_laws
 from sekisho.flows.prover.rules import Rules, UnknownConstructError, read_rules
@@ -46,6 +47,26 @@ def _known(rules: Rules) -> Rules:
                 "tables of families ip, ip6, inet, arp, netdev",
             )  # fmt: skip
     return rules
+
+
+def prove_way(document: Any, declared: Any) -> tuple[bool, str]:
+    """Return whether rules pass nothing undeclared one way, else the rules that do.
+
+    Args:
+        document: libnftables JSON as the kernel lists it, or as it stands on disk.
+        declared: the way and its lines, as `declared.declared` put them into the host's policy.
+
+    Raises:
+        SekishoError: it cannot be told. Any other exception comes from a garbled document.
+
+    """
+    network = Network({"": _known(read_rules(document))})
+    one = network.way("", declared["way"])
+    listed = [line_from(row) for row in declared["lines"]]
+    found = network.openings(one, undeclared(one, listed))
+    if found is None:
+        return True, "proven"
+    return False, f"undeclared packets pass by {', '.join(found) or 'no rule: none stops them'}"
 
 
 def prove(

@@ -1,0 +1,156 @@
+"""The proof as a check: judged from raw facts, again from the bundle, and never vacuously."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sekisho.catalogue.compiled import compile_catalogue
+from sekisho.catalogue.model import Verdict
+from sekisho.cli import audit, flows_input
+from sekisho.cli.main import main
+from sekisho.edge.catalogue_files import load_sources, parse_sources
+from sekisho.errors import SekishoError
+from sekisho.evidence.bundle import MANIFEST, make_bundle
+from sekisho.evidence.report import AuditRun, HostRecord, judge_run
+from sekisho.evidence.verification import Stored, Verdicts, verify
+from sekisho.flows.prover import hooks
+from sekisho.flows.prover.declared import line_from
+from sekisho.flows.prover.prove import prove_way
+from sekisho.probes.nftables import RULES
+from siteworld import policy
+
+CHECK = "6-iv-e.only-declared-through"
+SOURCES = load_sources(items=(), checks=(CHECK,))
+CATALOGUE = parse_sources(SOURCES)
+GATE = policy("gate-in")
+ACCEPT = {"family": "inet", "table": "sekisho", "chain": "bare", "expr": [{"accept": None}]}
+
+
+def opened() -> dict[str, Any]:
+    """Return gate-in's rules with payload let out of the replies' chain."""
+    changed = copy.deepcopy(GATE["nftables"])
+    first = next(i for i, one in enumerate(changed["nftables"]) if "rule" in one.get("add", {}))
+    changed["nftables"].insert(first, {"add": {"rule": ACCEPT}})
+    return changed
+
+
+def run(loaded: Any, *, solver: str | None = "z3 0", there: Any = GATE) -> AuditRun:
+    entry = {"mode": 0o600, "uid": 0, "gid": 0, "kind": "file",
+             "text": json.dumps(GATE["nftables"])}  # fmt: skip
+    outcome = {
+        "loaded": {"rc": 0, "stdout": json.dumps(loaded), "stderr": "", "truncated": False},
+        "disk": {"files": {RULES: entry}},
+    }
+    raw = {"schema": 1, "milliseconds": 1, "probes": {"nftables": outcome}}
+    return AuditRun(
+        mode="ssh", site="lab", profile="producer", started="2026-11-25T02:00:00Z",
+        finished="2026-11-25T02:00:05Z", tool="sekisho test", solver=solver,
+        hosts=(HostRecord("gate-in", raw, there),),
+    )  # fmt: skip
+
+
+def found(a_run: AuditRun) -> tuple[Verdict, str]:
+    (finding,) = judge_run(CATALOGUE, a_run).findings
+    return finding.verdict, finding.observed
+
+
+def again(a_run: AuditRun) -> Verdicts:
+    bundle = make_bundle(CATALOGUE, compile_catalogue(SOURCES), a_run, judge_run(CATALOGUE, a_run))
+    files = dict(bundle.files) | {MANIFEST: bundle.manifest}
+    return verify(Stored(files), tool="sekisho test")
+
+
+def test_the_rules_as_declared_are_proven_and_a_hole_is_told_by_its_rule() -> None:
+    assert found(run(GATE["nftables"])) == (Verdict.PASS, "proven")
+    verdict, told = found(run(opened()))
+    assert verdict is Verdict.FAIL
+    assert "inet sekisho bare rule 1" in told
+
+
+@pytest.mark.parametrize("statement", [{"xt": {"name": "string"}}, {"jump": {"target": "?"}}, 3])
+def test_what_the_prover_does_not_know_is_could_not_tell(statement: Any) -> None:
+    changed = opened()
+    for entry in changed["nftables"]:
+        if entry.get("add", {}).get("rule") == ACCEPT:
+            entry["add"]["rule"] = ACCEPT | {"expr": [statement]}
+    verdict, told = found(run(changed))
+    assert verdict is Verdict.ERROR
+    assert "could not tell" in told
+
+
+def test_without_solver_policy_or_rules_it_could_not_tell() -> None:
+    assert found(run(GATE["nftables"], solver=None))[0] is Verdict.ERROR
+    assert found(run(GATE["nftables"], there=None))[0] is Verdict.ERROR
+    garbled = {**GATE, "declared": {"forward": {"way": "forward", "lines": [["x"]]}}}
+    assert found(run(GATE["nftables"], there=garbled))[0] is Verdict.ERROR
+
+
+def test_jumps_that_multiply_are_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hooks, "MAX_WALKED", 500)
+    chains = [{"chain": {"family": "inet", "table": "t", "name": f"c{n}"}} for n in range(16)]
+    jumps = [
+        {"rule": {"family": "inet", "table": "t", "chain": f"c{n}",
+                  "expr": [{"match": {"op": "==", "left": {"meta": {"key": "mark"}}, "right": k}},
+                           {"jump": {"target": f"c{n + 1}"}}]}}
+        for n in range(15) for k in range(3)
+    ]  # fmt: skip
+    hook = {"chain": {"family": "inet", "table": "t", "name": "c0", "type": "filter",
+                      "hook": "forward", "prio": 0, "policy": "drop"}}  # fmt: skip
+    listed = [{"table": {"family": "inet", "name": "t"}}, *chains[1:], hook, *jumps]
+    with pytest.raises(SekishoError, match="does not know"):
+        prove_way({"nftables": listed}, GATE["declared"]["forward"])
+
+
+def test_a_bundle_is_proven_again_offline_and_only_with_a_solver(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for loaded in (GATE["nftables"], opened()):
+        assert again(run(loaded)).broken == []
+        assert again(run(loaded)).exit_code == 0
+    assert again(run(GATE["nftables"], solver=None)).exit_code == 0, "it said it had no solver"
+    judged = run(GATE["nftables"])
+    bundle = make_bundle(
+        CATALOGUE, compile_catalogue(SOURCES), judged, judge_run(CATALOGUE, judged)
+    )
+    monkeypatch.setitem(sys.modules, "sekisho.flows.prover.prove", None)
+    blind = verify(Stored(dict(bundle.files) | {MANIFEST: bundle.manifest}), tool="sekisho test")
+    assert (blind.exit_code, blind.broken) == (2, [])
+    assert "no solver" in blind.unknown[0]
+
+
+def test_a_forged_verdict_does_not_survive() -> None:
+    honest, forged = run(opened()), run(opened())
+    good = judge_run(CATALOGUE, run(GATE["nftables"]))
+    bundle = make_bundle(CATALOGUE, compile_catalogue(SOURCES), forged, good)
+    told = verify(Stored(dict(bundle.files) | {MANIFEST: bundle.manifest}), tool="sekisho test")
+    assert told.exit_code == 1
+    assert any("pass written, fail judged" in line for line in told.broken)
+    assert judge_run(CATALOGUE, honest).exit_code == 1
+
+
+def test_a_line_survives_its_row_and_nothing_else_does() -> None:
+    rows = [row for way in GATE["declared"].values() for row in way["lines"]]
+    assert rows
+    for row in rows:
+        assert line_from(row).row() == row
+        for place in range(len(row)):
+            with pytest.raises((TypeError, ValueError)):
+                line_from([*row[:place], None, *row[place + 1 :]])
+
+
+def test_an_audit_of_an_unconfigured_machine_asks_for_no_solver(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse() -> str:
+        raise AssertionError("the solver was asked for")
+
+    plain = replace(run(GATE["nftables"], solver=None, there=None), mode="local")
+    monkeypatch.setattr(audit, "local_run", lambda *_: plain)
+    monkeypatch.setattr(flows_input, "solver", refuse)
+    assert main(["audit", "--local", "--check", CHECK, "--evidence", "machine"]) == 2
