@@ -20,7 +20,7 @@ from sekisho.devices.attempts import (
     worst,
     worth_telling,
 )
-from sekisho.edge.udev_watch import describe, outcome, present
+from sekisho.edge.udev_watch import describe, outcome, present, stubbed
 
 
 def descriptors(*interfaces: str) -> bytes:
@@ -150,6 +150,27 @@ def test_a_removable_disk_is_present_and_a_built_in_one_is_not(tmp_path: Path) -
         (folder / "removable").write_text(removable)
     assert [attempt.name for attempt, _ in present(tmp_path)] == ["sdb"]
     assert describe("block", tmp_path / "block/sdb", "/block/sdb").label == "block"
+
+
+def stub(sys: Path, at: str) -> Path:
+    """Put a PCI function held by the stub into a false /sys."""
+    folder = sys / "devices/pci0000:00" / at
+    folder.mkdir(parents=True)
+    driver = sys / "bus/pci/drivers/pci-stub"
+    driver.mkdir(parents=True, exist_ok=True)
+    (driver / at).symlink_to(folder)
+    (driver / "new_id").touch()
+    (folder / "driver").symlink_to(driver)
+    return folder
+
+
+def test_a_card_that_the_stub_holds_is_present(tmp_path: Path) -> None:
+    stub(tmp_path, "0000:00:15.0")
+    ((attempt, folder),) = present(tmp_path)
+    assert (attempt.subsystem, attempt.label, attempt.name) == ("pci", "pci", "0000:00:15.0")
+    assert attempt.path == "/devices/pci0000:00/0000:00:15.0"
+    assert stubbed(folder)
+    assert not stubbed(tmp_path)
 
 
 def test_a_machine_without_usb_has_nothing_attached(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_devices_attempts import plug
+from test_devices_attempts import plug, stub
 
 from agentworld import STRANGER, Host, policy, rules
 from sekisho.edge.nft import own_objects
@@ -286,6 +286,21 @@ def test_a_stick_that_was_there_before_the_start_is_told_too(host: Host) -> None
     part.start()
     attempt = next(data for kind, data in host.journal.events if kind == "device.attempt")
     assert (attempt["when"], attempt["decision"]) == ("start", "refused")
+
+
+def test_a_card_on_pci_that_the_stub_holds_is_refused_whenever_it_came(host: Host) -> None:
+    part, monitor, _ = devices_part(host)
+    folder = stub(host.paths.sys, "0000:00:15.0")
+    part.start()
+    monitor.waiting.append(("pci", "/devices/pci0000:00/0000:00:15.0", folder))
+    part.announced()
+    assert host.journal.detections() == [REFUSED, REFUSED]
+    assert host.metrics.get("sekisho_device_attempts_total", "refused", "pci") == 2
+    (folder / "driver").unlink()
+    part.start()
+    monitor.waiting.append(("pci", "/devices/pci0000:00/0000:00:15.0", folder))
+    part.announced()
+    assert host.journal.detections()[-1] == APPEARED
 
 
 def test_a_refused_device_that_works_all_the_same_is_told_once(host: Host) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ MAX_DESCRIPTORS = 65536
 RECEIVE_BUFFER = 2 * 1024 * 1024  # bytes of announcements the kernel keeps for us
 _USB_ATTRIBUTES = ("idVendor", "idProduct", "serial", "manufacturer", "product", "devpath")
 _OTHER_ATTRIBUTES = ("serial", "model", "name", "address", "wwid")
+STUB = "bus/pci/drivers/pci-stub"
+_PCI = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.ASCII)
 #: Ways by which a disk can be attached to a running machine.
 _HOT_BUSES = ("/usb", "/mmc_host/", "/fw", "/thunderbolt", "/domain")
 
@@ -121,8 +124,8 @@ def outcome(folder: Path) -> Outcome | None:
 def present(sys: Path = Path("/sys")) -> Iterator[tuple[Attempt, Path]]:
     """Yield what is attached now by a way that can be used while the machine runs.
 
-    Every USB device but the controllers, and every disk that is removable or hangs on a bus for
-    attaching things.
+    Every USB device but the controllers, every disk that is removable or hangs on a bus for
+    attaching things, and every PCI function that the wall gave to the stub.
     """
     for link in sorted(_entries(sys / "bus/usb/devices")):
         if ":" in link.name or is_root_hub(link.name):
@@ -136,6 +139,19 @@ def present(sys: Path = Path("/sys")) -> Iterator[tuple[Attempt, Path]]:
             continue
         if read_attribute(folder, "removable") == "1" or any(way in path for way in _HOT_BUSES):
             yield describe("block", folder, path), folder
+
+    for link in sorted(_entries(sys / STUB)):
+        if _PCI.fullmatch(link.name):
+            folder = link.resolve()
+            yield describe("pci", folder, _place(folder, sys)), folder
+
+
+def stubbed(folder: Path) -> bool:
+    """Return whether the kernel's stub holds the PCI function in ``folder``."""
+    try:
+        return (folder / "driver").readlink().name == "pci-stub"
+    except OSError:  # no driver, or gone
+        return False
 
 
 def _entries(folder: Path) -> list[Path]:

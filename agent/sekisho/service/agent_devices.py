@@ -17,7 +17,7 @@ from sekisho.devices.disks import Disk, judge_disk, parse_disks
 from sekisho.devices.exception import DeviceException, decide_excepted
 from sekisho.devices.policy import Decision, Rule, parse_devices
 from sekisho.edge.disks_present import disk_of, disks_present
-from sekisho.edge.udev_watch import Outcome, describe, device_value, outcome, present
+from sekisho.edge.udev_watch import Outcome, describe, device_value, outcome, present, stubbed
 from sekisho.edge.usb_admit import held_by, judge
 from sekisho.service.agent_book import Book, Paths
 
@@ -109,6 +109,10 @@ class DevicesPart:
             if exception is not None and self._below_excepted(attempt, exception):
                 said = f"it is part of what is excepted as {exception.rule.name}"
                 return _Judged(attempt, "admitted", said, exception.rule.name)
+            if attempt.subsystem == "pci" and stubbed(folder):
+                return _Judged(
+                    attempt, "refused", "the kernel's stub holds it: not the machine's own"
+                )
             return _Judged(attempt, "appeared", "it did not come by way of the USB gate")
         device = device_value(folder)
         found: Decision = judge(device, self._rules, {}, exception)
