@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +146,7 @@ def refused(folder: Path) -> Seen:
         seen[what] = [flow.deliver(seconds=6), hospital.children(), taken.bytes - before]
 
     again("expired", lambda: hospital.place(CERTIFICATE).write_text(
-        line.authority.certificate("hospital-a", hospital.key, ends=timedelta(seconds=-60))
+        line.authority.over("hospital-a")
     ))  # fmt: skip
     old = Authority(folder / "old", line.edited)
     again("old authority", lambda: (

@@ -91,17 +91,15 @@ class Authority:
         pki.make("lab", now=now())
         self.lines = LinePki(pki, self.site)
 
-    def certificate(
-        self, name: str, key: Path, *, ends: timedelta | None = None, anew: bool = False
-    ) -> str:
+    def certificate(self, name: str, key: Path, *, anew: bool = False) -> str:
         """Return a certificate of ``name`` for the key at ``key``, made there if missing."""
         csr = str(request(key, name=name)["csr"]).encode()
-        if ends is None:
-            return self.lines.issue(name, csr, now=now(), replace=anew)
-        # Issued a day before it was over, so that it is over now (or soon).
-        return self.lines.issue(
-            name, csr, now=now() + ends - timedelta(days=1), days=1, replace=anew
-        )
+        return self.lines.issue(name, csr, now=now(), replace=anew)
+
+    def over(self, name: str) -> str:
+        """Return a certificate for the key ``name`` has that ended a minute ago."""
+        begun = now() - timedelta(days=1, minutes=1)
+        return self.lines.renew(name, now=begun, days=1)
 
 
 def now() -> datetime:
@@ -322,11 +320,11 @@ class Line(World):
         if more:
             sh("ip", "-n", "hospital-z", "route", "add", "default", "via", GATE_IN)
 
-    def charon(self, name: str, *, ends: timedelta | None = None) -> Charon:
+    def charon(self, name: str) -> Charon:
         """Return a ready, not yet started daemon with a fresh key and its certificate."""
         at = self.at.get(name, name)
         made = Charon(at, self.folder / name, lines_of(self.authority.site, name))
-        made.place(CERTIFICATE).write_text(self.authority.certificate(name, made.key, ends=ends))
+        made.place(CERTIFICATE).write_text(self.authority.certificate(name, made.key))
         self.give(made)
         if name in self.authority.site.peers:
             self.nft(at, "-j", "-f", "-", stdin=json.dumps(peer_ruleset(made.lines)))
