@@ -1,6 +1,6 @@
 """What is done to a line, and what is seen; each scene prints one JSON object.
 
-unshare --net --mount --pid --fork --kill-child python3 tests/kernel/linescenes.py SCENE
+unshare --net --mount --fork --kill-child python3 tests/kernel/linescenes.py SCENE
 """
 
 from __future__ import annotations

@@ -38,15 +38,12 @@ DROP_INS = Path(f"/etc/systemd/system/{UNIT}.d")
 
 
 def systemctl(*words: str) -> str:
-    """Ask the machine's systemd, which lives in another mount namespace."""
+    """Ask the machine's systemd: in its mount namespace, and never from another of processes."""
     return sh("nsenter", "--target", "1", "--mount", "systemctl", *words)
 
 
 def install(made: Charon) -> None:
-    """Put the gateway's files where the play puts them, and its unit into the gateway's network.
-
-    /proc is the machine's own, also in a process namespace: so are the numbers in it.
-    """
+    """Put the gateway's files where the play puts them, and its unit into the gateway's network."""
     for path in (KEY, CERTIFICATE, AUTHORITY, REVOKED):
         shutil.copy(made.place(path), path)
     Path(SWANCTL).write_text(swanctl_conf(made.lines))
@@ -55,7 +52,7 @@ def install(made: Charon) -> None:
     ours = "60-sekisho-strongswan.conf"
     shutil.copy(ROOT.parent / "hardening/systemd" / ours, DROP_INS / "60-sekisho.conf")
     (DROP_INS / "90-test.conf").write_text(
-        f"[Service]\nNetworkNamespacePath=/proc/{os.readlink('/proc/self')}/root/run/netns/gate-in\n"
+        f"[Service]\nNetworkNamespacePath=/proc/{os.getpid()}/root/run/netns/gate-in\n"
     )
     # The rules are in the namespace already.
     Path("/etc/systemd/system/sekisho-nftables.service").write_text(

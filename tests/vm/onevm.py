@@ -81,7 +81,7 @@ class Guest:
     def scene(self, scene: str, *, timeout: float = 1800) -> Any:
         """Play a scene of tests/kernel/linescenes.py; return what it saw."""
         done = self.run(
-            *("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"),
+            *("unshare", "--net", "--mount", "--fork", "--kill-child"),
             *("env", "PYTHONPYCACHEPREFIX=/var/tmp/pyc"),
             *("python3", "/repo/tests/kernel/linescenes.py", scene),
             timeout=timeout,
