@@ -185,7 +185,7 @@ class Trial:
         try:
             yield note
         except LabError as bad:
-            found.error = str(bad)[:600]
+            found.error = " ".join(str(bad)[-400:].split())
             say(f"{where}: {found.error}")
         found.seconds = time.monotonic() - started
         leaks = sum(bool(s.leaks) for s in found.seen.values())
@@ -265,7 +265,9 @@ class Trial:
             waiting = [k for k, count in wanted.items() if came.get(k, 0) < count]
             if not self.walled:  # a driver may take its time
                 made = {d.kind: judge(d, self.machine.events, None).got for d in devices}
-                waiting += [d.kind for d in devices if set(d.gives) & WAYS - made[d.kind]]
+                waiting += [
+                    d.kind for d in devices if not d.cold and set(d.gives) & WAYS - made[d.kind]
+                ]
             if journal:
                 waiting += [k for k in wanted if k not in told]
             if not waiting and time.monotonic() - quiet > 1.5:

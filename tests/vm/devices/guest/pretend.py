@@ -21,9 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from labkit.models import MODELS, REPORT, STICK_TEXT, Player
 
+#: Each after what it needs: what a blocklist names is not loaded for another's sake.
 MODULES = (
-    "usbcore", "udc_core", "libcomposite", "usb_f_mass_storage", "usb_f_hid", "usb_f_rndis",
-    "usb_f_acm", "usb_f_ss_lb", "usbip_core", "vhci_hcd", "dummy_hcd",
+    "usbcore", "udc_core", "libcomposite", "usb_f_mass_storage", "usb_f_hid", "u_ether",
+    "usb_f_rndis", "u_serial", "usb_f_acm", "usb_f_ss_lb", "usbip_core", "vhci_hcd", "dummy_hcd",
 )  # fmt: skip
 ROOT = Path("/sys/kernel/config/usb_gadget")
 VHCI = Path("/sys/devices/platform/vhci_hcd.0/attach")
