@@ -161,6 +161,8 @@ def test_a_listener_whose_program_is_not_shown_is_no_fact() -> None:
     [
         ("root=/dev/vda ro quiet audit=1 apparmor=1", []),
         ("ro init=/bin/sh", ["init=/bin/sh"]),
+        ("ro init=/usr/lib/sekisho/terminal-init", []),
+        ("ro init=/usr/lib/sekisho/terminal-init2", ["init=/usr/lib/sekisho/terminal-init2"]),
         ("ro single", ["single"]),
         ("ro systemd.debug_shell rd.break=mount", ["rd.break=mount", "systemd.debug_shell"]),
         ("audit=0", ["audit=0"]),
