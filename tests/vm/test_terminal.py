@@ -6,10 +6,12 @@ positive control comes last: a boot for maintenance does change the disk, so the
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
 from labkit.api import Lab as Driver
+from labkit.base import LabError
 from tests.vm.scenarios import CHECKS
 from tests.vm.trial import BIN, INVENTORY, REPOSITORY, Lab, failed_checks
 
@@ -32,7 +34,9 @@ def terminal(lab: Driver, provisioned: Lab) -> Iterator[tuple[Driver, Lab]]:
     _off(lab, provisioned)
     lab.boot_words(HOST, *WORDS)
     yield lab, provisioned
-    lab.boot_words(HOST)
+    with contextlib.suppress(LabError):  # off already
+        lab.power_cut(HOST)
+    lab.boot_words(HOST)  # whatever broke, it starts as any machine again
 
 
 def _off(lab: Driver, site: Lab) -> None:
