@@ -22,6 +22,7 @@ from tests.vm.demo import settle_clocks
 from tests.vm.trial import INVENTORY, REPOSITORY, Lab
 
 CHECKS = REPOSITORY / "hardening/checks"
+AWAKE = "gate-out"
 TAINTED = "6-iv-c.kernel-untainted"
 ROLES = {
     "gate-in": "gateway", "inbound-1": "inbound", "core-1": "core", "outbound-1": "outbound",
@@ -55,15 +56,28 @@ def locked() -> set[str]:
 
 def loads_modules(check: str) -> bool:
     """Tell whether a check is broken by loading a module, which a shut machine refuses."""
-    text = (CHECKS / check / "fail.sh").read_text(encoding="utf-8")
-    return re.search(r"^\s*(modprobe|insmod)\b", text, re.MULTILINE) is not None
+    return re.search(r"^\s*(modprobe|insmod)\b", _script(check), re.MULTILINE) is not None
+
+
+def _script(check: str) -> str:
+    return (CHECKS / check / "fail.sh").read_text(encoding="utf-8")
+
+
+def wakes_agent(check: str) -> bool:
+    """Tell whether a check is broken with the agent started anew, which mends loosened rules."""
+    return re.search(r"systemctl (reload-or-)?(re)?start .*sekisho-agent", _script(check)) is not None
+
+
+def loosens_rules(check: str) -> bool:
+    """Tell whether a check is broken in the rules as loaded."""
+    return re.search(r"^\s*nft\b", _script(check), re.MULTILINE) is not None
 
 
 def assign(checks: list[str]) -> dict[str, str]:
     """Return check → machine: spread evenly over the machines the check applies to.
 
     A scenario that loads modules goes to a machine whose site leaves that open; at least one of
-    the lab's does.
+    the lab's does. Scenarios that start the agent go to one machine, those of loaded rules to others.
     """
     shut = locked()
     load: dict[str, int] = defaultdict(int)
@@ -75,6 +89,10 @@ def assign(checks: list[str]) -> dict[str, str]:
         fitting = [host for host, role in ROLES.items() if "all" in applies or role in applies]
         if loads_modules(check):
             fitting = [host for host in fitting if host not in shut]
+        if wakes_agent(check):
+            fitting = [host for host in fitting if host == AWAKE] or fitting
+        elif loosens_rules(check):
+            fitting = [host for host in fitting if host != AWAKE] or fitting
         if not fitting:
             continue  # the terminal is not started by default: said by the test that asserts this
         chosen[check] = min(fitting, key=lambda host: load[host])
