@@ -65,7 +65,9 @@ def _script(check: str) -> str:
 
 def wakes_agent(check: str) -> bool:
     """Tell whether a check is broken with the agent started anew, which mends loosened rules."""
-    return re.search(r"systemctl (reload-or-)?(re)?start .*sekisho-agent", _script(check)) is not None
+    return (
+        re.search(r"systemctl (reload-or-)?(re)?start .*sekisho-agent", _script(check)) is not None
+    )
 
 
 def loosens_rules(check: str) -> bool:
