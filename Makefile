@@ -44,7 +44,7 @@ define TESTS
   wait $$beside && exit $$code
 endef
 
-check: dev deps-test ## lint, types and the tests without those marked slow; properties tried less often (under two minutes)
+check: dev deps-test ## lint, types and the tests without those marked slow; properties tried less often (about two minutes)
 	$(call TESTS,-m "not slow" --hypothesis-profile=fast)
 
 test: dev deps-test ## lint, types and every test that needs no lab, each property in full
