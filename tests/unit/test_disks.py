@@ -151,6 +151,7 @@ class Sys:
         self.root = root
         (root / "block").mkdir(parents=True, exist_ok=True)
         (root / "list").write_text(render(LISTED), encoding="ascii")
+        (root / "cmdline").write_text("ro quiet\n", encoding="ascii")
 
     def disk(self, name: str, place: str, **attributes: str) -> None:
         folder = self.root / "devices" / place / "block" / name
@@ -181,6 +182,7 @@ class Sys:
         environment = os.environ | {
             "SEKISHO_DISKS": str(self.root / "list"),
             "SEKISHO_CARDS": str(self.root / "cards"),
+            "SEKISHO_CMDLINE": str(self.root / "cmdline"),
             "SEKISHO_SYS": str(self.root),
             "SEKISHO_STATE": str(self.root / "state"),
             "SEKISHO_EXCEPTION": str(self.root / "exception"),

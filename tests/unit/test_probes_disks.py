@@ -127,12 +127,22 @@ def test_a_wall_that_is_lowered_in_each_of_its_parts() -> None:
     assert wall(files=early)["list"] == "changed"
     assert wall(files=early)["newcomers"] == "anybody's"
     assert wall(files=early)["cards"] == "open"
-    for text, said in (("0000:00:04.0\n", "open"), ("", "not needed")):
-        listed = held({"/etc/sekisho/disks": "", CARD_LIST: text})
-        assert wall(files=listed)["cards"] == said
     assert wall(files=held({"/etc/sekisho/disks": ""}))["state"] == "never raised"
     grub = held({"/boot/grub/grub.cfg": None})
     assert wall(boot=grub)["initrd"] == "missing"
+
+
+@pytest.mark.parametrize("listed", ["", "0000:00:05.0\n", None])
+def test_a_network_card_that_no_list_names_is_loose_whatever_the_list_says(
+    listed: str | None,
+) -> None:
+    kept = {STATE: "up stub=up early=\n", "/etc/sekisho/disks": "", CARDS: "up\n"}
+    found = held(kept if listed is None else kept | {CARD_LIST: listed})
+    assert wall(files=found)["loose"] == ["0000:00:04.0 virtio-pci"]
+    del kept[CARDS]
+    assert wall(files=held(kept | {CARD_LIST: ""}))["cards"] == "open"
+    disk = held({"/sys/bus/pci/devices/0000:00:03.0/class": "0x010000\n"})
+    assert wall(files=held(kept | {CARD_LIST: ""}), classes=disk)["cards"] == "not needed"
 
 
 def test_a_virtio_function_without_a_driver_for_its_disk_is_no_disk() -> None:

@@ -28,7 +28,9 @@ _INITRD = (
 _BLOCK = "/sys/class/block"
 _ATA = re.compile(r"/(ata[0-9]+)/host[0-9]+/", re.ASCII)
 _HEX = re.compile(r"(\\x[0-9a-f]{2}|[\x00-\x1f])", re.ASCII)
-#: PCI classes that hold or carry disks: storage, SD hosts, FireWire, USB4; as the wall's own list.
+#: PCI classes of network and wireless cards, and those that hold or carry disks (storage, SD hosts,
+#: FireWire, USB4); as the wall's own list.
+_NETWORK = re.compile(r"0x0(2|d)[0-9a-f]{4}", re.ASCII)
 _STORAGE = re.compile(r"0x(01[0-9a-f]{4}|0805[0-9a-f]{2}|0c00[0-9a-f]{2}|0c0340)", re.ASCII)
 
 
@@ -154,15 +156,21 @@ def _wall(raw: Mapping[str, Any]) -> dict[str, Any]:
         if (entry.text or "?").strip() not in ("0", "none")
     )
     listed = {one.get("path", "")[4:16] for one in policy if isinstance(one, dict)}
+    own_cards = set(text_of(held, CARD_LIST).split()) if CARD_LIST in held else set()
     drivers = files(raw, "drivers")
-    loose = []
+    loose, cards = [], "not needed"  # no card on PCI; what its list says of that is not believed
     for path, entry in sorted(files(raw, "classes").items()):
-        at = path.split("/")[5]
+        at, kind = path.split("/")[5], (entry.text or "").strip()
         driver = drivers.get(f"/sys/bus/pci/devices/{at}/driver")
         bound = (driver.target or "?").rpartition("/")[2] if driver else ""
-        if not _STORAGE.fullmatch((entry.text or "").strip()) or at in listed:
+        if _NETWORK.fullmatch(kind):
+            cards = "up" if CARDS in held else "open"
+            own = at in own_cards
+        elif _STORAGE.fullmatch(kind):
+            own = at in listed or _idle(bound, at, raw)
+        else:
             continue
-        if bound not in ("", "pci-stub") and not _idle(bound, at, raw):
+        if not own and bound not in ("", "pci-stub"):
             loose.append(f"{at} {bound}")
     initrd = "in place" if files(raw, "boot") else "not needed"
     if initrd == "in place" and not all(path in held for path in _INITRD):
@@ -180,11 +188,7 @@ def _wall(raw: Mapping[str, Any]) -> dict[str, Any]:
         "initrd": initrd,
         "state": words[0] if words else "never raised",
         "newcomers": ((taken.text or "").strip() if taken else "") or "anybody's",
-        "cards": "up"
-        if CARDS in held
-        else "not needed"  # no card on PCI; a list that is missing is none that is empty
-        if CARD_LIST in held and not text_of(held, CARD_LIST).strip()
-        else "open",
+        "cards": cards,
         "before_the_wall": sorted(word for word in early.split(",") if word),
         "open_buses": open_buses,
         "loose": loose,

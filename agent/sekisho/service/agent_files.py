@@ -25,7 +25,7 @@ MAX_FILES = 2000
 #: Group (a metric's label) → what belongs to it, below the root.
 GROUPS: dict[str, tuple[str, ...]] = {
     "nftables": ("etc/sekisho/nftables.json",),
-    "udev": ("etc/udev/rules.d/*", "etc/sekisho/disks"),
+    "udev": ("etc/udev/rules.d/*", "etc/sekisho/disks", "etc/sekisho/cards"),
     "modprobe": ("etc/modprobe.d/*", "etc/modules-load.d/*"),
     "sshd": ("etc/ssh/sshd_config", "etc/ssh/sshd_config.d/*", "etc/ssh/authorized_keys.d/*"),
     "sudo": ("etc/sudoers", "etc/sudoers.d/*"),
