@@ -8,7 +8,9 @@ import fnmatch
 import glob
 import os
 import re
+import shutil
 import subprocess
+import time
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -86,8 +88,8 @@ options:
     default: []
   set_aside:
     description:
-      - Files to rename to C(*.set-aside) when a line of theirs matches (glob, regex, but the path
-        to leave alone).
+      - Files to move to C(/var/lib/sekisho/quarantine) when a line of theirs matches (glob, regex,
+        but the path to leave alone). Beside the others a checker would find them again.
     type: list
     elements: dict
     default: []
@@ -99,6 +101,7 @@ options:
 
 ENVIRONMENT = dict(os.environ, LC_ALL="C", PATH="/usr/sbin:/usr/bin:/sbin:/bin")
 ETC = "/etc/systemd/system"
+QUARANTINE = "/var/lib/sekisho/quarantine"
 #: Stands while systemd has files to read again; gone with a boot, which reads them all.
 PUT_OFF = "/run/sekisho-reload-put-off"
 EFI = ("/boot/efi", "/efi", "/boot")
@@ -360,7 +363,7 @@ class Live:
                 if any(pattern.search(line) for line in lines) and self.differs(
                     path, "in force", "set aside"
                 ):
-                    os.replace(path, path + ".set-aside")
+                    _quarantine(path)
 
     def no_swap(self):
         crypt = {
@@ -405,6 +408,14 @@ def _in_fstab(point):
         return False
     lines = (line.split() for line in _text("/etc/fstab").splitlines())
     return any(len(w) > 2 and w[1] == point and not w[0].startswith("#") for w in lines)
+
+
+def _quarantine(path):
+    """Move a file where only root reaches it, as sekisho_packages does; its path is its name."""
+    os.makedirs(QUARANTINE, mode=0o700, exist_ok=True)
+    os.chmod(QUARANTINE, 0o700)
+    target = os.path.join(QUARANTINE, "%d%s" % (time.time_ns(), path.replace("/", "%")))
+    shutil.move(path, target)
 
 
 def _text(path):
