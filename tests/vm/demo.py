@@ -22,9 +22,12 @@ from tests.vm.trial import BIN, INVENTORY, LAB, MANAGED, REPOSITORY, Lab, Trial
 
 #: What may run at the same time, since it is on different machines: lanes of attacks, then the next.
 STAGES = (
-    (("attack_1_usb",), ("attack_2_inbound", "attack_5_power"), ("attack_6_person",)),
+    (
+        ("attack_1_usb",),
+        ("attack_2_inbound", "attack_5_power"),
+        ("attack_6_person", "attack_4_loosening"),
+    ),
     (("attack_3_network",),),
-    (("attack_4_loosening",),),
 )
 ATTACKS = sorted(name for stage in STAGES for lane in stage for name in lane)
 #: What a provisioned machine is made of: a state saved from other content is not restored.

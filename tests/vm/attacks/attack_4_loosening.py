@@ -20,26 +20,29 @@ class Loosening(NamedTuple):
     alert: str
 
 
+#: None on inbound or core: other attacks are tried on those at the same time.
 CASES = (
     Loosening("the rules flushed (agent stopped)", "outbound-1",
               "systemctl stop sekisho-agent; nft flush ruleset", "6-iv-a.rules-as-declared", "6-v-b.host-silent"),
-    Loosening("the udev rule deleted", "core-1",
+    Loosening("the udev rule deleted", "gate-out",
               "rm -f /etc/udev/rules.d/*sekisho*", "6-iii-c.usb-rules-as-listed", "6-iv-a.guarded-file-changed"),
-    Loosening("sshd loosened", "gate-out",
+    Loosening("sshd loosened", "monitor-1",
               "sed -i 's/^PasswordAuthentication no/PasswordAuthentication yes/' "
               "/etc/ssh/sshd_config.d/10-sekisho.conf; systemctl reload ssh",
               "6-iv-a.ssh-keys-only", "6-iv-a.guarded-file-changed"),
     Loosening("auditd stopped", "gate-in", "systemctl kill -s KILL auditd; systemctl mask --runtime auditd",
               "6-iv-b.audit-daemon-running", "6-iv-b.audit-off"),
-    Loosening("an account with a key added", "inbound-1",
+    Loosening("an account with a key added", "gate-out",
               "useradd -m -s /bin/bash mallory; mkdir -p /home/mallory/.ssh; "
               "echo 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEvilEvilEvilEvilEvilEvilEvilEvilEvilEvilEv1l evil' "
               "> /home/mallory/.ssh/authorized_keys", "6-ii-d.accounts-are-the-people", "6-iv-b.new-account"),
 )  # fmt: skip
 
 
-#: The audit of the five hosts by the five checks: the whole one runs before and after the attacks.
-WORDS = tuple(word for case in CASES for word in ("--host", case.host, "--check", case.check))
+HOSTS = tuple(dict.fromkeys(case.host for case in CASES))
+#: The audit of those hosts by the five checks: the whole one runs before and after the attacks.
+WORDS = (*(word for host in HOSTS for word in ("--host", host)),
+         *(word for case in CASES for word in ("--check", case.check)))  # fmt: skip
 
 
 def run(lab: Lab, trial: Trial) -> None:
@@ -81,13 +84,13 @@ def run(lab: Lab, trial: Trial) -> None:
     trial.step("verify.yml repairs the rest by the role each check names")
     lab.root("gate-in", "systemctl unmask --runtime auditd")
     only = json.dumps({"sekisho_repair": True, "sekisho_checks": [case.check for case in CASES]})
-    repaired = lab.playbook("verify", "-e", only)
+    repaired = lab.playbook("verify", "-e", only, "--limit", ",".join(("localhost", *HOSTS)))
     trial.expect("verify.yml ends without error", repaired.code == 0, repaired.out[-600:])
     final = lab.audit(*WORDS)
     for case in CASES:
         trial.expect(f"{case.what}: green again on {case.host}",
                      case.check not in failed_checks(final, case.host))  # fmt: skip
-    lab.root("inbound-1", "userdel -r mallory")
+    lab.root("gate-out", "userdel -r mallory")
 
 
 def lockout(lab: Lab, trial: Trial) -> None:
