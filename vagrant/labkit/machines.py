@@ -112,17 +112,28 @@ def first_boot(site: Site, machines: Sequence[Machine]) -> None:
         "VAGRANT_NO_COLOR": "1",
         "SEKISHO_LAB_STATE": str(STATE),
     }
-    for start in range(0, len(machines), WORKERS):
-        batch = machines[start : start + WORKERS]
-        names = [m.name for m in batch]
-        say(f"first boot {start + 1}-{start + len(batch)}/{len(machines)}: {' '.join(names)}")
-        words = inside(["vagrant", "up", "--provider", "libvirt", *names])
-        code = ssh.stream(words, env, root / "vagrant.log")
-        if code != 0:
-            raise LabError(f"vagrant up {' '.join(names)}: exit {code}; see {root}/vagrant.log")
-    say("reading the host keys from the consoles")
-    ssh.pin(machines)
-    _everywhere(lambda m: void(ssh.answer(m, timeout=120)), machines, "answers")
+
+    def meet(booted: Sequence[Machine]) -> None:
+        if booted:
+            say(f"reading host keys from the consoles: {' '.join(m.name for m in booted)}")
+            ssh.pin(booted)
+            _everywhere(lambda m: void(ssh.answer(m, timeout=120)), booted, "answers")
+
+    met: Sequence[Machine] = ()
+    with concurrent.futures.ThreadPoolExecutor(1) as aside:
+        for start in range(0, len(machines), WORKERS):
+            batch = machines[start : start + WORKERS]
+            names = [m.name for m in batch]
+            say(f"first boot {start + 1}-{start + len(batch)}/{len(machines)}: {' '.join(names)}")
+            words = inside(["vagrant", "up", "--provider", "libvirt", *names])
+            if len(batch) < WORKERS:  # a processor has nothing to do
+                met = machines[:start]
+            meeting = aside.submit(meet, met)
+            code = ssh.stream(words, env, root / "vagrant.log")
+            if code != 0:
+                raise LabError(f"vagrant up {' '.join(names)}: exit {code}; see {root}/vagrant.log")
+            meeting.result()
+    meet([m for m in machines if m not in met])
 
 
 def save(site: Site, name: str) -> None:
