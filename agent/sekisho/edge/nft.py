@@ -119,6 +119,10 @@ class Nft:
             return None
         return [entry for entry in _objects(_parsed(out)) if "metainfo" not in entry]
 
+    def apply(self, commands: Any) -> None:
+        """Run commands on our own table as they are, in one transaction."""
+        self._command(_objects(commands))
+
     def load(self, rules: Any) -> None:
         """Replace our own table by ``rules`` in one transaction; nothing changes on an error."""
         wanted = list(own_objects(rules))
