@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agentworld import Host
+from sekisho.edge.netlink import spoken
 from sekisho.errors import SekishoError
 from sekisho.flows.drift import addition, declared, forwarding, off, removal
 from sekisho.flows.netlink import DELROUTE, NEWADDR, NEWROUTE, SETLINK, Change, Fact, route_change
@@ -259,3 +260,13 @@ def test_a_kernel_that_refuses_is_told(host: Host) -> None:
     assert said["done"] == []
     assert "refused" in said["refused"][0]
     assert host.metrics.get("sekisho_network_off", "route") == 1
+
+
+def test_ipsec_is_watched_only_where_the_kernel_speaks_it(tmp_path: Path) -> None:
+    held = tmp_path / "netlink"
+    head = "sk               Eth Pid        Groups   Rmem\n"
+    held.write_text(head + "0000000000000000 0   0          00000000 0\n"
+                    "0000000000000000 6   4711       00000000 0\n")  # fmt: skip
+    assert [spoken(one, held) for one in (0, 6)] == [True, False]
+    held.write_text(head + "0000000000000000 6   0          00000000 0\n")
+    assert spoken(6, held)

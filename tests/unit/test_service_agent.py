@@ -143,11 +143,16 @@ def test_it_notices_a_route_and_a_switch_nobody_asked_for_and_takes_them_away(
     assert "10.66" not in daemon.inside("ip", "route")
     state = json.loads((daemon.root / "run/sekisho/agent.json").read_text())
     assert state["parts"]["network"]
+    before = daemon.kinds().count("rules.repaired")
     daemon.inside("nft", "add", "element", "inet", "sekisho", "peers", "{ 10.9.9.9 }")
-    daemon.wait(lambda: "rules.repaired" in daemon.kinds()[4:], 15)
+    daemon.wait(lambda: daemon.kinds().count("rules.repaired") > before, 15)
     drift = [one["data"] for one in daemon.events() if one["data"].get("id") == DRIFT][-1]
     kept = json.loads(Path(drift["loaded"]).read_bytes())
     assert "10.9.9.9" in json.dumps(kept)
+    daemon.inside("nft", "add", "table", "ip", "nat")
+    daemon.wait(lambda: daemon.kinds().count("rules.repaired") > before + 1, 15)
+    assert "table ip nat" not in daemon.inside("nft", "list", "tables")
+    assert "table inet sekisho" in daemon.inside("nft", "list", "tables")
 
 
 def test_it_takes_a_newer_policy_on_hangup_and_refuses_an_older_one(daemon: Daemon) -> None:

@@ -1,7 +1,8 @@
 """The kernel's network over netlink: hear of changes, read what is, change one thing.
 
 Raw AF_NETLINK sockets of the standard library. Listening needs no right for routes, and
-CAP_NET_ADMIN for IPsec; without the kernel's IPsec there is none to watch.
+CAP_NET_ADMIN for IPsec. A socket for a family the kernel does not speak yet would make it load the
+module for that; so IPsec is watched where `spoken` says that it is there, and nothing is loaded.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import errno
 import os
 import socket
 import struct
+from pathlib import Path
 
 from sekisho.errors import SekishoError
 from sekisho.flows.netlink import (
@@ -54,6 +56,15 @@ MAX_FACTS = 20_000
 def _socket(protocol: int) -> socket.socket:
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
     return socket.socket(socket.AF_NETLINK, kind, protocol)
+
+
+def spoken(protocol: int, where: Path = Path("/proc/net/netlink")) -> bool:
+    """Return whether the kernel itself has a socket of a netlink family in this namespace."""
+    for line in where.read_text(encoding="ascii").splitlines()[1:]:
+        words = line.split()  # sk, Eth (the family), Pid (the kernel's is 0), …
+        if words[1:3] == [str(protocol), "0"]:
+            return True
+    return False
 
 
 class NetworkChanges:
@@ -139,7 +150,7 @@ class KernelNetwork:
                 return None
             told += more
         found = {change.fact for one in told for change in route_change(one, self.names)}
-        for kind, answer in ((GETSA, NEWSA), (GETPOLICY, NEWPOLICY)):
+        for kind, answer in () if not spoken(XFRM) else ((GETSA, NEWSA), (GETPOLICY, NEWPOLICY)):
             more = self._dump(XFRM, kind, b"")
             if more is None:
                 return None
@@ -151,13 +162,7 @@ class KernelNetwork:
     def _dump(self, protocol: int, kind: int, body: bytes) -> list[Message] | None:
         """Return the answers; None when they were interrupted by a change."""
         found: list[Message] = []
-        try:
-            link = _socket(protocol)
-        except OSError as error:
-            if protocol == XFRM and error.errno == errno.EPROTONOSUPPORT:
-                return []  # a kernel that has no IPsec holds none
-            raise
-        with link:
+        with _socket(protocol) as link:
             self._send(link, kind, _REQUEST | _DUMP, body)
             while True:
                 for message in messages(link.recv(1 << 17)):

@@ -8,13 +8,12 @@ waits for its confirmation, or a policy is just being written, it looks on.
 
 from __future__ import annotations
 
-import errno
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from sekisho.edge.metrics_table import NETWORK_KINDS
-from sekisho.edge.netlink import ROUTE, XFRM, KernelNetwork, NetworkChanges
+from sekisho.edge.netlink import ROUTE, XFRM, KernelNetwork, NetworkChanges, spoken
 from sekisho.errors import SekishoError, printable
 from sekisho.flows.drift import Declared, addition, declared, forwarding, off, removal
 from sekisho.flows.netlink import Change, Fact
@@ -69,13 +68,7 @@ class NetworkPart:
 
     def start(self, loop: Loop) -> None:
         """Listen to the kernel and have ``loop`` look after every change, and now and then."""
-        sources = [NetworkChanges(ROUTE)]
-        try:
-            sources.append(NetworkChanges(XFRM))
-        except OSError as error:
-            if error.errno != errno.EPROTONOSUPPORT:  # a kernel without IPsec has none to watch
-                raise
-        self._kernel.read()
+        route = NetworkChanges(ROUTE)
         due = False
 
         def settled() -> None:
@@ -90,12 +83,21 @@ class NetworkPart:
                 loop.after("network", SETTLE_S, settled)
             self.announced(source.take(self._kernel.names))
 
+        def listen(source: NetworkChanges) -> None:
+            loop.reader("network", source, lambda: changed(source))
+
+        heard = False
+
         def look() -> None:
+            nonlocal heard
+            if not heard and spoken(XFRM):  # IPsec may begin after us
+                listen(NetworkChanges(XFRM))
+                heard = True
             self._tries.clear()
             self.check()
 
-        for source in sources:
-            loop.reader("network", source, lambda source=source: changed(source))  # type: ignore[misc]
+        listen(route)
+        look()
         loop.every("network", CHECK_EVERY_S, look)
         self._listening = True
 

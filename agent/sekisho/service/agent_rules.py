@@ -27,6 +27,7 @@ from sekisho.service.agent_book import Book, Paths
 CHECK_EVERY_S = 30.0
 SETTLE_S = 0.2  # a rule set is often changed in many small steps
 MAX_FILE = 8 * 1024 * 1024
+MOST = 40  # differences in the journal
 KEPT = 16  # loaded rules that were not the policy's
 DRIFT = "6-iv-a.rules-drift"
 FILE = "6-iv-a.rules-file-differs"
@@ -45,6 +46,15 @@ class Table(Protocol):
 
     def expected(self, rules: Any) -> Objects:
         """Return the rules as they would be read back."""
+
+    def ruleset(self) -> Objects:
+        """Return everything that is loaded."""
+
+    def foreign(self) -> list[tuple[str, str]]:
+        """Return family and name of tables that are not ours."""
+
+    def remove(self, family: str, name: str) -> None:
+        """Take a table away."""
 
 
 class RulesPart:
@@ -110,8 +120,9 @@ class RulesPart:
         rules = self._rules(self._enforced.value["nftables"])
         if self._wanted is None:
             self._wanted = normalise({"nftables": self._table.expected(rules)})
+        foreign = self._table.foreign()
         loaded = self._table.read()
-        off = self._off(loaded)
+        off = (*(f"table {' '.join(one)} is not ours" for one in foreign), *self._off(loaded))
         metrics = self._book.metrics
         metrics.set("sekisho_nft_last_check_timestamp_seconds", int(self._book.wall()))
         metrics.set("sekisho_nft_in_order", int(not off))
@@ -120,13 +131,16 @@ class RulesPart:
             return
         metrics.add("sekisho_nft_drift_total")
         what = "the table is gone" if loaded is None else "the loaded rules are not the policy's"
-        kept = self._keep(loaded) if loaded is not None else {}
-        self._book.detect(DRIFT, "alert", what, {"differences": list(off), **kept})
+        self._book.detect(DRIFT, "alert", what, {"differences": list(off[:MOST]), **self._keep()})
         self._repair(rules)
+        for family, name in foreign:  # after our own: one that its owner holds cannot be removed
+            metrics.set("sekisho_nft_in_order", 0)
+            self._table.remove(family, name)
+            metrics.set("sekisho_nft_in_order", 1)
 
-    def _keep(self, loaded: Objects) -> dict[str, str]:
-        """Keep the rules that were loaded, newest few, so that the prover can judge them later."""
-        data = canonical({"nftables": loaded}) + b"\n"
+    def _keep(self) -> dict[str, str]:
+        """Keep the rules that are loaded, newest few, so that the prover can judge them later."""
+        data = canonical({"nftables": self._table.ruleset()}) + b"\n"
         sha = hashlib.sha256(data).hexdigest()
         folder = self._drifted
         path = folder / f"{sha[:16]}.json"
