@@ -13,7 +13,9 @@ from test_service_agent_parts import Kernel, rules_part
 from agentworld import Host
 from sekisho.cli import quarantine as command
 from sekisho.cli.main import main
-from sekisho.edge.quarantine import Quarantine
+from sekisho.edge.guard import Done, Guard
+from sekisho.edge.guard_request import Wanted
+from sekisho.edge.quarantine import Quarantine, with_switch
 from sekisho.errors import SekishoError
 from sekisho.flows.prover.findings import Outcome, exit_code
 from sekisho.flows.prover.laws import QUARANTINE
@@ -165,6 +167,29 @@ def test_a_switch_that_nobody_keeps_is_drift_with_its_difference(host: Host) -> 
     said = next(data for kind, data in host.journal.events if kind == "agent.detection")
     assert said["differences"] == ['set quarantine: holds "ipv4" too']
     assert is_on(kernel.table or ()) is False
+
+
+def test_rules_loaded_by_the_guard_come_with_the_switch_while_it_is_kept(tmp_path: Path) -> None:
+    file, plain = tmp_path / "quarantine.json", json.dumps(rules()).encode()
+    older = json.dumps({"nftables": [{"add": {"table": {"family": "inet", "name": "sekisho"}}}]})
+    assert with_switch(plain, file) == plain
+    file.write_text("")
+    assert json.loads(with_switch(plain, file)) == switched(rules(), on=True)
+    assert with_switch(older.encode(), file) == older.encode()
+    loaded: list[bytes] = []
+    listed = {"nftables": [one["add"] for one in rules()["nftables"] if "add" in one]}
+
+    def run(argv: Any, stdin: bytes = b"") -> Done:
+        if list(argv[:2]) == ["nft", "-j"] and "-f" in argv:
+            loaded.append(stdin)
+        out = json.dumps(listed).encode() if argv[-2:] == ["inet", "sekisho"] else b""
+        return Done(0, out, b"")
+
+    guard = Guard(state=tmp_path / "guard", run=run, usb=tmp_path)
+    changed = json.dumps(rules("gate-in")).encode()
+    guard.apply([Wanted(tmp_path / "rules", changed, 0o600, "nftables")])
+    guard.rollback()
+    assert [b'"quarantine", "elem": ["ipv4"]' in one for one in loaded] == [True, True]
 
 
 class FalseNft:

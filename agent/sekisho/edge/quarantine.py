@@ -9,6 +9,7 @@ hears of both, never works against it, and a power cut in between leaves what wa
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from sekisho.canonical import canonical
 from sekisho.edge.nft import Nft
 from sekisho.edge.policy_file import write_atomic
 from sekisho.errors import Problem, SekishoError
-from sekisho.flows.quarantine import MEMBER, SET, is_on, switch
+from sekisho.flows.quarantine import MEMBER, SET, is_on, switch, switched
 
 FILE = Path("/var/lib/sekisho/quarantine.json")
 
@@ -27,6 +28,19 @@ def kept(file: Path = FILE) -> bool:
     A garbled file does not set a host free.
     """
     return os.path.lexists(file)
+
+
+def with_switch(rules: bytes, file: Path = FILE) -> bytes:
+    """Return rules that are about to be loaded with the switch on, where it is to stay on.
+
+    Rules that have no switch are left as they are: they must load all the same.
+    """
+    if not kept(file):
+        return rules
+    document = json.loads(rules)
+    if is_on(document["nftables"]) is None:
+        return rules
+    return json.dumps(switched(document, on=True)).encode()
 
 
 class Quarantine:
