@@ -56,7 +56,9 @@ def policy(**changes: Any) -> dict[str, Any]:
         "serial": 5,
         "host": "core-1",
         "role": "core",
-        "management": {"monitors": ["127.0.0.1"]},
+        "management": {"monitors": ["127.0.0.1"], "interface": "eth0"},
+        "interfaces": {},
+        "routes": [],
         "accounts": {"aoki": {"role": "administrator", "uid": 2001}},
         "listeners": [{"proto": "tcp", "address": "10.77.0.13", "port": 22, "program": "sshd"}],
         "devices": [

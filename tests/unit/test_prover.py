@@ -12,6 +12,7 @@ import pytest
 from sekisho.cli.main import main
 from sekisho.flows.prover.explain import explain, wanted
 from sekisho.flows.prover.findings import Finding, Outcome, exit_code
+from sekisho.flows.prover.laws import QUARANTINE
 from sekisho.flows.prover.prove import network_of, prove
 from sekisho.flows.prover.rules import UnknownConstructError, read_rules
 from siteworld import SITE as SITE_FILE
@@ -59,10 +60,14 @@ def test_every_law_of_the_lab_is_proven_on_the_compiled_rules() -> None:
 
 @pytest.mark.parametrize("path", LISTED, ids=lambda path: path.stem)
 def test_what_debians_nft_listed_on_a_machine_of_the_lab_is_proven(path: Path) -> None:
-    """Taken from an evidence bundle's raw facts; counters set to nought."""
+    """Taken from an evidence bundle's raw facts; counters set to nought.
+
+    Of before there was a quarantine: that law cannot be told of these rules, and is not passed.
+    """
     listed = json.loads(path.read_text(encoding="utf-8"))
     found = list(prove({path.stem.partition("-nft-")[0]: listed}, SITE))
-    assert exit_code(found) == 0
+    assert {one.law for one in found if one.outcome is not Outcome.PROVEN} == {QUARANTINE}
+    assert exit_code(found) == 2
 
 
 def test_a_length_limit_instead_of_exact_lengths_is_refuted_with_a_packet_that_carries() -> None:

@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from agentworld import Authority, Host, private_pem, rules
 from sekisho.edge.journal_client import submit
 from sekisho.errors import SekishoError
+from sekisho.service.agent_network import CHECK as NETWORK
+from sekisho.service.agent_rules import DRIFT
 
 pytestmark = pytest.mark.kernel
 
@@ -127,6 +129,30 @@ def test_it_starts_keeps_events_repairs_rules_and_ends_sealed(daemon: Daemon) ->
     assert daemon.stop() == 0
     assert daemon.kinds()[-2:] == ["agent.stopping", "seal"]
     assert not sock.exists()
+
+
+def test_it_notices_a_route_and_a_switch_nobody_asked_for_and_takes_them_away(
+    daemon: Daemon,
+) -> None:
+    daemon.start()
+    said = daemon.inside("ip", "route", "add", "blackhole", "10.66.0.0/16")
+    assert said == ""
+    daemon.wait(lambda: "network.repaired" in daemon.kinds(), 15)
+    (told,) = (one["data"] for one in daemon.events() if one["data"].get("id") == NETWORK)
+    assert told["off"] == ["not declared: route blackhole 10.66.0.0/16"]
+    assert "10.66" not in daemon.inside("ip", "route")
+    state = json.loads((daemon.root / "run/sekisho/agent.json").read_text())
+    assert state["parts"]["network"]
+    before = daemon.kinds().count("rules.repaired")
+    daemon.inside("nft", "add", "element", "inet", "sekisho", "peers", "{ 10.9.9.9 }")
+    daemon.wait(lambda: daemon.kinds().count("rules.repaired") > before, 15)
+    drift = [one["data"] for one in daemon.events() if one["data"].get("id") == DRIFT][-1]
+    kept = json.loads(Path(drift["loaded"]).read_bytes())
+    assert "10.9.9.9" in json.dumps(kept)
+    daemon.inside("nft", "add", "table", "ip", "nat")
+    daemon.wait(lambda: daemon.kinds().count("rules.repaired") > before + 1, 15)
+    assert "table ip nat" not in daemon.inside("nft", "list", "tables")
+    assert "table inet sekisho" in daemon.inside("nft", "list", "tables")
 
 
 def test_it_takes_a_newer_policy_on_hangup_and_refuses_an_older_one(daemon: Daemon) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from sekisho.service.agent_files import FilesPart
 from sekisho.service.agent_listeners import OPENED, ListenersPart
 from sekisho.service.agent_policy import CHECK as POLICY_REFUSED
 from sekisho.service.agent_policy import PolicyPart
-from sekisho.service.agent_rules import DRIFT, FILE, RulesPart
+from sekisho.service.agent_rules import DRIFT, FILE, KEPT, RulesPart
 
 
 @pytest.fixture
@@ -142,9 +143,22 @@ class Kernel:
         self.table: list[dict[str, Any]] | None = None
         self.loads = 0
         self.deaf = False
+        self.others: list[tuple[str, str]] = []
 
     def read(self) -> list[dict[str, Any]] | None:
         return copy.deepcopy(self.table)
+
+    def ruleset(self) -> list[dict[str, Any]]:
+        return [
+            *(self.read() or []),
+            *({"table": {"family": f, "name": n}} for f, n in self.others),
+        ]
+
+    def foreign(self) -> list[tuple[str, str]]:
+        return list(self.others)
+
+    def remove(self, family: str, name: str) -> None:
+        self.others.remove((family, name))
 
     def expected(self, wanted: Any) -> list[dict[str, Any]]:
         return [{kind: named} for kind, named in own_objects(wanted)][1:]
@@ -182,6 +196,34 @@ def test_flushed_rules_are_told_loaded_again_and_counted(host: Host, kernel: Ker
     assert host.journal.kinds().count("rules.repaired") == 2
     assert host.metrics.get("sekisho_nft_repairs_total") == 2
     assert kernel.table == kernel.expected(rules())
+
+
+def test_a_table_that_is_not_ours_is_told_kept_for_the_prover_and_taken_away(
+    host: Host, kernel: Kernel
+) -> None:
+    host.write_rules()
+    part = rules_part(host, kernel)
+    kernel.load(rules())
+    kernel.others = [("ip", "nat")]
+    part.check()
+    part.check()
+    (said,) = (data for kind, data in host.journal.events if kind == "agent.detection")
+    assert said["differences"] == ["table ip nat is not ours"]
+    kept = Path(said["loaded"]).read_bytes()
+    assert {"table": {"family": "ip", "name": "nat"}} in json.loads(kept)["nftables"]
+    assert hashlib.sha256(kept).hexdigest() == said["loaded_sha256"]
+    assert kernel.others == []
+
+
+def test_of_rules_that_were_not_the_policys_the_newest_few_are_kept(
+    host: Host, kernel: Kernel
+) -> None:
+    host.write_rules()
+    part = rules_part(host, kernel)
+    for number in range(KEPT + 4):
+        kernel.load(rules(port=1000 + number))
+        part.check()
+    assert len(list((host.paths.state / "drift").iterdir())) == KEPT
 
 
 def test_rules_that_wait_for_confirmation_are_left_alone(host: Host, kernel: Kernel) -> None:

@@ -169,9 +169,12 @@ def _steps(one: Finding) -> str:
 
 def _replays(rules: dict[str, Any], found: list[Finding]) -> dict[int, dict[str, Any]]:
     from sekisho.edge.flow_confirm import confirm  # noqa: PLC0415
+    from sekisho.flows.prover.laws import QUARANTINE  # noqa: PLC0415
+    from sekisho.flows.quarantine import switched  # noqa: PLC0415
 
+    quarantined = {host: switched(held, on=True) for host, held in rules.items()}
     return {
-        index: confirm(rules, one)
+        index: confirm(quarantined if one.law == QUARANTINE else rules, one)
         for index, one in enumerate(found)
         if one.outcome.value == "refuted"
     }

@@ -23,6 +23,7 @@ COMMANDS = {
     "flows": ("flows", "prove direction from the loaded rules; explain who may reach whom"),
     "devices": ("devices", "what is attached, what the policy makes of it; propose a rule"),
     "exception": ("exception", "let one device in for a while, by an order three people signed"),
+    "quarantine": ("quarantine", "leave this host only its monitor and its console; and back"),
     "agent": ("agent", "the host agent: run it, enrol it, ask for its state"),
 }
 

@@ -29,6 +29,7 @@ from typing import Any
 
 from sekisho.canonical import canonical
 from sekisho.edge.guard_request import GuardError, Wanted
+from sekisho.edge.quarantine import with_switch
 from sekisho.errors import SekishoError
 from sekisho.flows.readback import normalise
 
@@ -324,7 +325,8 @@ class Guard:
             if rules.content is None:
                 self.run(["nft", "delete", "table", "inet", "sekisho"], b"")
             else:
-                self._must(["nft", "-j", "-f", "-"], "loading the rules", rules.content)
+                content = with_switch(rules.content, self.state.parent / "quarantine.json")
+                self._must(["nft", "-j", "-f", "-"], "loading the rules", content)
         if "sshd" in kinds:
             self._must(["systemctl", "reload-or-restart", "ssh.service"], "reloading sshd")
         if "usb" in kinds:
@@ -367,7 +369,9 @@ class Guard:
                     for entry in json.loads(table.read_bytes())["nftables"]
                     if "metainfo" not in entry
                 ]
-            self.run(["nft", "-j", "-f", "-"], json.dumps({"nftables": commands}).encode())
+            back = json.dumps({"nftables": commands}).encode()
+            back = with_switch(back, self.state.parent / "quarantine.json")
+            self.run(["nft", "-j", "-f", "-"], back)
         if "sshd" in kinds:
             self.run(["systemctl", "reload-or-restart", "ssh.service"], b"")
         if "usb" in kinds:

@@ -35,6 +35,7 @@ PARTS = (
     "exceptions",
     "modules",
     "nft",
+    "network",
     "files",
     "listeners",
     "lines",
@@ -42,6 +43,8 @@ PARTS = (
     "metrics",
     "loop",
 )
+#: What the part `network` compares with the site.
+NETWORK_KINDS = ("address", "route", "rule", "forwarding", "link", "xfrm")
 QUEUES = ("devices", "events", "clients", "rate", "event")
 
 METRICS = (
@@ -181,6 +184,24 @@ METRICS = (
         "gauge",
         "Unix time of the last comparison of the rules.",
     ),
+    Metric(
+        "sekisho_quarantine",
+        "gauge",
+        "1 while this host is quarantined: only the monitor and the console reach it.",
+    ),
+    Metric(
+        "sekisho_network_drift_total",
+        "counter",
+        "Changes of the kernel's network that the site does not declare, and of what it does.",
+        (("kind", NETWORK_KINDS),),
+    ),
+    Metric(
+        "sekisho_network_off",
+        "gauge",
+        "What of the kernel's network is not as the site declares it now.",
+        (("kind", NETWORK_KINDS),),
+    ),
+    Metric("sekisho_network_repairs_total", "counter", "Things of the network put right again."),
     Metric(
         "sekisho_file_drift",
         "gauge",

@@ -19,6 +19,8 @@ from sekisho.errors import Problem, SekishoError, printable
 
 FAMILY, TABLE = "inet", "sekisho"
 TWIN = "sekisho_twin"
+#: The dead-man guard's, for the moment of a first load (`sekisho.edge.guard.UNTRACKED`).
+UNTRACKED = "sekisho_untracked"
 MAX_READ = 64 * 1024 * 1024  # characters of JSON
 
 _NETLINK_NETFILTER = 12
@@ -118,6 +120,25 @@ class Nft:
                 raise _failure("the loaded rules cannot be read", err or f"exit status {code}")
             return None
         return [entry for entry in _objects(_parsed(out)) if "metainfo" not in entry]
+
+    def ruleset(self) -> list[dict[str, Any]]:
+        """Return the objects of every table there is."""
+        return [entry for entry in _objects(self._run("list ruleset")) if "metainfo" not in entry]
+
+    def foreign(self) -> list[tuple[str, str]]:
+        """Return (family, name) of tables that are not this system's."""
+        listed = [e["table"] for e in _objects(self._run("list tables")) if "table" in e]
+        found = [(str(one["family"]), str(one["name"])) for one in listed]
+        ours = {(FAMILY, name) for name in (TABLE, TWIN, UNTRACKED)}
+        return sorted(one for one in found if one not in ours)
+
+    def remove(self, family: str, name: str) -> None:
+        """Take one whole table away."""
+        self._command([{"delete": {"table": {"family": family, "name": name}}}])
+
+    def apply(self, commands: Any) -> None:
+        """Run commands on our own table as they are, in one transaction."""
+        self._command(_objects(commands))
 
     def load(self, rules: Any) -> None:
         """Replace our own table by ``rules`` in one transaction; nothing changes on an error."""

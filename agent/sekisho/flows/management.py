@@ -23,7 +23,7 @@ def management_rules(rules: Ruleset, policy: Mapping[str, Any]) -> None:
     monitors = rules.set("monitors", "ipv4_addr", addresses(ours["monitors"]))
     servers = rules.set("time_servers", "ipv4_addr", addresses(policy["time"]["servers"]))
     ssh, metrics = "6-iv-a.ssh-from-controllers-only", "6-iv-b.metrics-to-monitors-only"
-    serve = _Served(rules, where, own)
+    serve = Served(rules, where, own)
     serve.incoming(ssh, "management-ssh", "tcp", SSH, admins)
     serve.incoming(metrics, "management-metrics", "tcp", METRICS, monitors)
     serve.echo(ssh, admins)
@@ -34,17 +34,25 @@ def management_rules(rules: Ruleset, policy: Mapping[str, Any]) -> None:
         serve.outgoing("6-iv-b.time-from-monitors-only", "management-time", "udp", TIME, servers)
 
 
-class _Served:
+class Served:
     """Pairs of rules for one service: the asking direction, and its replies."""
 
-    def __init__(self, rules: Ruleset, interface: str, own: str) -> None:
+    def __init__(
+        self, rules: Ruleset, interface: str, own: str, *, chains: Mapping[str, str] | None = None
+    ) -> None:
         self.rules = rules
         self.interface = interface
         self.own = own
+        #: Hook → the chain its rules go to, where that is not the hook's own.
+        self.chains = chains or {}
+
+    def _rule(self, hook: str, check: str, *statements: Any) -> None:
+        self.rules.rule(self.chains.get(hook, hook), check, *statements)
 
     def incoming(self, check: str, name: str, protocol: str, port: int, who: Any) -> None:
+        """Pass what ``who`` asks of this host, and the answers."""
         count = self.rules.count(name)
-        self.rules.rule(
+        self._rule(
             "input",
             check,
             ct_state("established", "new"),
@@ -55,7 +63,7 @@ class _Served:
             count,
             {"accept": None},
         )
-        self.rules.rule(
+        self._rule(
             "output",
             check,
             ct_state("established"),
@@ -69,8 +77,9 @@ class _Served:
         )
 
     def outgoing(self, check: str, name: str, protocol: str, port: int, who: Any) -> None:
+        """Pass what this host asks of ``who``, and the answers."""
         count = self.rules.count(name)
-        self.rules.rule(
+        self._rule(
             "output",
             check,
             ct_state("established", "new"),
@@ -81,7 +90,7 @@ class _Served:
             count,
             {"accept": None},
         )
-        self.rules.rule(
+        self._rule(
             "input",
             check,
             ct_state("established"),
@@ -95,8 +104,9 @@ class _Served:
         )
 
     def echo(self, check: str, who: Any) -> None:
+        """Pass echo requests of ``who``, and the replies."""
         count = self.rules.count("management-echo")
-        self.rules.rule(
+        self._rule(
             "input",
             check,
             ct_state("established", "new"),
@@ -106,7 +116,7 @@ class _Served:
             count,
             {"accept": None},
         )
-        self.rules.rule(
+        self._rule(
             "output",
             check,
             ct_state("established"),

@@ -15,6 +15,7 @@ from typing import Any
 
 from sekisho.flows.lines import is_line, line_ends, line_hops
 from sekisho.flows.management import management_rules
+from sekisho.flows.quarantine import quarantine_chains, quarantine_jump
 from sekisho.flows.ruleset import Ruleset
 from sekisho.flows.words import (
     Json,
@@ -56,6 +57,7 @@ def compile_ruleset(policy: Mapping[str, Any]) -> Json:
             rules.count(f"drop-{chain}-ipv6"),
             {"drop": None},
         )
+        quarantine_jump(rules, chain)
         # Connection tracking would take a stream up in the middle; a hop must begin at its start.
         # Not on management: a session that is open when the rules are first loaded must live on.
         rules.rule(
@@ -71,6 +73,7 @@ def compile_ruleset(policy: Mapping[str, Any]) -> Json:
     line_ends(rules, policy["lines"])
     _sessions(rules, policy["sessions"])
     management_rules(rules, policy)
+    quarantine_chains(rules, policy)
     _bare(rules)
     _ends(rules, management)
     return rules.document()

@@ -38,6 +38,7 @@ from sekisho.service import (
     agent_lines,
     agent_listeners,
     agent_modules,
+    agent_network,
     agent_policy,
     agent_rules,
 )
@@ -54,6 +55,7 @@ CHECKS = (
     agent_policy.CHECK,
     agent_rules.DRIFT,
     agent_rules.FILE,
+    agent_network.CHECK,
     agent_devices.REFUSED,
     agent_devices.APPEARED,
     agent_devices.LET_IN,
@@ -93,6 +95,7 @@ class Agent:
         self._files = agent_files.FilesPart(self._book, paths)
         self._modules = agent_modules.ModulesPart(self._book, paths)
         self._lines = agent_lines.LinesPart(self._book, paths)
+        self._network = agent_network.NetworkPart(self._book, paths, self._policy.settled)
         self._activity = agent_activity.ActivityPart(
             self._book,
             paths,
@@ -113,6 +116,7 @@ class Agent:
         for part, begin in (
             ("intake", lambda: self._intake.start(self._loop)),
             ("nft", self._start_rules),
+            ("network", lambda: self._network.start(self._loop)),
             ("devices", self._start_devices),
             ("files", self._start_files),
         ):
@@ -135,6 +139,7 @@ class Agent:
             ("listeners", self._listeners.look),
             ("modules", self._modules.look),
             ("lines", self._lines.look),
+            ("network", self._network.check),
             ("activity", self._activity.poll),
             ("activity", self._activity.ask_kernel),
             ("loop", self.health),
@@ -222,6 +227,7 @@ class Agent:
             self._try("devices", lambda: devices.policy(policy))
         self._try("listeners", lambda: self._listeners.policy(policy))
         self._try("lines", lambda: self._lines.policy(policy))
+        self._try("network", lambda: self._network.policy(policy))
         self._try("activity", lambda: self._activity.policy(policy))
         self._try("metrics", lambda: self._serve_metrics(policy))
 

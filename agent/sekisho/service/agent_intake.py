@@ -22,7 +22,7 @@ GROUP = "sekisho"
 #: Users of other services → kinds of event they may write.
 WRITERS = {"sekisho-receive": ("transfer.",)}
 #: Kinds that are the agent's own words, whoever asks.
-OWN = ("agent.", "policy.", "rules.", "files.", "activity.")
+OWN = ("agent.", "policy.", "rules.", "network.", "files.", "activity.")
 AGREE = "agent.agree"
 
 

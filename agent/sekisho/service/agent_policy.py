@@ -48,6 +48,10 @@ class PolicyPart:
         elif now != self._seen:
             self.reload()
 
+    def settled(self) -> bool:
+        """Return whether the files are those that were read last: nobody is bringing a policy."""
+        return self._stamp() == self._seen
+
     def _stamp(self) -> tuple[int, ...]:
         stamp: list[int] = []
         for path in (self._store.policy, self._store.signature, self._store.signer):

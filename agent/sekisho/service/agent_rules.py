@@ -5,22 +5,30 @@ at boot, /etc/sekisho/nftables.json, tells which. It is written, and rolled back
 guard, so the agent never brings back rules that locked the administrator out; and since the rules
 come from the signed policy, editing the file gains an intruder nothing. While a change waits for
 its confirmation the agent looks on.
+
+While the host is quarantined its switch belongs to the rules: it is put back when somebody throws
+it by hand, and a switch that nobody asked for is drift as well (`sekisho.edge.quarantine`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any, Protocol
 
-from sekisho.canonical import digest
-from sekisho.edge.policy_file import Floor, Policy, PolicyStore, read_bounded
-from sekisho.errors import SekishoError
+from sekisho.canonical import canonical, digest
+from sekisho.edge.policy_file import Floor, Policy, PolicyStore, read_bounded, write_atomic
+from sekisho.edge.quarantine import kept
+from sekisho.errors import SekishoError, printable
+from sekisho.flows.quarantine import is_on, switched
 from sekisho.flows.readback import differences, normalise
 from sekisho.service.agent_book import Book, Paths
 
 CHECK_EVERY_S = 30.0
 SETTLE_S = 0.2  # a rule set is often changed in many small steps
 MAX_FILE = 8 * 1024 * 1024
+MOST = 40  # differences in the journal
+KEPT = 16  # loaded rules that were not the policy's
 DRIFT = "6-iv-a.rules-drift"
 FILE = "6-iv-a.rules-file-differs"
 
@@ -39,6 +47,15 @@ class Table(Protocol):
     def expected(self, rules: Any) -> Objects:
         """Return the rules as they would be read back."""
 
+    def ruleset(self) -> Objects:
+        """Return everything that is loaded."""
+
+    def foreign(self) -> list[tuple[str, str]]:
+        """Return family and name of tables that are not ours."""
+
+    def remove(self, family: str, name: str) -> None:
+        """Take a table away."""
+
 
 class RulesPart:
     """Compares what is loaded with what was agreed; repairs and reports."""
@@ -51,6 +68,9 @@ class RulesPart:
         self._enforced: Policy | None = None
         self._wanted: dict[str, Any] | None = None
         self._file_differs = False
+        self._drifted = paths.state / "drift"
+        self._switch = paths.state / "quarantine.json"
+        self._quarantined: bool | None = None
 
     def start(self) -> None:
         """Remember what was enforced before this start."""
@@ -97,11 +117,12 @@ class RulesPart:
         if self._enforced is None:
             self._book.up("nft", works=False)
             return
-        rules = self._enforced.value["nftables"]
+        rules = self._rules(self._enforced.value["nftables"])
         if self._wanted is None:
             self._wanted = normalise({"nftables": self._table.expected(rules)})
+        foreign = self._table.foreign()
         loaded = self._table.read()
-        off = self._off(loaded)
+        off = (*(f"table {' '.join(one)} is not ours" for one in foreign), *self._off(loaded))
         metrics = self._book.metrics
         metrics.set("sekisho_nft_last_check_timestamp_seconds", int(self._book.wall()))
         metrics.set("sekisho_nft_in_order", int(not off))
@@ -110,8 +131,42 @@ class RulesPart:
             return
         metrics.add("sekisho_nft_drift_total")
         what = "the table is gone" if loaded is None else "the loaded rules are not the policy's"
-        self._book.detect(DRIFT, "alert", what, {"differences": list(off)})
+        self._book.detect(DRIFT, "alert", what, {"differences": list(off[:MOST]), **self._keep()})
         self._repair(rules)
+        for family, name in foreign:  # after our own: one that its owner holds cannot be removed
+            metrics.set("sekisho_nft_in_order", 0)
+            self._table.remove(family, name)
+            metrics.set("sekisho_nft_in_order", 1)
+
+    def _keep(self) -> dict[str, str]:
+        """Keep the rules that are loaded, newest few, so that the prover can judge them later."""
+        data = canonical({"nftables": self._table.ruleset()}) + b"\n"
+        sha = hashlib.sha256(data).hexdigest()
+        folder = self._drifted
+        path = folder / f"{sha[:16]}.json"
+        if len(data) > MAX_FILE:
+            return {"loaded_sha256": sha}
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            write_atomic(path, data, 0o600)
+            held = sorted(folder.glob("*.json"), key=lambda one: one.stat().st_mtime)
+            for old in held[:-KEPT]:
+                old.unlink()
+        except OSError as error:  # a full disk must not keep the rules from being repaired
+            return {"loaded_sha256": sha, "loaded_not_kept": printable(str(error), 100)}
+        return {"loaded_sha256": sha, "loaded": str(path)}
+
+    def _rules(self, rules: Any) -> Any:
+        """Return the rules with the quarantine's switch as it has to be; tell when it changed."""
+        on = kept(self._switch)
+        if on and is_on(rules["nftables"]) is None:
+            raise SekishoError(f"{self._switch} is there, and the policy's rules have no switch")
+        if on is not self._quarantined:
+            if on or self._quarantined:  # not at an ordinary start
+                self._book.tell("rules.quarantine", {"on": on})
+            self._quarantined, self._wanted = on, None
+        self._book.metrics.set("sekisho_quarantine", int(on))
+        return switched(rules, on=on)
 
     def _off(self, loaded: Objects | None) -> tuple[str, ...]:
         if loaded is None:

@@ -64,6 +64,20 @@ class Line:
         return [[str(net) for net in one] if isinstance(one, tuple) else one for one in row]
 
 
+def stays(line: Line, management: str) -> bool:
+    """Return whether a line still stands at a quarantined host: what joins it to its monitor.
+
+    Metrics are asked of it and time is asked by it, on its management interface; a monitor itself
+    serves no time then, and scrapes nobody.
+    """
+    if management not in (line.iif, line.oif) or line.way == "forward":
+        return False
+    if line.name.startswith("metrics"):
+        return True
+    # Asked by this host: out, and the answers in.
+    return line.name.startswith("time") and (line.way == "output") is not line.back
+
+
 def line_from(row: Any) -> Line:
     """Return the line of a `Line.row`; TypeError or ValueError for anything else."""
     if not isinstance(row, list) or len(row) != len(fields(Line)):

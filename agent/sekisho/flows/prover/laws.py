@@ -8,17 +8,21 @@ place and with any one host's taken away; nothing is assumed about routing table
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import z3
 
 from sekisho.errors import SekishoError
 from sekisho.flows.prover.belongs import may, must
 from sekisho.flows.prover.constants import interface_number
-from sekisho.flows.prover.declared import Line, lines
+from sekisho.flows.prover.declared import Line, lines, stays
 from sekisho.flows.prover.findings import Finding
 from sekisho.flows.prover.network import Network, unknown
 from sekisho.flows.prover.packet import Bool
 from sekisho.flows.prover.passage import NEW, Passage
+from sekisho.flows.prover.rules import NamedSet, Rules, UnknownConstructError
+from sekisho.flows.quarantine import MEMBER, SET
+from sekisho.flows.ruleset import FAMILY, TABLE
 from sekisho.site.model import MANAGEMENT, Site
 
 _LO = interface_number("lo")
@@ -27,8 +31,10 @@ _WAY_LAWS = {
     "output": "6-iv-d-1.only-declared-out",
     "forward": "6-iv-e.only-declared-through",
 }
+QUARANTINE = "6-iv-a.quarantine-leaves-the-monitor"
 HOST_LAWS = (
     *_WAY_LAWS.values(),
+    QUARANTINE,
     "6-iv-a.no-ipv6",
     "6-iv-a.connections-begin-with-syn",
     "6-iv-a.management-serves-administration",
@@ -51,6 +57,10 @@ def _host_laws(network: Network, site: Site, host: str) -> Iterator[Finding]:
     declared = lines(site, machine)
     ours = machine.on(MANAGEMENT)
     management = interface_number(ours.name) if ours is not None else 0
+    left = [line for line in declared if stays(line, ours.name if ours is not None else "")]
+    if MEMBER in getattr(_switch(network.rules[host]), "elements", ()):
+        declared = left  # the switch is on: what is declared is what it leaves
+    yield from _quarantine(network, host, left)
     ways = {way: network.way(host, way) for way in _WAY_LAWS}
     for way, law in _WAY_LAWS.items():
         one = ways[way]
@@ -77,6 +87,39 @@ def _host_laws(network: Network, site: Site, host: str) -> Iterator[Finding]:
             law, f"{host} {line.name}", [one], [must(line, one.packet, one.track)],
             passing=False, reason=f"a regular packet of {line.name} does not pass",
         )  # fmt: skip
+
+
+def _switch(rules: Rules) -> NamedSet | None:
+    for table in rules.tables:
+        if (table.family, table.name) == (FAMILY, TABLE):
+            return table.sets.get(SET)
+    return None
+
+
+def _quarantine(network: Network, host: str, left: list[Line]) -> Iterator[Finding]:
+    """Ask both ways of the same rules with the switch on, wherever it stands."""
+    rules, held = network.rules[host], _switch(network.rules[host])
+    if held is None:
+        told = UnknownConstructError(f"{FAMILY} {TABLE}", "no set", f"the set {SET}")
+        yield unknown(QUARANTINE, host, (host,), told)
+        return
+    tables = tuple(
+        replace(one, sets={**one.sets, SET: replace(held, elements=(MEMBER,))})
+        if (one.family, one.name) == (FAMILY, TABLE)
+        else one
+        for one in rules.tables
+    )
+    on = Network({host: replace(rules, tables=tables)}, network.interfaces)
+    for way in _WAY_LAWS:
+        one = on.way(host, way)
+        yield on.ask(QUARANTINE, f"{host} {way}", [one], undeclared(one, left))
+    for line in left:
+        one = on.way(host, line.way)
+        yield on.ask(
+            QUARANTINE, f"{host} {line.name}", [one], [must(line, one.packet, one.track)],
+            passing=False, reason=f"a regular packet of {line.name} does not pass",
+        )  # fmt: skip
+    network.asked += on.asked
 
 
 def undeclared(one: Passage, declared: Iterable[Line]) -> list[Bool]:

@@ -1,0 +1,136 @@
+"""A quarantined host in a real kernel: what is cut, what is left, over a restart, and back."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parent)]
+
+from flowworld import (  # noqa: E402
+    CONTROLLER,
+    PORT,
+    World,
+    _asks,
+    inside,
+    listen,
+    reaches,
+    tcp,
+)
+
+from sekisho.edge.quarantine import Quarantine  # noqa: E402
+
+OWN, MONITOR = "10.77.0.13", "10.77.0.16"
+
+
+def _passes() -> dict[str, bool]:
+    """Return what passes at core-1 now, by what it is."""
+    return {
+        "ssh": reaches("controller", OWN, 22, CONTROLLER),
+        "flow": reaches("inbound-1", "10.77.3.2", PORT),
+        "desk": reaches("terminal-1", "10.77.7.2", 22),
+        "metrics": reaches("monitor-1", OWN, 9723),
+        "metrics from the controller": reaches("controller", OWN, 9723, CONTROLLER),
+        "time": _asks("core-1", OWN, MONITOR, "monitor-1", 123),
+        "loopback": reaches("core-1", "127.0.0.1", 5555),
+    }
+
+
+def _lives(client: Any, made: Any) -> bool:
+    """Return whether an open session still carries a byte either way."""
+    for one, other in ((client, made), (made, client)):
+        one.settimeout(0.5)
+        other.settimeout(0.5)
+        try:
+            one.sendall(b"!")
+            other.recv(1)
+        except OSError:
+            return False
+    return True
+
+
+def host() -> dict[str, Any]:
+    """Throw core-1's switch, restart, throw it back; a session is open all the while."""
+    world = World(("gate-in", "core-1", "inbound-1", "monitor-1", "terminal-1"))
+    places = ((OWN, 22), (OWN, 9723), ("10.77.3.2", PORT), ("10.77.7.2", 22), ("127.0.0.1", 5555))
+    servers = [listen("core-1", address, port) for address, port in places]
+    client = tcp("controller", 3)
+    client.bind((CONTROLLER, 0))
+    client.connect((OWN, 22))
+    made, _ = servers[0].accept()
+    file = Path("/run/quarantine.json")
+    switch = inside("core-1", lambda: Quarantine(file))
+    result: dict[str, Any] = {"before": _passes(), "session before": _lives(client, made)}
+    inside("core-1", switch.on)
+    result |= {"on": _passes(), "session on": _lives(client, made), "kept": switch.kept()}
+    result["dropped"] = world.counters("core-1")["drop-quarantine"] > 0
+    # A restart: the rules from their file, then the switch from its own, by nft alone.
+    world.flush("core-1")
+    world.load("core-1")
+    result["the rules alone, restarted"] = _passes()["ssh"]
+    world.nft("core-1", "-j", "-f", str(file))
+    result["restarted"] = _passes()
+    inside("core-1", switch.off)
+    result |= {"off": _passes(), "kept when off": switch.kept()}
+    for one in (client, made, *servers):
+        one.close()
+    return result
+
+
+def gateway() -> dict[str, Any]:
+    """Throw a gateway's switch: what it forwards ends, an open push too."""
+    World(("gate-in", "inbound-1"))
+    server = listen("inbound-1", "10.77.2.2", PORT)
+    client = tcp("hospital-a", 3)
+    client.connect(("10.77.2.2", PORT))
+    made, _ = server.accept()
+
+    def pushed() -> bool:
+        made.settimeout(0.5)
+        try:
+            client.sendall(b"push")
+            return bool(made.recv(4))
+        except OSError:
+            return False
+
+    switch = inside("gate-in", lambda: Quarantine(Path("/run/quarantine.json")))
+    result: dict[str, Any] = {"before": [pushed(), reaches("hospital-a", "10.77.2.2", PORT)]}
+    inside("gate-in", switch.on)
+    result["on"] = [pushed(), reaches("hospital-a", "10.77.2.2", PORT)]
+    inside("gate-in", switch.off)
+    result["off"] = [reaches("hospital-a", "10.77.2.2", PORT)]
+    return result
+
+
+def speed(rounds: int = 40) -> dict[str, Any]:
+    """Return milliseconds of throwing the switch: all of it, and the transaction alone."""
+    World(("core-1",))
+    switch = inside("core-1", lambda: Quarantine(Path("/run/quarantine.json")))
+
+    def timed(call: Any) -> float:
+        started = time.monotonic()
+        call()
+        return (time.monotonic() - started) * 1000
+
+    def measure() -> dict[str, Any]:
+        whole, alone = [], []
+        for _ in range(rounds):
+            whole.append(timed(switch.on))
+            switch.off()
+            alone.append(timed(lambda: switch._throw(on=True)))
+            switch.off()
+        return {
+            name: {"median": statistics.median(one), "worst": max(one)}
+            for name, one in (("whole", whole), ("thrown and read back", alone))
+        }
+
+    return inside("core-1", measure)
+
+
+if __name__ == "__main__":
+    scenes = {"host": host, "gateway": gateway, "speed": speed}
+    json.dump(scenes[sys.argv[1]](), sys.stdout)
