@@ -182,6 +182,11 @@ def restore(site: Site, name: str, only: Sequence[str] = ()) -> None:
         if now[machine.name] in {"running", "paused"}:
             virsh("destroy", machine.name)
     known = (root_of(site) / "saved" / f"{name}.known_hosts").read_text()
+    # A machine that was first started after the state was saved keeps its disk, so its keys, too.
+    there = {line.split()[0] for line in known.splitlines()}
+    if ssh.KNOWN_HOSTS.exists():
+        for line in ssh.KNOWN_HOSTS.read_text().splitlines():
+            known += "" if line.split()[0] in there else f"{line}\n"
     for place in (ssh.KNOWN_HOSTS, INVENTORY / "keys" / "known_hosts"):
         write_atomic(place, known)
     back = [m for m in machines if m.name in saved[name]]
