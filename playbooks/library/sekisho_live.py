@@ -209,8 +209,9 @@ class Live:
     def units(self, masked, enabled, at_boot, reload, restart):
         """Mask, enable, start and restart; make systemd read its files again only when it must.
 
-        A reload costs seconds on a small machine. Enabling needs none (it counts from the next
-        boot), masking only where systemd holds the unit, and then it can wait.
+        A reload costs seconds on a small machine. That of an enabled unit can wait (it counts from
+        the next boot; systemd only says so of a unit it holds); masking needs one only where
+        systemd holds the unit, and then it can wait.
         """
         held = self._held() if masked else set()
         states = self._states(set(masked) | set(enabled) | set(at_boot) | set(restart))
@@ -239,10 +240,11 @@ class Live:
                         unmasked = True
                     enable.append(unit)
         if enable:
-            self.run("systemctl", "enable", "--no-reload", *enable)
+            # Past systemd: told of it, it would call every unit out of date until it has read all.
+            self.run("systemctl", "--root=/", "enable", *enable)
         starting = [unit for unit in enabled if states[unit]["ActiveState"] != "active"]
         differ = [unit for unit in [*starting, *restart] if states[unit]["NeedDaemonReload"] == "yes"]
-        self.read_again(reload or unmasked, now=unmasked or bool(differ))
+        self.read_again(reload or unmasked or bool(enable), now=unmasked or bool(differ))
         if stop:
             self.run("systemctl", "stop", *stop)
         for unit in enabled:

@@ -67,6 +67,7 @@ options:
 ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
 KEEP = ("-o", "Dpkg::Options::=--force-confold", "-o", "Dpkg::Options::=--force-confdef")
 QUARANTINE = "/var/lib/sekisho/quarantine"
+PUT_OFF = "/run/sekisho-reload-put-off"  # as in sekisho_live
 NOT_CONTENT = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/usr/share/info/")
 
 
@@ -196,7 +197,8 @@ class Run:
                 self.quarantine(path)
         if units and not self.module.check_mode:
             self.ask("systemctl", "stop", *units, ok=(0, 1, 5))
-            self.ask("systemctl", "daemon-reload")
+            with open(PUT_OFF, "w"):
+                pass  # sekisho_live has systemd read its files again, once for all
 
     def quarantine(self, path):
         """Move one file where only root reaches it; its path is its name there."""

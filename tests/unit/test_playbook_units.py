@@ -70,13 +70,14 @@ def test_what_was_put_off_is_settled_once(live: Any) -> None:
     assert not live.put_off.exists()
 
 
-def test_enabling_needs_no_reload_and_all_units_go_in_one_call(live: Any) -> None:
+def test_the_reload_of_enabling_is_put_off_and_all_units_go_in_one_call(live: Any) -> None:
     live.units([], ["a.service", "b.service"], ["c.service"], reload=False, restart=[])
     assert live.calls == [
-        ("enable", "--no-reload", "a.service", "b.service", "c.service"),
+        ("--root=/", "enable", "a.service", "b.service", "c.service"),
         ("start", "a.service"),
         ("start", "b.service"),
     ]
+    assert live.put_off.exists()
 
 
 def test_a_masked_unit_that_is_wanted_is_unmasked_and_read_again(live: Any, tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_a_masked_unit_that_is_wanted_is_unmasked_and_read_again(live: Any, tmp_
     live.units([], ["a.service"], [], reload=False, restart=[])
     assert not (tmp_path / "a.service").exists()
     assert live.calls == [
-        ("enable", "--no-reload", "a.service"), ("daemon-reload",), ("start", "a.service"),
+        ("--root=/", "enable", "a.service"), ("daemon-reload",), ("start", "a.service"),
     ]  # fmt: skip
 
 

@@ -94,7 +94,7 @@ def test_its_scripts_make_users_and_folders_and_start_nothing(package: Path) -> 
     enabled = [
         word
         for line in made.splitlines()
-        if "systemctl enable" in line
+        if "systemctl --root=/ enable" in line
         for word in line.split()
         if word.endswith(".service")
     ]
