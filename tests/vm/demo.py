@@ -75,7 +75,7 @@ def provision(lab: Lab) -> None:
         if not (PKI / "serials.json").exists():  # a clean clone: the site's keys go with its state
             shutil.copytree(LAB_STATE / f"pki-{state}", PKI, dirs_exist_ok=True)
         return
-    say("box and machines (emulated, 2 cores: about 8 minutes; with KVM about 2)")
+    say("box and machines (emulated, 2 cores: about 5 minutes; with KVM about 2)")
     subprocess.run([str(LAB), "up"], check=True)
     say("playbooks preflight.yml and site.yml (log: .lab/preflight+site.log)")
     seen = lab.playbook("preflight+site", progress=roles())
