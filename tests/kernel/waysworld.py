@@ -1,7 +1,7 @@
 """Seized machines of the lab as namespaces: every way out, pulling from core, a flood.
 
-The programs are those that the lab's trial puts on its machines (tests/vm/attacks/seized/). Started by
-the tests in private, as `flowworld` is; prints one JSON object: what was seen.
+The programs are those that the lab's trial puts on its machines (tests/vm/attacks/seized/). Started
+by the tests in private, as `flowworld` is; prints one JSON object: what was seen.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "kernel"), str(ROOT.parent)]
 
-from flowworld import CONTROLLER, PORT, World, listen, push, reaches, sh, tcp  # noqa: E402
+from flowworld import CONTROLLER, PORT, World, listen, push, reaches, sh  # noqa: E402
 from tests.vm.attacks.capture import judge  # noqa: E402
 
 SEIZED = ROOT / "vm/attacks/seized"
@@ -55,27 +55,15 @@ def mac(name: str, interface: str) -> str:
     return str(told[0]["address"])
 
 
-def knock(read: list[int], over: threading.Event) -> None:
-    """Be the hospital: connect, say something, read what comes back; again and again."""
-    while not over.is_set():
-        with tcp("hospital-a", 0.3) as made, contextlib.suppress(OSError):
-            made.connect((INBOUND, PORT))
-            made.sendall(b"x" * 100)
-            read[0] += 1
-            while piece := made.recv(65536):
-                read[1] += len(piece)
-
-
-def attack(world: World) -> dict[str, Any]:
+def attack() -> dict[str, Any]:
     """Let root on inbound try every way; return its table, and what both wires heard."""
     token = secrets.token_bytes(16)
-    read, over = [0, 0], threading.Event()
     with tempfile.TemporaryDirectory() as folder:
         pcap = Path(folder) / "wire.pcap"
         inner = listening("gate-in", "eth2", token)
         wire = listening("hospital-a", "wan0", token, str(pcap))
-        knocking = threading.Thread(target=knock, args=(read, over))
-        knocking.start()
+        words = command("hospital-a", "knock.py", INBOUND, str(PORT))
+        knocking = subprocess.Popen(words, text=True, stdout=subprocess.PIPE)
         tried = sh(
             *command("inbound-1", "ways.py", token.hex(), "--own", INBOUND, "--interface", "eth1"),
             *("--peer", HOSPITAL, "--peer6", "fd77:1::2", "--gateway", "10.77.2.1"),
@@ -83,8 +71,8 @@ def attack(world: World) -> dict[str, Any]:
             *("--core", "10.77.3.2", "--monitor", "10.77.0.16", "--by", "eth0=10.77.0.11"),
             *("--by", "eth0=10.77.0.16", "--by", "eth2=10.77.3.2", "--seconds", "0.3"),
         )
-        over.set()
-        knocking.join()
+        knocking.send_signal(signal.SIGTERM)
+        opened, read = knocking.communicate(timeout=20)[0].split()
         time.sleep(0.5)
         heard, outer = told(inner), told(wire)
         seen = judge(
@@ -97,8 +85,8 @@ def attack(world: World) -> dict[str, Any]:
         "outer": outer,
         "wire": asdict(seen) | {"strange": seen.strange[:20], "others": sorted(seen.others)},
         "inbound's card": mac("inbound-1", "eth1"),
-        "opened": read[0],
-        "read": read[1],
+        "opened": int(opened),
+        "read": int(read),
     }
 
 
@@ -106,7 +94,7 @@ def walled() -> dict[str, Any]:
     """Root on inbound without its own rules, against the gateway's."""
     world = World(("gate-in", "inbound-1", "core-1", "monitor-1"))
     world.flush("inbound-1")
-    return attack(world)
+    return attack()
 
 
 def plain() -> dict[str, Any]:
@@ -120,7 +108,7 @@ def plain() -> dict[str, Any]:
         ("gate-in", "eth1", "fd77:1::1/64"),
     ):
         sh("ip", "-n", end, "addr", "add", address, "dev", interface, "nodad")
-    return attack(world)
+    return attack()
 
 
 def serve(name: str, address: str, port: int) -> None:

@@ -114,10 +114,11 @@ def _signs(token: bytes) -> list[bytes]:
 
 def _carried(frame: bytes, whole: int, source: bytes) -> int:
     """Return how many bytes a frame carries beyond a bare segment of ``source``."""
-    if frame[12:14] != b"\x08\x00" or frame[23] != 6 or frame[26:30] != source:
+    bare = len(frame) >= 54 and frame[12:15] == b"\x08\x00\x45"
+    if not bare or frame[23] != 6 or frame[26:30] != source:
         return whole - 14
     length, fragment = struct.unpack_from(">H2xH", frame, 16)
     headers = 20 + (frame[46] >> 4) * 4
-    if frame[14] != 0x45 or fragment & 0x3FFF or length != headers or any(frame[14 + length :]):
+    if fragment & 0x3FFF or length != headers or any(frame[14 + length :]):
         return whole - 14 - headers
     return max(0, whole - max(14 + length, 60))

@@ -17,6 +17,7 @@ import time
 from collections import Counter
 
 # linux/if_packet.h
+SOL_PACKET, PACKET_ADD_MEMBERSHIP, PACKET_MR_PROMISC = 263, 1, 1
 PACKET_RX_RING, PACKET_STATISTICS, PACKET_VERSION, TPACKET_V2 = 5, 6, 10, 1
 FREE, OURS, TAGGED = 0, 1, 1 << 4
 BLOCK, BLOCKS, PLACE = 1 << 16, 256, 2048
@@ -28,12 +29,15 @@ class Ear:
 
     def __init__(self, interface):
         self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        self.socket.setsockopt(socket.SOL_PACKET, PACKET_VERSION, TPACKET_V2)
+        self.socket.setsockopt(SOL_PACKET, PACKET_VERSION, TPACKET_V2)
         ring = struct.pack("IIII", BLOCK, BLOCKS, PLACE, PLACES)
-        self.socket.setsockopt(socket.SOL_PACKET, PACKET_RX_RING, ring)
+        self.socket.setsockopt(SOL_PACKET, PACKET_RX_RING, ring)
         self.ring = mmap.mmap(self.socket.fileno(), BLOCK * BLOCKS)
         self.place = 0
         self.socket.bind((interface, 3))
+        # Every frame of the wire, whoever it is for: a card may filter VLANs and other addresses.
+        member = struct.pack("iHH8x", socket.if_nametoindex(interface), PACKET_MR_PROMISC, 0)
+        self.socket.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, member)
 
     def next(self, wait):
         """Return the next frame, its length on the wire and whether it came in; None: nothing yet."""
@@ -57,9 +61,7 @@ class Ear:
         return struct.unpack_from("I", self.ring, begin)[0]
 
     def dropped(self):
-        return struct.unpack("II", self.socket.getsockopt(socket.SOL_PACKET, PACKET_STATISTICS, 8))[
-            1
-        ]
+        return struct.unpack("II", self.socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))[1]
 
 
 def main():
