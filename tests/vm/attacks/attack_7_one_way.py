@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import secrets
+import tarfile
 import threading
 import time
 from pathlib import Path
@@ -26,15 +28,21 @@ TUNNELS = {"ipip": "ipip", "gre": "ip_gre", "vxlan": "vxlan", "ipsec": "esp4 xfr
 #: Whom root on gate-out asks, and by which ports; by the wire to outbound and by the administrators'.
 ASKED = ("10.77.5.1=1-65535", "10.77.4.2=1-1024", "10.77.4.1=1-1024", "10.77.3.2=1-1024")
 ASKED_BY_MANAGEMENT = ("10.77.0.13=1-1024", "10.77.0.14=1-1024")
+SSH_CONFIG = Path(os.environ.get("SEKISHO_LAB_STATE", "/var/lib/sekisho-lab")) / "ssh_config"
 RULES = "nft -s list ruleset | sha256sum"
 
 
 def equip(lab: Lab, *hosts: str) -> None:
     """Copy the hostile programs to the machines that play them."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for program in sorted(PROGRAMS.glob("*.py")):
+            archive.add(program, program.name)
     for host in hosts:
-        lab.root(host, f"mkdir -p {PLACE}")
-        for program in PROGRAMS.glob("*.py"):
-            lab.put(host, f"{PLACE}/{program.name}", program.read_bytes())
+        lab.put(host, "/run/seized.tar", packed.getvalue())
+        lab.root(
+            host, f"mkdir -p {PLACE} && tar -xf /run/seized.tar -C {PLACE} && rm /run/seized.tar"
+        )
 
 
 def begin(lab: Lab, host: str, name: str, words: str, *, peer: str = "") -> None:
@@ -131,7 +139,7 @@ def every_way(lab: Lab, trial: Trial) -> None:
                  wire.payload_bytes == 0 and not wire.strange, wire.strange[:4])  # fmt: skip
     trial.expect("no frame of inbound's card is on it", own and own not in wire.others, wire.others)
     trial.step("bring inbound and its gateway back")
-    lab.root(HOST, f"modprobe -r {' '.join(TUNNELS.values())}; systemctl restart sekisho-nftables; "
+    lab.root(HOST, f"for m in {' '.join(TUNNELS.values())}; do modprobe -r $m; done; systemctl restart sekisho-nftables; "
              "systemctl start sekisho-agent sekisho-receive")  # fmt: skip
     lab.root("gate-in", "systemctl start sekisho-agent")
 
@@ -188,7 +196,7 @@ def flood(lab: Lab, trial: Trial) -> None:
     for host in hosts:
         started = time.monotonic()
         # A connection of its own: the driver's would ride on one that was open before.
-        login = lab.inside("ssh", "-F", "/var/lib/sekisho-lab/ssh_config", "-o", "ControlPath=none",
+        login = lab.inside("ssh", "-F", SSH_CONFIG, "-o", "ControlPath=none",
                            host, "true", timeout=60)  # fmt: skip
         trial.expect(f"a new SSH login to {host} works under the flood",
                      login.code == 0 and flooding.is_alive(),

@@ -16,7 +16,7 @@ import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 
-from packets import checksum, icmp, ip4, tcp, udp
+from packets import icmp, ip4, stencil, tcp, udp
 
 KNOWN = (22, 53, 80, 123, 443, 7601, 7609, 9090, 9100, 9723)
 SYN = 0x02
@@ -53,18 +53,10 @@ class Ears:
 
 
 def scan(raw, ears, own, target, ports):
-    """Send a SYN to every port; only the port changes, so the sum is mended, not made again."""
-    src, dst = socket.inet_aton(own), socket.inet_aton(target)
-    head = tcp(b"", 0, 40123, flags=SYN)
-    base = ~checksum(src + dst + struct.pack("!BBH", 0, 6, 20) + head) & 0xFFFF
-    front, middle, back = head[:2], head[4:16], head[18:]
-    ip = ip4(6, head, own, target)[:20]
-    asked = 0
+    """Send a SYN to every port; return how many were sent."""
+    made, asked = stencil(tcp(b"", 0, 40123, flags=SYN), own, target, 2), 0
     for index, port in enumerate(ports):
-        total = base + port
-        total = (total & 0xFFFF) + (total >> 16)
-        segment = struct.pack("!2sH12sH2s", front, port, middle, ~total & 0xFFFF, back)
-        asked += bool(_sent(raw, ip + segment, target))
+        asked += bool(_sent(raw, made(port), target))
         if index % 128 == 127:
             ears.drain(0)
     return asked
