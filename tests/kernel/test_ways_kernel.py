@@ -90,14 +90,15 @@ def test_no_frame_of_inbounds_card_is_on_the_hospitals_wire() -> None:
 def test_the_capture_was_alive_and_missed_nothing() -> None:
     got = seen("walled")
     assert got["opened"] > 0
-    assert got["wire"]["own"] > 10, "the hospital's own segments"
-    assert got["wire"]["bare"] > 10, "and what inbound may send"
+    assert got["wire"]["own"] > 3, "the hospital's own segments"
+    assert got["wire"]["bare"] > 3, "and what inbound may send"
     assert got["outer"]["dropped"] == 0
 
 
-#: A router looks at IPv4 and IPv6 only, trims what hangs behind a packet, follows no source route.
+#: A router looks at IPv4 and IPv6 only and trims what hangs behind a packet; the other ways die there.
 BEHIND_A_ROUTER = ("replies", "segments", "new_tcp", "new_udp", "names", "echo", "icmp_errors",
-                   "ipv6", "fragments", "options", "protocols", "reflection")  # fmt: skip
+                   "ipv6", "fragments", "options", "protocols", "reflection", "vlan", "broadcast",
+                   "other_wires")  # fmt: skip
 
 
 @pytest.mark.parametrize("way", BEHIND_A_ROUTER)

@@ -8,6 +8,7 @@ import contextlib
 import signal
 import socket
 import sys
+import time
 
 
 def main():
@@ -21,10 +22,12 @@ def main():
     signal.signal(signal.SIGTERM, finish)
     while True:
         with contextlib.suppress(OSError), socket.create_connection(place, timeout=1) as link:
+            link.settimeout(0.3)  # an answer comes at once or not at all
             link.sendall(b"x" * 100)
             opened += 1
             while piece := link.recv(65536):
                 read += len(piece)
+        time.sleep(0.05)  # a refusal comes at once: no flood of tries
 
 
 if __name__ == "__main__":

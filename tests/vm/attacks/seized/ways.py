@@ -143,7 +143,7 @@ class Attack:
                 (58, icmp(1, 0, body)),
                 (44, b"\x11\0\0\x01\0\0\0\x07" + udp(body, 53)),
                 (0, b"\x11\x04\x1e\x22" + way.fill(34) + b"\x01\0" + udp(body, 53)),
-                (43, b"\x11\x02\0\x01\0\0\0\0" + way.fill(16) + udp(body, 53)),
+                (43, b"\x11\x03\0\x01\0\0\0\0" + way.fill(24) + udp(body, 53)),
             ):
                 src = own if dst.startswith(("fe", "ff")) else "fd77:2::2"
                 self.cable.frame(way, mac, 0x86DD, ip6(protocol, data, src, dst))
