@@ -95,7 +95,7 @@ def test_the_capture_was_alive_and_missed_nothing() -> None:
     assert got["outer"]["dropped"] == 0
 
 
-#: A router looks at IPv4 and IPv6 only and trims what hangs behind a packet; the other ways die there.
+#: A router looks at IP only and trims what hangs behind a packet: the other ways die there.
 BEHIND_A_ROUTER = ("replies", "segments", "new_tcp", "new_udp", "names", "echo", "icmp_errors",
                    "ipv6", "fragments", "options", "protocols", "reflection", "vlan", "broadcast",
                    "other_wires")  # fmt: skip
