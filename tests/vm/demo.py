@@ -28,7 +28,10 @@ STAGES = (
         ("attack_6_person", "attack_4_loosening"),
     ),
     (("attack_3_network",),),
+    (("attack_7_one_way",),),
 )
+#: What the demo tells unless asked for more; `make test-lab` tries them all.
+TOLD = ("1", "2", "3", "4", "5", "6")
 ATTACKS = sorted(name for stage in STAGES for lane in stage for name in lane)
 #: What a provisioned machine is made of: a state saved from other content is not restored.
 CONTENT = ("agent", "hardening", "inventory/lab", "monitors", "playbooks", "requirements")
@@ -171,7 +174,7 @@ def main() -> int:
         say("the proof: what the kernels have loaded, and a hole made on purpose")
         trials += [proof.main(bundle) for bundle in bundles]
         say("the attacks, side by side where they do not meet")
-        wanted = [n for n in ATTACKS if not words.only or n.split("_")[1] in words.only]
+        wanted = [n for n in ATTACKS if n.split("_")[1] in (words.only or TOLD)]
         trials += attacks(lab, wanted)
     finally:
         if not words.keep:

@@ -1,4 +1,4 @@
-"""The proof and the six attacks of the demo, and the lock-out, asserted: nothing may be broken."""
+"""The proof, the seven attacks (the demo tells six) and the lock-out, asserted: nothing may be broken."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The six attacks. Each module has TITLE and ``run(lab, trial)``."""
+"""The seven attacks, of which `make demo` tells six. Each module has TITLE and ``run(lab, trial)``."""
