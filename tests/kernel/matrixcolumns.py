@@ -61,9 +61,11 @@ def walk(world: Map, journey: Journey, probe: Probe, packet: bytes, judge: Judge
         places.add((node, journey.sender.name))
         node = journey.to.node
     while not probe.never:
-        held = probe.lone and (tracked and world.nodes[node].ruled)
+        held = probe.lone and tracked  # the watch behind the rules tracks on every node
         if world.nodes[node].owns(journey.target):
-            if not (held or probe.lone) and judge(node, "input", came, "", packet):
+            # IPv4 joins fragments before it delivers; IPv6 asks the rules of delivery first.
+            joined = probe.lone and not probe.v6
+            if not (held or joined) and judge(node, "input", came, "", packet):
                 places.add((node, DELIVERED))
             break
         step = world.next_hop(node, journey.target)
@@ -200,11 +202,13 @@ class Proven:
         self.answers: dict[tuple[Any, ...], bool] = {}
         self.state: Callable[[str], tuple[str, bool] | None] = lambda _: None
         self.untold: list[str] = []
+        self.asked: list[tuple[str, str, str, str]] = []
 
     def __call__(self, host: str, way: str, iif: str, oif: str, packet: bytes) -> bool:
         """Return whether the model lets the packet pass; what it cannot tell is noted."""
         if host not in self.rules:
             return True
+        self.asked.append((host, way, iif, oif))
         track = self.state(host)
         if track is None:
             self.untold.append(f"{host} {way}: the packet never came to the rules")
@@ -220,20 +224,49 @@ class Proven:
             self.answers[full] = self._answer(self.residues[key], v6, head, body, full)
         return self.answers[full]
 
+    def rule(self, host: str, way: str, iif: str, oif: str, packet: bytes) -> str:
+        """Return the rule that decides about a packet here, for a reader."""
+        track = self.state(host)
+        if track is None:
+            return f"{host} {way}: never came to the rules"
+        known = self._known(host, way, iif, oif, packet, *track)
+        fired = [one for one in self.ways[host, way].fired
+                 if z3.is_true(z3.simplify(z3.substitute(one.when, *known)))]  # fmt: skip
+        return f"{host} {fired[-1].where} {fired[-1].verdict}" if fired else f"{host} {way}: open"
+
+    def _known(self, host: str, way: str, iif: str, oif: str, packet: bytes, state: str,
+               reply: bool) -> list[tuple[Any, Any]]:  # fmt: skip
+        if (host, way) not in self.ways:
+            self.ways[host, way] = passage(self.rules[host], way, Packet("p"), "p", host)
+        p, v6 = Packet("p"), packet[0] >> 4 == 6
+        body = packet[40 if v6 else (packet[0] & 15) * 4 :][:20].ljust(20, b"\0")
+        name, size = ("nh6", 40) if v6 else ("nh4", 20)
+        head = z3.BitVecVal(int.from_bytes(packet[:size], "big"), 8 * size)
+        return [
+            *self._place(self.ways[host, way], iif, oif, v6, state, reply),
+            (p.get(name), head),
+            (p.get("th"), z3.BitVecVal(int.from_bytes(body, "big"), 160)),
+        ]
+
+    def _place(self, one: Passage, iif: str, oif: str, v6: bool, state: str,
+               reply: bool) -> list[tuple[Any, Any]]:  # fmt: skip
+        p = Packet("p")
+        return [
+            (p.flag("six"), z3.BoolVal(v6)),
+            (p.get("iif"), z3.BitVecVal(interface_number(iif), 128)),
+            (p.get("oif"), z3.BitVecVal(interface_number(oif), 128)),
+            (p.get("mark"), z3.BitVecVal(MARK if one.way == "output" else 0, 32)),
+            (one.track.state, z3.BitVecVal(CT_STATES[state], 32)),
+            (one.track.reply, z3.BoolVal(reply)),
+        ]
+
     def _residue(self, host: str, way: str, iif: str, oif: str, v6: bool, ends: bytes,
                  state: str, reply: bool) -> Any:  # fmt: skip
         """Return what is left of a way's condition for one wire, pair of ends and state."""
         if (host, way) not in self.ways:
             self.ways[host, way] = passage(self.rules[host], way, Packet("p"), "p", host)
         one, p = self.ways[host, way], Packet("p")
-        known = [
-            (p.flag("six"), z3.BoolVal(v6)),
-            (p.get("iif"), z3.BitVecVal(interface_number(iif), 128)),
-            (p.get("oif"), z3.BitVecVal(interface_number(oif), 128)),
-            (p.get("mark"), z3.BitVecVal(MARK if way == "output" else 0, 32)),
-            (one.track.state, z3.BitVecVal(CT_STATES[state], 32)),
-            (one.track.reply, z3.BoolVal(reply)),
-        ]
+        known = self._place(one, iif, oif, v6, state, reply)
         if not v6:
             number = z3.BitVecVal(int.from_bytes(ends, "big"), 64)
             known.append((p.get("nh4"), z3.Concat(z3.BitVec("head", 96), number)))

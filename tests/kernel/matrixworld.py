@@ -288,12 +288,14 @@ class World:
     def nft(self, name: str, *words: str, stdin: str | None = None) -> str:
         return sh("ip", "netns", "exec", name, "nft", *words, stdin=stdin)
 
-    def load(self, by: str) -> dict[str, Any]:
-        """Load every machine's rules; return them as the kernels list them."""
+    def load(self, by: str, hole: tuple[str, str, str] | None = None) -> dict[str, Any]:
+        """Load every machine's rules (and a rule too many); return them as the kernels list them."""
         listed = {}
         for name, node in self.map.nodes.items():
             if node.ruled:
                 self.nft(name, "-j", "-f", "-", stdin=json.dumps(policy(name)["nftables"]))
+                if hole and hole[0] == name:
+                    self.nft(name, "insert rule inet sekisho " + " ".join(hole[1:]))
                 listed[name] = json.loads(self.nft(name, "-j", "list", "table", "inet", "sekisho"))
         self.watch(by, tracking=True)
         return listed

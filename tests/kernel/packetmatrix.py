@@ -1,6 +1,6 @@
 """Cross every pair with every probe: what is declared, what is measured, what is proven.
 
-    .venv/bin/python tests/kernel/packetmatrix.py [--thin N] [--only FROM] [--json FILE]
+    .venv/bin/python tests/kernel/packetmatrix.py [--thin N] [--only FROM] [--hole HOLE] [--json FILE]
 
 Every machine of the lab's inventory, its peers, controllers and a stranger on the administration
 network are namespaces with their compiled rules. From every one a catalogue of raw packets goes to
@@ -32,10 +32,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "agent"), str(ROOT / "tests/kernel")]
 
+import matrixframes  # noqa: E402
 from matrixanswers import Conversation, conversations, preface, shapes  # noqa: E402
 from matrixcolumns import DELIVERED, Declared, Journey, Place, Proven, walk  # noqa: E402
 from matrixprobes import TCP, UDP, Probe, catalogue, key, port  # noqa: E402
-from matrixworld import Map, World, six  # noqa: E402
+from matrixworld import STATES, Map, Port, World, six  # noqa: E402
 
 from sekisho.flows.prover.declared import lines  # noqa: E402
 from sekisho.site.model import MANAGEMENT, Site  # noqa: E402
@@ -45,6 +46,12 @@ INSIDE = "SEKISHO_MATRIX_INSIDE"
 #: Probes before the watching tables are read, and before captures are (a buffer's worth).
 BATCH, SIP = 4000, 64
 Sent = tuple[Journey, Probe, int]
+#: Rules too many, to see the matrix fail: machine, chain, rule.
+HOLES = {
+    "gate-in forwards any UDP": ("gate-in", "forward", "meta l4proto udp accept"),
+    "core-1 takes any TCP": ("core-1", "input", "meta l4proto tcp accept"),
+    "inbound-1 answers with payload": ("inbound-1", "bare", "accept"),
+}
 
 
 @dataclass(slots=True)
@@ -191,11 +198,15 @@ class Observed:
     def state(self, sent: Sent, node: str) -> tuple[str, bool] | None:
         """Return what a node's connection tracking said of a probe; None: it never came there."""
         source, _ = _ends(sent[0], sent[1])
-        key = (str(source), sent[2])
-        sets = self.noted[node]
-        state = next((one for one in ("invalid", "established", "related", "new", "untracked")
-                      if key in sets.get(one, ())), None)  # fmt: skip
-        return None if state is None else (state, key in sets.get("reply", ()))
+        return tracked(self.noted[node], (str(source), sent[2]))
+
+
+def tracked(sets: Mapping[str, set[tuple[Any, ...]]], key: tuple[str, int]) -> (
+    tuple[str, bool] | None
+):  # fmt: skip
+    """Return the state and direction one packet was noted with; None: it never came to the rules."""
+    state = next((one for one in STATES if key in sets.get(one, ())), None)
+    return None if state is None else (state, key in sets.get("reply", ()))
 
 
 def observe(world: World, batch: Sequence[Sent], by: str = "id") -> Observed:
@@ -239,6 +250,7 @@ def judge(world: World, batch: Sequence[Sent], saw: Observed, declared: Declared
         packet = probe.seen(source, target, number)
         proven.state = lambda node, sent=sent: saw.state(sent, node)
         proven.untold.clear()
+        proven.asked.clear()
         expected = walk(world.map, journey, probe, packet, declared)
         measured = saw.places(sent)
         solved = walk(world.map, journey, probe, packet, proven)
@@ -255,9 +267,11 @@ def judge(world: World, batch: Sequence[Sent], saw: Observed, declared: Declared
         if not journey.stack and where not in saw.came:
             result.differences.append(f"{journey.label}: {probe.label}: was not on the wire at all")
         if not expected == measured == solved or proven.untold:
+            rules = [proven.rule(*one, packet) for one in proven.asked]
             result.differences.append(
                 f"{journey.label}: {probe.label}: declared {_told(expected)}; measured "
-                f"{_told(measured)}; proven {_told(solved)} {'; '.join(proven.untold)}"
+                f"{_told(measured)}; proven {_told(solved)} by {'; '.join(rules)} "
+                + "; ".join(proven.untold)
             )
 
 
@@ -276,19 +290,25 @@ def control(world: World, batch: Sequence[Sent], saw: Observed, result: Result) 
                                       f"comes to {_told(measured)}, not {_told(wanted)}")  # fmt: skip
 
 
-def run(*, thin: int, only: str = "", progress: bool = False) -> Result:
-    """Make the site, ask everything, and say what differs."""
+def run(*, thin: int, only: str = "", hole: str = "", checked: bool = True,
+        progress: bool = False) -> Result:  # fmt: skip
+    """Make the site, ask everything, and say what differs.
+
+    ``hole`` opens one machine's rules behind the site's back; ``checked`` runs the control.
+    """
     site = lab_site()
     world = World(site)
     result = Result()
     asked = questions(site, world.map, thin=thin, only=only)
     batches = [asked[start : start + BATCH] for start in range(0, len(asked), BATCH)]
-    declared, proven = Declared(site), Proven(world.load("ports"))
+    declared, proven = Declared(site), Proven(world.load("ports", HOLES.get(hole)))
     started = time.monotonic()
     _answers(world, declared, proven, result, ports=declared_ports(site), thin=thin, only=only)
     result.seconds["answers"] = round(time.monotonic() - started, 1)
     world.watch("id", tracking=True)
-    for phase in ("matrix", "control"):
+    _frames(world, declared, proven, result, ports=declared_ports(site), thin=thin, only=only)
+    result.seconds["frames"] = round(time.monotonic() - started, 1)
+    for phase in ("matrix", "control") if checked else ("matrix",):
         if phase == "control":
             world.flush()
             world.watch("id", tracking=False)
@@ -329,12 +349,79 @@ def _answers(  # noqa: PLR0913 - a phase has these parts
     declared.opened = False
 
 
+def _frames(  # noqa: PLR0913 - a phase has these parts
+    world: World, declared: Declared, proven: Proven, result: Result, *,
+    ports: Sequence[int], thin: int, only: str,
+) -> None:  # fmt: skip
+    """Put everything a wire carries besides plain packets on every wire, frame by frame."""
+    every = [one for held in world.map.links.values() for one in held]
+    asked: list[tuple[Port, Port, matrixframes.Frame]] = []
+    for turn, sender in enumerate(one for one in every if not only or one.node == only):
+        ends = [one for one in world.map.links[sender.link] if one is not sender]
+        sent = [
+            (to, frame)
+            for index, to in enumerate(ends)
+            for frame in matrixframes.frames(sender, to, 100 * index, list(ports))[turn % thin :: thin]
+        ]
+        for to, frame in sent:
+            out, got = matrixframes.seen(world, sender, frame)
+            wanted = {one for one in matrixframes.expected(world.map, sender, to, frame, declared)
+                      if one[1] != DELIVERED}  # fmt: skip
+            reached = {one.node for one in ends} if frame.everyone else {to.node}
+            result.probes["frames"] += 1
+            result.passed["frames"] += bool(out)
+            if out != wanted or not reached <= got:
+                result.differences.append(
+                    f"{sender.node} {sender.name} → {to.node}: {frame.label}: came out at "
+                    f"{_told(frozenset(out))}, not {_told(frozenset(wanted))}; seen by {sorted(got)}"
+                )
+        asked += [(sender, *one) for one in sent]
+    _delivered(world, asked, declared, proven, result)
+
+
+def _delivered(
+    world: World, asked: Sequence[tuple[Port, Port, matrixframes.Frame]],
+    declared: Declared, proven: Proven, result: Result,
+) -> None:  # fmt: skip
+    """Compare what machines delivered to their programs with what either judge says."""
+    every = {name: world.noted(name) for name in world.map.nodes}  # read: forgotten
+    noted = {name: sets for name, sets in every.items() if world.map.nodes[name].ruled}
+    wanted: dict[str, set[tuple[Any, ...]]] = {name: set() for name in noted}
+    labels = {}
+    for sender, to, frame in asked:
+        key = (str(sender.address), int.from_bytes((frame.packet or b"")[4:6], "big"))
+        labels[key] = frame.label
+        proven.state = lambda node, key=key: tracked(noted[node], key)
+        proven.untold.clear()
+        says, solved = (
+            {place for place in matrixframes.expected(world.map, sender, to, frame, judge)
+             if place[1] == DELIVERED and place[0] in noted}
+            for judge in (declared, proven)
+        )  # fmt: skip
+        for node, _ in says:
+            wanted[node].add(key)
+        result.passed["frames"] += bool(says)
+        if says != solved or proven.untold:
+            result.differences.append(
+                f"{sender.node} {sender.name} → {to.node}: {frame.label}: declared "
+                f"{_told(frozenset(says))}, proven {_told(frozenset(solved))} {proven.untold}"
+            )
+    for node, sets in noted.items():
+        got = sets.get("in", set())
+        result.differences += [
+            f"{key[0]} → {node}: {labels.get(key, 'IPv6')} was "
+            f"{'delivered' if key in got else 'not delivered'}"
+            for key in sorted(got ^ wanted[node])
+        ]
+
+
 def private(words: Sequence[str]) -> Mapping[str, Any]:
     """Run this file in namespaces of its own and return what it found."""
     argv = ("unshare", "--user", "--map-root-user", "--net", "--mount", "--pid", "--fork",
             "--kill-child", "--mount-proc", sys.executable, __file__, *words)  # fmt: skip
-    done = subprocess.run(argv, env=os.environ | {INSIDE: "1"}, stdout=subprocess.PIPE, check=True,
-                          text=True)  # fmt: skip
+    quiet = subprocess.PIPE if "--quiet" in words else None
+    done = subprocess.run(argv, env=os.environ | {INSIDE: "1"}, stdout=subprocess.PIPE,
+                          stderr=quiet, check=True, text=True)  # fmt: skip
     found: Mapping[str, Any] = json.loads(done.stdout)
     return found
 
@@ -344,11 +431,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--thin", type=int, default=1)
     parser.add_argument("--only", default="")
+    parser.add_argument("--hole", default="", choices=("", *HOLES))
+    parser.add_argument("--no-control", action="store_true")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quiet", action="store_true")
     options = parser.parse_args()
     if os.environ.get(INSIDE):
-        found = run(thin=options.thin, only=options.only, progress=not options.quiet)
+        found = run(thin=options.thin, only=options.only, hole=options.hole,
+                    checked=not options.no_control, progress=not options.quiet)  # fmt: skip
         json.dump(found.as_json(), sys.stdout)
         return 0
     told = private(sys.argv[1:])
