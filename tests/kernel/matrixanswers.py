@@ -11,9 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from matrixcolumns import DELIVERED, Declared, Journey, walk
-from matrixprobes import ACK, FIN, PSH, RST, SYN, TCP, URG, Probe, four, port, tcp
+from matrixprobes import ACK, FIN, PSH, RST, SYN, TCP, URG, Probe, four, tcp
 from matrixworld import Map
 
+#: Clients' ports here: none that a probe without a connection uses.
+FIRST, ROOM = 2000, 18000
 Conversation = tuple[Journey, Journey, int]
 _NOP = b"\1\1"
 #: Labels of options' bytes: what a kernel sends, and what it never would.
@@ -53,17 +55,24 @@ def conversations(world: Map, declared: Declared, ports: Sequence[int]) -> Itera
                     yield there, answer, number
 
 
+def client(number: int) -> int:
+    """Return the client's port of a connection."""
+    if not 0 <= number < ROOM:
+        raise ValueError(f"connection {number} has no port of its own: cannot tell")
+    return FIRST + number
+
+
 def opening(number: int, flags: int, *, seq: int, ack: int = 0) -> Probe:
     """Return a client's segment to a service."""
     return Probe("opening", lambda s, t, n: [
-        four(s, t, 0, TCP, tcp(s, t, (port(n), number), flags, seq=seq, ack=ack))])  # fmt: skip
+        four(s, t, 0, TCP, tcp(s, t, (client(n), number), flags, seq=seq, ack=ack))])  # fmt: skip
 
 
 def answer(number: int, label: str, flags: int = ACK, *, seq: int = 5001, ip: Any = None,
            cut: int | None = None, **more: Any) -> Probe:  # fmt: skip
     """Return a service's segment to its client."""
     def make(s: Any, t: Any, n: int) -> list[bytes]:
-        body = tcp(s, t, (number, port(n)), flags, seq=seq, ack=1000, **more)
+        body = tcp(s, t, (number, client(n)), flags, seq=seq, ack=1000, **more)
         return [four(s, t, 7, TCP, body[:cut], **(ip or {}))]
 
     return Probe(f"answer from {number}: {label}", make)

@@ -89,7 +89,7 @@ class Seen:
     target: IPv4Address
     protocol: int
     body: bytes
-    bare: bool
+    bare: bool  # TCP without payload and without options a reply does not need
 
     @property
     def ports(self) -> tuple[int, int]:
@@ -113,21 +113,36 @@ def seen(packet: bytes) -> Seen | None:
     bare = False
     if packet[9] == TCP and len(body) >= 20:
         bare = head == 20 and not (packet[6] & 0x3F or packet[7]) and len(body) == (
-            (body[12] >> 4) * 4) and (body[13] & (SYN | ACK)) != SYN  # fmt: skip
+            (body[12] >> 4) * 4) and (body[13] & (SYN | ACK)) != SYN and _plain(body)  # fmt: skip
     return Seen(IPv4Address(packet[12:16]), IPv4Address(packet[16:20]), packet[9], body, bare)
 
 
-def whole(one: Seen) -> bool:
-    """Return whether a message is one that connection tracking takes for sound."""
+def _plain(body: bytes) -> bool:
+    """Return whether a reply has no more options than docs/flows.md says it needs."""
+    options, flags = body[20:], body[13]
+    if not options:
+        return True
+    if flags & (SYN | RST) == SYN:
+        return len(options) <= 12
+    blocks, left = divmod(len(options) - 4, 8)
+    sack = bytes([1, 1, 5, 2 + 8 * blocks])
+    return bool(flags & ACK) and left == 0 and 1 <= blocks <= 4 and options[:4] == sack
+
+
+def whole(one: Seen, *, summed: bool) -> bool:
+    """Return whether a message is one that connection tracking takes for sound.
+
+    ``summed``: whether it looks at the checksum: of what arrives, not of what is sent here.
+    """
     body = one.body
     if one.protocol == TCP:
         if len(body) < 20 or not 20 <= (body[12] >> 4) * 4 <= len(body):
             return False
-        return (one.flags & ~(PSH | ECE | CWR)) in _VALID and _sums(one)
+        return (one.flags & ~(PSH | ECE | CWR)) in _VALID and (not summed or _sums(one))
     if one.protocol == UDP:
         return len(body) >= 8 and 8 <= int.from_bytes(body[4:6], "big") <= len(body)
     if one.protocol == ICMP:
-        return len(body) >= 8 and body[0] <= 18 and _sums(one)
+        return len(body) >= 8 and body[0] <= 18 and (not summed or _sums(one))
     return True
 
 
@@ -139,9 +154,9 @@ def _sums(one: Seen) -> bool:
     return int.from_bytes(data + b"\0" * (len(data) % 2), "big") % 0xFFFF == 0
 
 
-def begins(one: Seen) -> bool:
+def begins(one: Seen, *, summed: bool) -> bool:
     """Return whether a sound message may begin a connection: tracking takes up streams half-way."""
-    if not whole(one):
+    if not whole(one, summed=summed):
         return False
     if one.protocol == TCP:
         return not one.flags & (FIN | RST) and (one.flags & (SYN | ACK)) != SYN | ACK
@@ -180,11 +195,11 @@ class Declared:
         elif line.port != one.ports[0 if line.back else 1]:
             return False
         if line.back:
-            known = self.opened and whole(one)
+            known = self.opened and whole(one, summed=line.way != "output")
             if line.protocol == TCP and (not known or (one.flags & (SYN | ACK)) == SYN):
                 return False
             return known and (one.bare or not line.bare)
-        if self.opened or not begins(one):
+        if self.opened or not begins(one, summed=line.way != "output"):
             return False
         return not line.syn or line.protocol != TCP or (one.flags & 0x17) == SYN
 

@@ -33,9 +33,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "agent"), str(ROOT / "tests/kernel")]
 
 import matrixframes  # noqa: E402
-from matrixanswers import Conversation, conversations, preface, shapes  # noqa: E402
+from matrixanswers import FIRST, Conversation, conversations, preface, shapes  # noqa: E402
 from matrixcolumns import DELIVERED, Declared, Journey, Place, Proven, walk  # noqa: E402
-from matrixprobes import TCP, UDP, Probe, catalogue, key, port  # noqa: E402
+from matrixprobes import TCP, UDP, Probe, catalogue, key  # noqa: E402
 from matrixworld import STATES, Map, Port, World, six  # noqa: E402
 
 from sekisho.flows.prover.declared import lines  # noqa: E402
@@ -166,7 +166,7 @@ def identity(packet: bytes, by: str) -> tuple[str, int] | None:
         if len(packet) < 24 or packet[0] >> 4 != 4 or packet[9] not in (TCP, UDP):
             return None
         at = (packet[0] & 15) * 4
-        return packet[12:16].hex(), int.from_bytes(packet[at + 2 : at + 4], "big") - port(0)
+        return packet[12:16].hex(), int.from_bytes(packet[at + 2 : at + 4], "big") - FIRST
     if len(packet) >= 20 and packet[:1] and packet[0] >> 4 == 6:
         return packet[8:24].hex(), int.from_bytes(packet[1:4], "big") & 0xFFFFF
     if len(packet) >= 20:
@@ -219,7 +219,7 @@ def observe(world: World, batch: Sequence[Sent], by: str = "id") -> Observed:
     for name in world.map.nodes:
         sets = world.noted(name)
         if by == "ports":  # source, its port, the port it goes to
-            sets = {what: {(key[0], key[2] - port(0)) for key in keys}
+            sets = {what: {(key[0], key[2] - FIRST) for key in keys}
                     for what, keys in sets.items()}  # fmt: skip
         saw.noted[name] = sets
     _read(world, saw, by)
@@ -339,7 +339,7 @@ def _answers(  # noqa: PLR0913 - a phase has these parts
         for journey in {talk[1], replace(talk[1], stack=False)}:
             for family in shapes(talk[2]):
                 for probe in family[turn % thin :: thin]:
-                    asked.append((talk, (journey, probe, len(asked) % 39999 + 1)))
+                    asked.append((talk, (journey, probe, len(asked))))
     declared.opened = True
     for start in range(0, len(asked), BATCH):
         batch = asked[start : start + BATCH]

@@ -192,6 +192,23 @@ def _wants_syn(expr: list[Any]) -> bool:
     return '"flags"' in text and '"op": "!="' in text and {"drop": None} in expr
 
 
+def _comes_back(rules: Mapping[str, Any], expr: list[Any], deep: int = 8) -> bool:
+    """Return whether a rule only jumps to chains that accept nothing: what returns goes on here."""
+    chains = [one[word]["target"] for one in expr for word in ("jump", "goto") if word in one]
+    if not chains or deep == 0 or any("vmap" in one or "accept" in one for one in expr):
+        return False
+    return all(
+        _harmless(rule.get("expr", []), rules, deep) for name in chains for rule in rules.get(name, ())
+    )
+
+
+def _harmless(expr: list[Any], rules: Mapping[str, Any], deep: int) -> bool:
+    if any("accept" in one or "vmap" in one or "queue" in one for one in expr):
+        return False
+    jumps = any("jump" in one or "goto" in one for one in expr)
+    return not jumps or _comes_back(rules, expr, deep - 1)
+
+
 def _replies(rules: Mapping[str, Any]) -> dict[str, Any]:
     """Return the lengths chain ``bare`` lets out, and whether everything else is dropped there."""
     lengths, odd = [], []
@@ -199,7 +216,8 @@ def _replies(rules: Mapping[str, Any]) -> dict[str, Any]:
     for rule in bare:
         expr = rule.get("expr", [])
         if {"accept": None} not in expr:
-            if {"drop": None} not in expr and not any("log" in one for one in expr):
+            drops = {"drop": None} in expr or any("log" in one for one in expr)
+            if not drops and not _comes_back(rules, expr):
                 odd.append(json.dumps(expr, sort_keys=True))
             continue
         fields = {

@@ -84,6 +84,8 @@ def _one(  # noqa: C901, PLR0912 - one branch a kind of statement
         effect.match = z3.And(effect.match, reader.readable(key), full, *stated)
     elif kind == "notrack":
         effect.untracked = z3.Or(effect.untracked, here)
+    elif kind == "reset":  # blanks a TCP option; a garbled one drops the packet: left out
+        _blanked(reader, body)
     elif kind == "mangle":
         effect.packet, done = _mangle(reader, body, here)
         effect.match = z3.And(effect.match, done)
@@ -92,6 +94,16 @@ def _one(  # noqa: C901, PLR0912 - one branch a kind of statement
         effect.verdicts.append((TRUE, "accept", ""))
     else:
         raise reader.fail({kind: body})
+
+
+def _blanked(reader: Reader, body: Any) -> None:
+    """Know ``reset tcp option``: it writes behind the modelled header and goes on either way.
+
+    Source: nft_exthdr_tcp_strip_eval. That it may drop is left out: more passes here than there.
+    """
+    name = body.get("tcp option", {}).get("name") if isinstance(body, dict) else None
+    if not isinstance(name, str) or set(body) != {"tcp option"}:
+        raise reader.fail({"reset": body}, "a TCP option")
 
 
 def _perhaps(reader: Reader, kind: str, body: Any, effect: Effect) -> Bool:
@@ -229,13 +241,19 @@ def _operand(reader: Reader, value: Any, kind: str, width: int) -> tuple[Bits, B
             bits = z3.If(hit, z3.BitVecVal(reader.constant(kind, width, listed), width), bits)
             hits.append(hit)
         return bits, z3.Or(*hits)
-    if isinstance(value, dict) and not set(value) & {"range", "prefix", "|"} - {"|"}:
+    if isinstance(value, dict) and not set(value) & {"range", "prefix"} and not _flags(value):
         found: Value = reader.value(value)
         size = found.bits.size()
         if size < width:
             return z3.ZeroExt(width - size, found.bits), found.readable
         return z3.Extract(width - 1, 0, found.bits), found.readable
     return z3.BitVecVal(reader.constant(kind, width, value), width), TRUE
+
+
+def _flags(value: Mapping[str, Any]) -> bool:
+    """Return whether ``|`` joins names of flags: a constant, nothing that is read."""
+    members = value.get("|")
+    return isinstance(members, list) and all(isinstance(one, (str, int)) for one in members)
 
 
 def _mangle(reader: Reader, body: Mapping[str, Any], here: Bool) -> tuple[Packet, Bool]:
