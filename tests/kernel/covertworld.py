@@ -10,8 +10,8 @@ arrives with the same value carries none. Sequence and acknowledgement are width
 segments are sent as fast as this machine can, for the bits a second.
 """
 
-# ruff: noqa: T201
-# run by hand it prints its table
+# ruff: noqa: E501, T201
+# a table of fields reads best whole; run by hand it prints its table
 
 from __future__ import annotations
 
@@ -163,6 +163,7 @@ def _window(line: Line, name: str) -> float:
 
 def fields(line: Line) -> Iterator[tuple[str, float]]:
     """Yield name and bits of every field of a reply's headers."""
+
     def ip(**parts: Any) -> Parts:
         return {"ip": parts}
 

@@ -4,6 +4,9 @@ Which connections there are is asked of the site model: a SYN to a declared port
 all the way. Each shape has a connection of its own, so that no RST closes another's.
 """
 
+# ruff: noqa: E501
+# a catalogue reads best as a table
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -71,6 +74,7 @@ def opening(number: int, flags: int, *, seq: int, ack: int = 0) -> Probe:
 def answer(number: int, label: str, flags: int = ACK, *, seq: int = 5001, ip: Any = None,
            cut: int | None = None, **more: Any) -> Probe:  # fmt: skip
     """Return a service's segment to its client."""
+
     def make(s: Any, t: Any, n: int) -> list[bytes]:
         body = tcp(s, t, (number, client(n)), flags, seq=seq, ack=1000, **more)
         return [four(s, t, 7, TCP, body[:cut], **(ip or {}))]
@@ -80,6 +84,7 @@ def answer(number: int, label: str, flags: int = ACK, *, seq: int = 5001, ip: An
 
 def shapes(number: int) -> list[list[Probe]]:
     """Return every shape of answer, family by family."""
+
     def one(label: str, *words: Any, **more: Any) -> Probe:
         return answer(number, label, *words, **more)
 

@@ -5,6 +5,9 @@ concrete bytes with a few lines of arithmetic. `Proven` asks the prover's transl
 the kernel listed. `walk` takes a probe from machine to machine as either says.
 """
 
+# ruff: noqa: PLR0911, PLR0917
+# a place in a machine has these parts, and a line these conditions
+
 from __future__ import annotations
 
 import struct
@@ -296,7 +299,9 @@ class Proven:
         if v6:
             known.append((p.get("nh6"), z3.BitVecVal(int.from_bytes(head, "big"), 320)))
         else:
-            known.append((z3.BitVec("head", 96), z3.BitVecVal(int.from_bytes(head[:12], "big"), 96)))
+            known.append(
+                (z3.BitVec("head", 96), z3.BitVecVal(int.from_bytes(head[:12], "big"), 96))
+            )
         left = z3.simplify(z3.substitute(residue, *known))
         if z3.is_true(left) or z3.is_false(left):
             return bool(z3.is_true(left))

@@ -4,6 +4,9 @@ One frame at a time, from every end of every wire to every other end and to all 
 it may come out at another interface; what is delivered is judged like any other packet.
 """
 
+# ruff: noqa: C901, E501
+# a catalogue reads best as a table
+
 from __future__ import annotations
 
 import time
@@ -106,7 +109,9 @@ def _frames(sender: Port, to: Port, number: int, ports: list[int]) -> Iterator[F
         group6 = type(six(here))(end)
         source = six(here)
         for target, mac in ((group6, b"\x33\x33" + group6.packed[12:]), (six(there), to.mac)):
-            body = packet6(source, target, number, 58, icmp6(source, target, kind, number), hops=255)
+            body = packet6(
+                source, target, number, 58, icmp6(source, target, kind, number), hops=255
+            )
             yield frame(f"IPv6 {label} to {target}", mac + sender.mac + IP6 + body)
     for kind in (0x0026, 0x0842, 0x22F0, 0x6003, 0x8035, 0x809B, 0x8137, 0x8847, 0x8863, 0x8864,
                  0x888E, 0x88A2, 0x88B5, 0x88CC, 0x88E5, 0x88F7, 0x8906, 0x9000, 0xFFFF):  # fmt: skip

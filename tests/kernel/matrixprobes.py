@@ -1,10 +1,13 @@
-"""The catalogue of probes: every protocol, port class, flag set, fragment, option, extension header.
+"""The catalogue: every protocol, port class, flag set, fragment, option, extension header.
 
 A probe makes the network-layer packets of one question from source, destination and a number that
 tells it apart (IP identification, IPv6 flow label, source port). What the kernel itself refuses
 before any rule is said by the probe (`never`, `lone`); the control without rules checks that.
 Sources: RFC 791, 792, 768, 8200, 9293; IANA protocol numbers.
 """
+
+# ruff: noqa: E501
+# a catalogue reads best as a table
 
 from __future__ import annotations
 
@@ -188,6 +191,7 @@ def _answers(declared: Sequence[int]) -> Iterator[Probe]:
 def _shapes(declared: Sequence[int]) -> Iterator[Probe]:
     """Yield odd headers around the SYN to a declared port, and what the kernel refuses itself."""
     for number in declared:
+
         def syn(s: Any, t: Any, n: int, number: int = number, **more: Any) -> bytes:
             return tcp(s, t, (port(n), number), SYN, **more)
 
@@ -246,6 +250,7 @@ def _options(declared: Sequence[int]) -> Iterator[Probe]:
 def _fragments(declared: Sequence[int]) -> Iterator[Probe]:
     more, keep, evil = 0x2000, 0x4000, 0x8000
     for number in declared:
+
         def body(s: Any, t: Any, n: int, number: int = number) -> bytes:
             return tcp(s, t, (port(n), number), SYN, payload=b"p" * 28)
 
@@ -303,6 +308,7 @@ def _next_headers() -> Iterator[Probe]:
 def _extensions(declared: Sequence[int]) -> Iterator[Probe]:
     options = bytes([TCP, 0, 1, 4, 0, 0, 0, 0])
     for number in declared:
+
         def syn(s: Any, t: Any, n: int, number: int = number) -> bytes:
             return tcp(s, t, (port(n), number), SYN)
 

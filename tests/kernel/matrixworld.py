@@ -71,9 +71,7 @@ def nodes_of(site: Site) -> dict[str, Node]:
         for one in machine.interfaces.values():
             network = (site.management if one.link == MANAGEMENT else site.links[one.link]).network
             mac = bytes.fromhex(one.mac.replace(":", ""))
-            found[name].ports[one.name] = Port(
-                name, one.name, one.link, one.address, network, mac
-            )
+            found[name].ports[one.name] = Port(name, one.name, one.link, one.address, network, mac)
     outside = [
         (peer.name, "wan0", link.name, peer.address, link.network)
         for peer in site.peers.values()
@@ -270,8 +268,7 @@ class World:
             base = six(network.network_address)
             routes += [
                 f"route add {network} via {to.address} dev {out.name}",
-                f"route add {base}/{96 + network.prefixlen} via {six(to.address)} "
-                f"dev {out.name}",
+                f"route add {base}/{96 + network.prefixlen} via {six(to.address)} dev {out.name}",
             ]
         sh("ip", "-n", name, "-batch", "-", stdin="\n".join(lines + routes))
         for port in self.map.nodes[name].ports.values():  # a new link's own setting may differ
@@ -289,7 +286,7 @@ class World:
         return sh("ip", "netns", "exec", name, "nft", *words, stdin=stdin)
 
     def load(self, by: str, hole: tuple[str, str, str] | None = None) -> dict[str, Any]:
-        """Load every machine's rules (and a rule too many); return them as the kernels list them."""
+        """Load every machine's rules (and a rule too many); return the kernels' listings."""
         listed = {}
         for name, node in self.map.nodes.items():
             if node.ruled:
@@ -367,4 +364,3 @@ class World:
         lines = "\n".join(f"flush set inet matrix_watch {name}" for name in names)
         self.nft(node, "-f", "-", stdin=lines)
         return found
-

@@ -12,8 +12,8 @@ rules are taken away and the same probes must arrive: that nothing arrived befor
 `--thin N` gives each pair every Nth probe of each family, another Nth to each pair.
 """
 
-# ruff: noqa: T201
-# run by hand it prints its table; started by the test it prints JSON
+# ruff: noqa: E501, PLR0917, T201
+# its answers are told whole; run by hand it prints its table
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def journeys(world: Map) -> Iterator[tuple[Journey, bool]]:
                     continue
                 step = world.next_hop(sender.node, target.address)
                 straight = step is not None and step == (sender, to)
-                if sender.link == MANAGEMENT and to.node in ("stranger",) and not straight:
+                if sender.link == MANAGEMENT and to.node == "stranger" and not straight:
                     continue
                 yield Journey(sender, to, target.address, stack=False), straight
                 if straight and world.nodes[sender.node].ruled:
@@ -327,7 +327,7 @@ def run(*, thin: int, only: str = "", hole: str = "", checked: bool = True,
     return result
 
 
-def _answers(  # noqa: PLR0913 - a phase has these parts
+def _answers(
     world: World, declared: Declared, proven: Proven, result: Result, *,
     ports: Sequence[int], thin: int, only: str,
 ) -> None:  # fmt: skip
@@ -349,7 +349,7 @@ def _answers(  # noqa: PLR0913 - a phase has these parts
     declared.opened = False
 
 
-def _frames(  # noqa: PLR0913 - a phase has these parts
+def _frames(
     world: World, declared: Declared, proven: Proven, result: Result, *,
     ports: Sequence[int], thin: int, only: str,
 ) -> None:  # fmt: skip
@@ -361,7 +361,9 @@ def _frames(  # noqa: PLR0913 - a phase has these parts
         sent = [
             (to, frame)
             for index, to in enumerate(ends)
-            for frame in matrixframes.frames(sender, to, 100 * index, list(ports))[turn % thin :: thin]
+            for frame in matrixframes.frames(sender, to, 100 * index, list(ports))[
+                turn % thin :: thin
+            ]
         ]
         for to, frame in sent:
             out, got = matrixframes.seen(world, sender, frame)

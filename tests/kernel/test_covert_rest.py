@@ -1,4 +1,4 @@
-"""What root on inbound can still say by his replies' headers: each number of ASSURANCE.md, tried."""
+"""What root on inbound can still say by his replies' headers: ASSURANCE.md's numbers, tried."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_what_stays_is_what_assurance_says() -> None:
 
 
 def test_sack_blocks_pass_at_a_limited_rate() -> None:
-    """200 a second, and 400 at once in the three seconds measured; the segments pass all the same."""
+    """200 a second and 400 at once, in three seconds; above that the option is blanked."""
     assert told()["before"]["SACK segments a second"] > 2000
     assert 150 < told()["after"]["SACK segments a second"] < 400
 

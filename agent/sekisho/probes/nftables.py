@@ -198,7 +198,9 @@ def _comes_back(rules: Mapping[str, Any], expr: list[Any], deep: int = 8) -> boo
     if not chains or deep == 0 or any("vmap" in one or "accept" in one for one in expr):
         return False
     return all(
-        _harmless(rule.get("expr", []), rules, deep) for name in chains for rule in rules.get(name, ())
+        _harmless(rule.get("expr", []), rules, deep)
+        for name in chains
+        for rule in rules.get(name, ())
     )
 
 
