@@ -19,6 +19,7 @@ from typing import Any
 import z3
 from matrixprobes import ACK, CWR, ECE, FIN, ICMP, PSH, RST, SYN, TCP, UDP, URG, Probe
 from matrixworld import MARK, Map, Port
+from z3.z3util import get_vars
 
 from sekisho.flows.prover.constants import CT_STATES, interface_number
 from sekisho.flows.prover.declared import Line, lines
@@ -233,7 +234,7 @@ class Proven:
             return False
         v6 = packet[0] >> 4 == 6
         key = (host, way, iif, oif, v6, packet[12:20] if not v6 else b"", *track)
-        body = packet[40 if v6 else (packet[0] & 15) * 4 :][:20]
+        body = packet[40 if v6 else (packet[0] & 15) * 4 :][:24]
         head = packet[:40] if v6 else packet[:4] + b"\0\0" + packet[6:10] + b"\0\0" + packet[12:20]
         full = (key, head, body)
         if full not in self.answers:
@@ -294,7 +295,7 @@ class Proven:
         if z3.is_true(residue) or z3.is_false(residue):
             return bool(z3.is_true(residue))
         p = Packet("p")
-        th = z3.BitVecVal(int.from_bytes(body.ljust(20, b"\0"), "big"), 160)
+        th = z3.BitVecVal(int.from_bytes(body[:20].ljust(20, b"\0"), "big"), 160)
         known = [(p.get("th"), th)]
         if v6:
             known.append((p.get("nh6"), z3.BitVecVal(int.from_bytes(head, "big"), 320)))
@@ -303,6 +304,16 @@ class Proven:
                 (z3.BitVec("head", 96), z3.BitVecVal(int.from_bytes(head[:12], "big"), 96))
             )
         left = z3.simplify(z3.substitute(residue, *known))
+        if not (z3.is_true(left) or z3.is_false(left)):
+            # Bytes behind the modelled header: these very ones, where the packet has them.
+            option = z3.BitVecVal(int.from_bytes(body[20:24].ljust(4, b"\0"), "big"), 32)
+            there = z3.BoolVal(len(body) == 24)
+            raw = [
+                (one, option if one.decl().name() == "p.th@160" else there)
+                for one in get_vars(left)
+                if one.decl().name() == "p.th@160" or "?raw bytes in" in one.decl().name()
+            ]
+            left = z3.simplify(z3.substitute(left, *raw))
         if z3.is_true(left) or z3.is_false(left):
             return bool(z3.is_true(left))
         answers = []
