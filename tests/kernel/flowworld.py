@@ -364,10 +364,6 @@ def forged_replies(world: World) -> dict[str, Any]:
 
     result = {
         "bare": {words: seen(options=b"\x01" * 4 * (words - 5))[0] for words in range(5, 16)},
-        "SACK": {
-            blocks: seen(options=bytes([1, 1, 5, 2 + 8 * blocks]) + b"s" * 8 * blocks)[0]
-            for blocks in range(1, 5)
-        },
         "one byte": {
             words: seen(options=b"\x01" * 4 * (words - 5), payload=b"x")[0]
             for words in range(5, 16)

@@ -93,7 +93,7 @@ class Seen:
     target: IPv4Address
     protocol: int
     body: bytes
-    bare: bool  # TCP without payload and without options a reply does not need
+    bare: bool  # TCP without payload, no SYN alone
 
     @property
     def ports(self) -> tuple[int, int]:
@@ -117,20 +117,8 @@ def seen(packet: bytes) -> Seen | None:
     bare = False
     if packet[9] == TCP and len(body) >= 20:
         bare = head == 20 and not (packet[6] & 0x3F or packet[7]) and len(body) == (
-            (body[12] >> 4) * 4) and (body[13] & (SYN | ACK)) != SYN and _plain(body)  # fmt: skip
+            (body[12] >> 4) * 4) and (body[13] & (SYN | ACK)) != SYN  # fmt: skip
     return Seen(IPv4Address(packet[12:16]), IPv4Address(packet[16:20]), packet[9], body, bare)
-
-
-def _plain(body: bytes) -> bool:
-    """Return whether a reply has no more options than docs/flows.md says it needs."""
-    options, flags = body[20:], body[13]
-    if not options:
-        return True
-    if flags & (SYN | RST) == SYN:
-        return len(options) <= 12
-    blocks, left = divmod(len(options) - 4, 8)
-    sack = bytes([1, 1, 5, 2 + 8 * blocks])
-    return bool(flags & ACK) and left == 0 and 1 <= blocks <= 4 and options[:4] == sack
 
 
 def whole(one: Seen, *, summed: bool) -> bool:

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -37,6 +36,7 @@ from matrixanswers import FIRST, Conversation, conversations, preface, shapes  #
 from matrixcolumns import DELIVERED, Declared, Journey, Place, Proven, walk  # noqa: E402
 from matrixprobes import TCP, UDP, Probe, catalogue, key  # noqa: E402
 from matrixworld import STATES, Map, Port, World, six  # noqa: E402
+from ownspace import end_with_parent, run_apart  # noqa: E402
 
 from sekisho.flows.prover.declared import lines  # noqa: E402
 from sekisho.site.model import MANAGEMENT, Site  # noqa: E402
@@ -419,12 +419,8 @@ def _delivered(
 
 def private(words: Sequence[str]) -> Mapping[str, Any]:
     """Run this file in namespaces of its own and return what it found."""
-    argv = ("unshare", "--user", "--map-root-user", "--net", "--mount", "--pid", "--fork",
-            "--kill-child", "--mount-proc", sys.executable, __file__, *words)  # fmt: skip
-    quiet = subprocess.PIPE if "--quiet" in words else None
-    done = subprocess.run(argv, env=os.environ | {INSIDE: "1"}, stdout=subprocess.PIPE,
-                          stderr=quiet, check=True, text=True)  # fmt: skip
-    found: Mapping[str, Any] = json.loads(done.stdout)
+    told = run_apart(__file__, words, env={INSIDE: "1"}, quiet="--quiet" in words)
+    found: Mapping[str, Any] = json.loads(told)
     return found
 
 
@@ -439,6 +435,7 @@ def main() -> int:
     parser.add_argument("--quiet", action="store_true")
     options = parser.parse_args()
     if os.environ.get(INSIDE):
+        end_with_parent()
         found = run(thin=options.thin, only=options.only, hole=options.hole,
                     checked=not options.no_control, progress=not options.quiet)  # fmt: skip
         json.dump(found.as_json(), sys.stdout)

@@ -15,7 +15,7 @@ from typing import Any
 
 from sekisho.flows.lines import is_line, line_ends, line_hops
 from sekisho.flows.management import management_rules
-from sekisho.flows.plain import plain_replies, without_timestamps
+from sekisho.flows.plain import plain_replies
 from sekisho.flows.ruleset import Ruleset
 from sekisho.flows.words import (
     Json,
@@ -68,7 +68,6 @@ def compile_ruleset(policy: Mapping[str, Any]) -> Json:
             rules.count(f"drop-{chain}-not-syn"),
             {"drop": None},
         )
-        without_timestamps(rules, chain, direction, management)
     _hops(rules, policy["flows"])
     line_ends(rules, policy["lines"])
     _sessions(rules, policy["sessions"])
@@ -199,7 +198,7 @@ def _bare(rules: Ruleset) -> None:
         {"drop": None},
     )
     rules.rule("bare", check, plain_replies(rules))
-    # A usual ACK has no option (5 words), a SYN and ACK or one SACK block 8: try these first.
+    # A usual ACK has a timestamp option (8 words) or none (5): try these first.
     for words, length in sorted(BARE_LENGTHS, key=lambda pair: (pair[0] not in (5, 8), pair)):
         rules.rule(
             "bare",

@@ -75,18 +75,8 @@ def must(line: Line, packet: Packet, track: Track) -> Bool:
         begun = z3.And(track.state == 2, z3.Not(track.reply))
         found.append(z3.Or(begun, z3.And(track.state == 8, opening)))
     if line.bare:
-        found += [packet.is_bare(), _plain(packet)]
+        found.append(packet.is_bare())
     return z3.And(*found)
-
-
-def _plain(packet: Packet) -> Bool:
-    """Return that a reply has no option, or is a SYN and ACK with what opens a connection.
-
-    SACK is left out: what an option says is behind the modelled header.
-    """
-    words = packet.field("tcp", "doff")
-    opens = (packet.field("tcp", "flags") & 0x16) == 0x12
-    return z3.Or(words == 5, z3.And(opens, z3.ULE(words, 8)))
 
 
 def _opens(packet: Packet) -> Bool:

@@ -84,8 +84,6 @@ def _one(  # noqa: C901, PLR0912 - one branch a kind of statement
         effect.match = z3.And(effect.match, reader.readable(key), full, *stated)
     elif kind == "notrack":
         effect.untracked = z3.Or(effect.untracked, here)
-    elif kind == "reset":  # blanks a TCP option; a garbled one drops the packet: left out
-        _blanked(reader, body)
     elif kind == "mangle":
         effect.packet, done = _mangle(reader, body, here)
         effect.match = z3.And(effect.match, done)
@@ -94,16 +92,6 @@ def _one(  # noqa: C901, PLR0912 - one branch a kind of statement
         effect.verdicts.append((TRUE, "accept", ""))
     else:
         raise reader.fail({kind: body})
-
-
-def _blanked(reader: Reader, body: Any) -> None:
-    """Know ``reset tcp option``: it writes behind the modelled header and goes on either way.
-
-    Source: nft_exthdr_tcp_strip_eval. That it may drop is left out: more passes here than there.
-    """
-    name = body.get("tcp option", {}).get("name") if isinstance(body, dict) else None
-    if not isinstance(name, str) or set(body) != {"tcp option"}:
-        raise reader.fail({"reset": body}, "a TCP option")
 
 
 def _perhaps(reader: Reader, kind: str, body: Any, effect: Effect) -> Bool:
