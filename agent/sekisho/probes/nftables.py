@@ -192,23 +192,16 @@ def _wants_syn(expr: list[Any]) -> bool:
     return '"flags"' in text and '"op": "!="' in text and {"drop": None} in expr
 
 
-def _comes_back(rules: Mapping[str, Any], expr: list[Any], deep: int = 8) -> bool:
-    """Return whether a rule only jumps to chains that accept nothing: what returns goes on here."""
-    chains = [one[word]["target"] for one in expr for word in ("jump", "goto") if word in one]
-    if not chains or deep == 0 or any("vmap" in one or "accept" in one for one in expr):
-        return False
-    return all(
-        _harmless(rule.get("expr", []), rules, deep)
-        for name in chains
-        for rule in rules.get(name, ())
-    )
+def _comes_back(rules: Mapping[str, Any], expr: list[Any]) -> bool:
+    """Return whether a rule only jumps, to a chain that is there and does nothing but rewrite.
 
-
-def _harmless(expr: list[Any], rules: Mapping[str, Any], deep: int) -> bool:
-    if any("accept" in one or "vmap" in one or "queue" in one for one in expr):
+    Known words alone: what is none of them might pass, copy or send on.
+    """
+    if len(expr) != 1 or "jump" not in expr[0]:
         return False
-    jumps = any("jump" in one or "goto" in one for one in expr)
-    return not jumps or _comes_back(rules, expr, deep - 1)
+    there = rules.get(expr[0]["jump"]["target"], [])
+    words = {word for rule in there for one in rule.get("expr", []) for word in one}
+    return bool(words) and words <= {"match", "mangle", "return"}
 
 
 def _replies(rules: Mapping[str, Any]) -> dict[str, Any]:
