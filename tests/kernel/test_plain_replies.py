@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -77,10 +78,10 @@ def test_a_delivery_over_a_wire_that_loses_one_in_a_hundred_arrives_whole() -> N
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_of_a_run_that_is_interrupted(how: signal.Signals) -> None:
     run = subprocess.Popen(
-        (sys.executable, str(HERE / "lossworld.py"), "--rates", "0", "0.2", "64", "1"),
+        (sys.executable, str(HERE / "lossworld.py"), "--rates", "0.01", "64", "99"),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    began = _wait(lambda: len(_below(run.pid)) >= 3)
+    began = _wait(lambda: len(_below(run.pid)) >= 2)
     family = _below(run.pid)
     run.send_signal(how)
     run.wait()
@@ -91,9 +92,10 @@ def test_nothing_is_left_of_a_run_that_is_interrupted(how: signal.Signals) -> No
 def _below(pid: int) -> set[int]:
     """Return all processes that descend from one."""
     found = set()
-    for one in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, one.read_text(encoding="ascii").split()):
-            found |= {child} | _below(child)
+    with contextlib.suppress(OSError):  # a process that ended meanwhile
+        for one in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in map(int, one.read_text(encoding="ascii").split()):
+                found |= {child} | _below(child)
     return found
 
 
@@ -104,7 +106,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def _wait(true: Any, seconds: float = 20) -> bool:
+def _wait(true: Any, seconds: float = 60) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if true():
