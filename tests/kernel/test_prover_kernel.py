@@ -19,6 +19,7 @@ from proverworld import compare
 from tests.vm.proof import LAW, opened
 
 from sekisho.edge.flow_confirm import confirm
+from sekisho.edge.flow_replay import replay
 from sekisho.errors import SekishoError
 from sekisho.flows.prover.findings import Outcome
 from sekisho.flows.prover.packet import Packet
@@ -155,6 +156,34 @@ def test_a_hole_in_what_a_machine_of_the_lab_listed_is_confirmed_by_the_kernel()
         pytest.skip(answer["told"])
     assert answer["confirmed"] is True, answer
     assert confirm({"gate-in": listed}, found)["confirmed"] is False
+
+
+def crossed(*numbers: int, rule: str = "ip id set 0 accept") -> list[bool]:
+    """Return what came through a rule, of packets with these identifications from one address."""
+    text = f"table inet t {{ chain f {{ type filter hook forward priority 0; policy drop;\n{rule}\n}}\n}}"
+    head = bytes.fromhex("4500001c000000004011000008080808080404040035003500080000")
+    packets = [
+        {"way": "forward", "iif": "a0", "oif": "b0",
+         "bytes": (head[:4] + number.to_bytes(2, "big") + head[6:]).hex()}
+        for number in numbers
+    ]  # fmt: skip
+    try:
+        return [one["passed"] for one in replay({"text": text, "packets": packets})]
+    except SekishoError as bad:
+        if "lost its identification" not in bad.diagnostics() and not os.environ.get("CI"):
+            pytest.skip(bad.diagnostics())
+        raise
+
+
+def test_a_replayed_packet_is_known_again_when_its_identification_was_set_to_nothing() -> None:
+    assert crossed(900) == [True]
+    assert crossed(900, rule="ip id 901 ip id set 0 accept") == [False]
+    assert crossed(900, 901, rule="accept") == [True, True]
+
+
+def test_a_replay_that_cannot_tell_which_packet_passed_is_an_error() -> None:
+    with pytest.raises(SekishoError, match="cannot replay"):
+        crossed(900, 901, rule="ip id 901 ip id set 0 accept")
 
 
 @pytest.mark.slow

@@ -182,3 +182,34 @@ def test_the_rules_on_disk_are_judged_even_when_nothing_is_loaded() -> None:
 def test_what_is_cut_missing_or_garbled_is_an_error(name: str, raw: dict[str, Any]) -> None:
     with pytest.raises(ProbeError):
         parse(name, **raw)
+
+
+def replies(*level: Any, jump: str = "jump") -> list[str]:
+    """Return what is odd about the replies' chain when the chain it jumps to has these rules."""
+    document = json.loads(json.dumps(policy("gate-in")["nftables"]))
+    for entry in document["nftables"]:
+        rule = entry.get("add", {}).get("rule", {})
+        if rule.get("chain") == "bare" and "jump" in rule["expr"][0]:
+            rule["expr"] = [{jump: rule["expr"][0]["jump"]}]
+    for expr in level:
+        document["nftables"].append({"add": {"rule": {
+            "family": "inet", "table": "sekisho", "chain": "level", "expr": [expr]}}})  # fmt: skip
+    found = parse("nftables", loaded=ran(json.dumps(document)), disk={"files": {}})
+    odd: list[str] = found["runtime"]["reply_odd"]
+    return odd
+
+
+def test_replies_may_go_through_a_chain_that_only_rewrites() -> None:
+    assert replies() == []
+    assert replies({"return": None}) == []
+
+
+@pytest.mark.parametrize(
+    "word", ["accept", "queue", "dup", "fwd", "tproxy", "notrack", "vmap", "jump", "goto", "reset"]
+)
+def test_a_chain_that_may_do_more_than_rewrite_is_odd(word: str) -> None:
+    assert len(replies({word: None})) == 1
+
+
+def test_replies_that_do_not_come_back_are_odd() -> None:
+    assert len(replies(jump="goto")) == 1

@@ -15,6 +15,7 @@ from typing import Any
 
 from sekisho.flows.lines import is_line, line_ends, line_hops
 from sekisho.flows.management import management_rules
+from sekisho.flows.plain import plain_replies
 from sekisho.flows.quarantine import quarantine_chains, quarantine_jump
 from sekisho.flows.ruleset import Ruleset
 from sekisho.flows.words import (
@@ -199,6 +200,7 @@ def _bare(rules: Ruleset) -> None:
         off,
         {"drop": None},
     )
+    rules.rule("bare", check, plain_replies(rules))
     # A usual ACK has a timestamp option (8 words) or none (5): try these first.
     for words, length in sorted(BARE_LENGTHS, key=lambda pair: (pair[0] not in (5, 8), pair)):
         rules.rule(

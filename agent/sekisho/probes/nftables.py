@@ -192,6 +192,18 @@ def _wants_syn(expr: list[Any]) -> bool:
     return '"flags"' in text and '"op": "!="' in text and {"drop": None} in expr
 
 
+def _comes_back(rules: Mapping[str, Any], expr: list[Any]) -> bool:
+    """Return whether a rule only jumps, to a chain that is there and does nothing but rewrite.
+
+    Known words alone: what is none of them might pass, copy or send on.
+    """
+    if len(expr) != 1 or "jump" not in expr[0]:
+        return False
+    there = rules.get(expr[0]["jump"]["target"], [])
+    words = {word for rule in there for one in rule.get("expr", []) for word in one}
+    return bool(words) and words <= {"match", "mangle", "return"}
+
+
 def _replies(rules: Mapping[str, Any]) -> dict[str, Any]:
     """Return the lengths chain ``bare`` lets out, and whether everything else is dropped there."""
     lengths, odd = [], []
@@ -199,7 +211,8 @@ def _replies(rules: Mapping[str, Any]) -> dict[str, Any]:
     for rule in bare:
         expr = rule.get("expr", [])
         if {"accept": None} not in expr:
-            if {"drop": None} not in expr and not any("log" in one for one in expr):
+            drops = {"drop": None} in expr or any("log" in one for one in expr)
+            if not drops and not _comes_back(rules, expr):
                 odd.append(json.dumps(expr, sort_keys=True))
             continue
         fields = {

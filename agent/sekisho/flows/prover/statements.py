@@ -229,13 +229,19 @@ def _operand(reader: Reader, value: Any, kind: str, width: int) -> tuple[Bits, B
             bits = z3.If(hit, z3.BitVecVal(reader.constant(kind, width, listed), width), bits)
             hits.append(hit)
         return bits, z3.Or(*hits)
-    if isinstance(value, dict) and not set(value) & {"range", "prefix", "|"} - {"|"}:
+    if isinstance(value, dict) and not set(value) & {"range", "prefix"} and not _flags(value):
         found: Value = reader.value(value)
         size = found.bits.size()
         if size < width:
             return z3.ZeroExt(width - size, found.bits), found.readable
         return z3.Extract(width - 1, 0, found.bits), found.readable
     return z3.BitVecVal(reader.constant(kind, width, value), width), TRUE
+
+
+def _flags(value: Mapping[str, Any]) -> bool:
+    """Return whether ``|`` joins names of flags: a constant, nothing that is read."""
+    members = value.get("|")
+    return isinstance(members, list) and all(isinstance(one, (str, int)) for one in members)
 
 
 def _mangle(reader: Reader, body: Mapping[str, Any], here: Bool) -> tuple[Packet, Bool]:
