@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import struct
 import subprocess
@@ -26,13 +27,13 @@ TARGET, SOURCE = "10.77.1.2", "10.77.2.2"  # of a wrong packet: the hospital; in
 PROBE = Path(__file__).with_name("timeprobe.py")
 #: Every kind the prober sends, as the capture names it.
 KINDS = ("new", "payload", "udp", "icmp", "ipv6", "forged", "odd")
-RATE = 4000
+RATE = 6000
 _SIX = {GATE: (("eth1", "fd77:1::1"), ("eth2", "fd77:2::1")), HOSPITAL: (("wan0", "fd77:1::2"),)}
 
 
 def say(words: str) -> None:
     """Tell on stderr how far we are; stdout is for what was seen."""
-    print(words, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{words}\n")
 
 
 class Helper:
@@ -119,21 +120,21 @@ class Bench:
         return str(listed[0]["address"])
 
     def _idle_connection(self) -> None:
-        """Open a hop that stays idle, and learn its numbers: payload replies must fit its window."""
+        """Open a hop that stays idle, and learn its numbers: a forged reply must fit its window."""
         tap = inside(
             INBOUND, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         )
         tap.settimeout(5)
         server = listen(INBOUND, SOURCE, PORT)
         self.client = tcp(HOSPITAL, 5)
-        self.client.connect((TARGET.replace("1.2", "2.2"), PORT))
+        self.client.connect((SOURCE, PORT))
         self.made, _ = server.accept()
         server.close()
         while True:
             frame = tap.recv(2000)
             if frame[12:14] == b"\x08\x00" and frame[23] == 6 and frame[47] & 0x12 == 0x12:
-                self.seq, self.ack = (number + off for number, off in
-                                      zip(struct.unpack("!II", frame[38:46]), (1, 0), strict=True))  # fmt: skip
+                self.seq, self.ack = struct.unpack("!II", frame[38:46])
+                self.seq += 1  # the SYN's own
                 break
         tap.close()
         self.port = self.client.getsockname()[1]
@@ -169,7 +170,7 @@ class Bench:
 
     @contextlib.contextmanager
     def probed(self, what: str, *, flow: bool = True) -> Iterator[dict[str, Any]]:
-        """Probe, capture and (with ``flow``) deliver during the block; the dict fills at its end."""
+        """Probe, capture and (``flow``) deliver during the block; the dict fills at its end."""
         seen: dict[str, Any] = {}
         with contextlib.ExitStack() as stack:
 
@@ -180,8 +181,10 @@ class Bench:
 
             ends: list[Helper] = []
             if flow:
-                ends.append(helper(INBOUND, "take", address=SOURCE, port=PORT))
-                ends.append(helper(HOSPITAL, "push", address=SOURCE, port=PORT))
+                beat = f"/run/beat-{time.monotonic_ns()}"
+                os.mkfifo(beat)
+                for name, mode in ((INBOUND, "take"), (HOSPITAL, "push")):
+                    ends.append(helper(name, mode, address=SOURCE, port=PORT, beat=beat))
             tap = helper(HOSPITAL, "watch", source=SOURCE, target=TARGET, port=PORT)
             sender = helper(INBOUND, "probe", interface=self.own, rate=RATE, frames=self.frames())
             time.sleep(0.3)
@@ -192,7 +195,7 @@ class Bench:
             seen |= tap.stop()
             if flow:
                 sent, got = ends[1].stop(), ends[0].stop()
-                same = sent["digest"] == got["digest"] and got["whole"]
+                same = sent["given"] == got["taken"] and got["whole"]
                 seen["flow"] = sent | got | {"whole": same}
         rate = seen["probes"]["sent"] / seen["probes"]["seconds"]
         seen["per_second"] = round(rate)
@@ -207,9 +210,12 @@ class Bench:
             time.sleep(seconds)
         return seen
 
-    def delivers(self, seconds: float = 5.0) -> bool:
+    def delivers(self, seconds: float = 5.0, *, listening: bool = True) -> bool:
         """Return whether a new connection of the declared hop opens."""
-        with listen(INBOUND, SOURCE, PORT), tcp(HOSPITAL, seconds) as made:
+        with contextlib.ExitStack() as stack:
+            if listening:
+                stack.enter_context(listen(INBOUND, SOURCE, PORT))
+            made = stack.enter_context(tcp(HOSPITAL, seconds))
             try:
                 made.connect((SOURCE, PORT))
             except OSError:

@@ -18,9 +18,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-SLICE_S = 0.004
+BLOCK = 1000  # bytes; within PIPE_BUF, so that a beat is written whole
+SLICE_S = 0.004  # between two turns of those that send
 _IGNORE_OUTGOING, _STATISTICS, _SOL_PACKET = 23, 6, 263
 _RETRANSMITTED_AT = 100  # tcpi_total_retrans in struct tcp_info
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def ended(wait_s: float) -> bool:
@@ -29,20 +35,20 @@ def ended(wait_s: float) -> bool:
 
 
 def probe(config: dict[str, Any]) -> dict[str, Any]:
-    """Send every frame in turn, ``rate`` a second; what fell behind is caught up, if not too far."""
+    """Send every frame in turn, ``rate`` a second; at most two seconds are caught up."""
     frames = [(kind, bytes.fromhex(one)) for kind, many in config["frames"] for one in many]
     raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
     raw.bind((config["interface"], 0))
     raw.setblocking(False)
     sent = dict.fromkeys((kind for kind, _ in frames), 0)
     refused = turn = 0
-    print("ready", flush=True)
+    say("ready")
     started = last = time.monotonic()
     longest = owed = 0.0
     while not ended(SLICE_S):
         now = time.monotonic()
         longest = max(longest, now - last)
-        owed = min(owed + (now - last) * config["rate"], config["rate"])
+        owed = min(owed + (now - last) * config["rate"], 2 * config["rate"])
         last = now
         while owed >= 1:
             owed -= 1
@@ -67,28 +73,28 @@ def wrong(frame: bytes, right: tuple[bytes, bytes, int]) -> str:
 
     Only ARP and the hop's bare replies may: every other thing is wrong, ours or not.
     """
-    kind = frame[12:14]
-    if kind == b"\x08\x06":
-        return ""
+    kind, packet = frame[12:14], frame[14:]
     if kind != b"\x08\x00":
-        return "ipv6" if kind == b"\x86\xdd" else "frame"
-    packet = frame[14:]
+        return {b"\x08\x06": "", b"\x86\xdd": "ipv6"}.get(kind, "frame")
     source, target, port = right
-    head, total = (packet[0] & 15) * 4, struct.unpack("!H", packet[2:4])[0]
-    broken = struct.unpack("!H", packet[6:8])[0] & 0x3FFF
     if packet[12:16] != source:
         return "forged"
-    if packet[9] in (1, 17):
-        return "icmp" if packet[9] == 1 else "udp"
-    if packet[9] != 6 or broken or head != 20:
+    protocol = {1: "icmp", 6: "tcp", 17: "udp"}.get(packet[9], "odd")
+    if protocol != "tcp":
+        return protocol
+    return _wrong_segment(packet, target, port)
+
+
+def _wrong_segment(packet: bytes, target: bytes, port: int) -> str:
+    head, total = (packet[0] & 15) * 4, struct.unpack("!H", packet[2:4])[0]
+    broken = struct.unpack("!H", packet[6:8])[0] & 0x3FFF
+    if broken or head != 20:
         return "odd"
-    tcp = packet[head:]
-    payload = total - head - (tcp[12] >> 4) * 4
-    if tcp[13] & 0x12 == 0x02:
+    if packet[33] & 0x12 == 0x02:
         return "new"
-    if payload:
+    if total != head + (packet[32] >> 4) * 4:
         return "payload"
-    ours = packet[16:20] == target and struct.unpack("!H", tcp[:2])[0] == port
+    ours = packet[16:20] == target and struct.unpack("!H", packet[20:22])[0] == port
     return "" if ours else "odd"
 
 
@@ -109,7 +115,7 @@ def watch(config: dict[str, Any]) -> dict[str, Any]:
     samples: list[str] = []
     times: list[float] = []
     good = 0
-    print("ready", flush=True)
+    say("ready")
     over = False
     while not over:
         ready = select.select([0, tap], [], [])[0]
@@ -139,63 +145,86 @@ def watch(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def newest(stream: bytes) -> tuple[float, bytes]:
+    """Return the newest time in a stream of stamped blocks, and what is not whole yet."""
+    whole = len(stream) // BLOCK * BLOCK
+    at: float = struct.unpack_from("d", stream, whole - BLOCK)[0] if whole else 0.0
+    return at, stream[whole:]
+
+
 def take(config: dict[str, Any]) -> dict[str, Any]:
-    """Take one delivery and the longest time in which nothing of it arrived."""
+    """Take one delivery; tell how far it fell behind the beat, which passes no network.
+
+    Both carry the time of sending. A machine that gives its programs no time delays both alike, so
+    ``pause`` is what the way through the gateway cost; ``silence`` is the bare time between reads.
+    """
+    beat = os.open(config["beat"], os.O_RDONLY | os.O_NONBLOCK)
     server = socket.socket()
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     server.bind((config["address"], config["port"]))
     server.listen(8)
-    digest, count, pause = hashlib.sha256(), 0, 0.0
-    result: dict[str, Any] = {"whole": False, "bytes": 0, "pause": -1.0, "digest": ""}
-    print("ready", flush=True)
+    result: dict[str, Any] = {"whole": False, "got": 0, "pause": -1.0, "taken": ""}
+    say("ready")
     if 0 in select.select([0, server], [], [])[0]:
         return result
     made, _ = server.accept()
-    last = 0.0
+    digest, count, pause, silence = hashlib.sha256(), 0, 0.0, 0.0
+    ours = beats = b""
+    at = sent = 0.0
+    last = time.monotonic()
     with made:
         while True:
-            if 0 in select.select([0, made], [], [])[0] and not os.read(0, 1):
+            ready = select.select([0, made, beat], [], [])[0]
+            if beat in ready and (beats := beats + os.read(beat, 1 << 16)):
+                at, beats = max(at, newest(beats)[0]), newest(beats)[1]
+            if made in ready:
+                try:
+                    chunk = made.recv(1 << 20)
+                except OSError:
+                    break
+                now = time.monotonic()
+                silence, last = max(silence, now - last), now
+                if not chunk:
+                    result["whole"] = True
+                    break
+                digest.update(chunk)
+                count += len(chunk)
+                ours += chunk
+                sent, ours = max(sent, newest(ours)[0]), newest(ours)[1]
+            elif 0 in ready and not os.read(0, 1):
                 break
-            try:
-                chunk = made.recv(1 << 16)
-            except OSError:
-                break
-            now = time.monotonic()
-            pause = max(pause, now - last) if last else 0.0
-            last = now
-            if not chunk:
-                result["whole"] = True
-                break
-            digest.update(chunk)
-            count += len(chunk)
-    return result | {"bytes": count, "pause": pause, "digest": digest.hexdigest()}
+            if sent:
+                pause = max(pause, at - sent)
+    return result | {"got": count, "pause": pause, "silence": silence, "taken": digest.hexdigest()}
 
 
 def push(config: dict[str, Any]) -> dict[str, Any]:
-    """Deliver small blocks one after another, without a pause of our own making."""
+    """Deliver a stamped block each turn, and the same to the beat; what does not fit yet waits."""
+    beat = os.open(config["beat"], os.O_WRONLY)
     made = socket.create_connection((config["address"], config["port"]), timeout=60)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    digest, count, idle = hashlib.sha256(), 0, 0.0
-    block = os.urandom(1000)
-    failed = ""
-    print("ready", flush=True)
-    last = time.monotonic()
+    made.setblocking(False)
+    digest, count, waiting, failed = hashlib.sha256(), 0, b"", ""
+    filler = os.urandom(BLOCK - 8)
+    say("ready")
     try:
         while not ended(SLICE_S):
-            now = time.monotonic()
-            idle, last = max(idle, now - last), now
-            made.sendall(block)
-            last = time.monotonic()  # a send that waits is the flow's pause, not the machine's
+            block = struct.pack("d", time.monotonic()) + filler
+            os.write(beat, block)
             digest.update(block)
             count += len(block)
+            waiting += block
+            with contextlib.suppress(BlockingIOError):
+                waiting = waiting[made.send(waiting) :]
+        made.settimeout(60)
+        made.sendall(waiting)
         made.shutdown(socket.SHUT_WR)
     except OSError as bad:
         failed = str(bad)
     info = made.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
     again = struct.unpack_from("I", info, _RETRANSMITTED_AT)[0]
     made.close()
-    return {"digest": digest.hexdigest(), "bytes": count, "idle": idle, "failed": failed,
-            "retransmitted": again}  # fmt: skip
+    return {"given": digest.hexdigest(), "bytes": count, "failed": failed, "retransmitted": again}
 
 
 MODES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
@@ -209,4 +238,4 @@ if __name__ == "__main__":
     line = b""
     while not line.endswith(b"\n"):  # byte by byte: nothing may wait in a buffer of Python's
         line += os.read(0, 1)
-    print(json.dumps(MODES[sys.argv[1]](json.loads(line))), flush=True)
+    say(json.dumps(MODES[sys.argv[1]](json.loads(line))))

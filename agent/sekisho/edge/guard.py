@@ -29,6 +29,7 @@ from typing import Any
 
 from sekisho.canonical import canonical
 from sekisho.edge.guard_request import GuardError, Wanted
+from sekisho.edge.policy_file import write_atomic
 from sekisho.edge.quarantine import with_switch
 from sekisho.errors import SekishoError
 from sekisho.flows.readback import normalise
@@ -73,21 +74,9 @@ def _sync_dir(folder: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes, mode: int) -> None:
-    """Write by temporary file, ``fsync`` and rename: the old file stays until the new is whole."""
+    """Write a file whole or not at all; make its folder where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            os.fchmod(out.fileno(), mode)
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_dir(path.parent)
+    write_atomic(path, data, mode)
 
 
 def _regular(path: Path) -> bytes | None:
@@ -184,7 +173,12 @@ class Guard:
             if entry.kind == "nftables" and entry.content is not None:
                 self._must(["nft", "-c", "-j", "-f", "-"], "dry run of the rules", entry.content)
         token = secrets.token_hex(8)
-        self._keep(token, wanted, timeout_s)
+        try:
+            self._keep(token, wanted, timeout_s)
+        except OSError as bad:  # a full disk: what cannot be kept is not changed
+            self.pending.unlink(missing_ok=True)
+            shutil.rmtree(self.state / token, ignore_errors=True)
+            raise GuardError(f"nothing is changed, what stands cannot be kept: {bad}") from None
         try:
             self._arm(token, timeout_s)
             for entry in wanted:
@@ -340,14 +334,20 @@ class Guard:
         if marker is None:
             return
         folder = self.state / marker["token"]
+        stuck = []
         for kept in marker["files"]:
-            path = Path(kept["path"])
-            if kept["held"]:
-                write_atomically(path, (folder / kept["held"]).read_bytes(), kept["mode"])
-            else:
-                path.unlink(missing_ok=True)
+            try:
+                _put_back(kept, folder)
+            except OSError as bad:
+                stuck.append(f"{kept['path']}: {bad}")
+        # What is loaded goes back even when the disk is full: it is what shuts people out.
         if live:
             self._undo_live(marker, folder)
+        if stuck:  # the marker stays, so that the next start, or another roll-back, tries again
+            raise GuardError(
+                f"not put back on disk ({'; '.join(stuck)}); make room, then run "
+                "`/usr/lib/sekisho/guard rollback`"
+            )
         self.pending.unlink()
         shutil.rmtree(folder, ignore_errors=True)
         _sync_dir(self.state)
@@ -388,6 +388,17 @@ class Guard:
         if done.code != 0:
             said = (done.err or done.out).decode("utf-8", "replace").strip()[:600]
             raise GuardError(f"{what} failed ({argv[0]}, status {done.code}): {said}")
+
+
+def _put_back(kept: dict[str, Any], folder: Path) -> None:
+    """Make one file as it was kept; one that is so needs no room on a full disk."""
+    path = Path(kept["path"])
+    if not kept["held"]:
+        path.unlink(missing_ok=True)
+        return
+    held = (folder / kept["held"]).read_bytes()
+    if _regular(path) != held or stat.S_IMODE(path.lstat().st_mode) != kept["mode"]:
+        write_atomically(path, held, kept["mode"])
 
 
 def _without_handles(value: Any) -> Any:
