@@ -5,6 +5,8 @@ Runs in private (see `test_time_kernel`): prints one JSON object, and on stderr 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 import signal
@@ -136,13 +138,14 @@ def _by_guard(rules: bytes, count: int, *, confirm: bool) -> None:
     guard = guard_at(Path("/run/guarded"))
     for turn in range(count):
         file = Path("/run/guarded/nftables.json")
-        text = rules + b"\n" * (turn % 2 + 1)
+        text = rules + b"\n" * (turn % 2 + (1 if confirm else 3))
         done = guard.apply([Wanted(file, text, 0o600, "nftables")])
         assert done["changed"]
         if confirm:
             guard.confirm(done["token"])
         else:
-            assert guard.rollback(done["token"])["rolled_back"]
+            with contextlib.redirect_stderr(io.StringIO()):  # it tells each time
+                assert guard.rollback(done["token"])["rolled_back"]
         if turn % 20 == 19:
             sys.stderr.write(f"    {turn + 1} of {count}\n")
 
