@@ -162,7 +162,7 @@ def conntrack() -> dict[str, Any]:
     with bench.probed("conntrack filled, full, and draining") as seen:
         filler.ask()
         say(f"    {filler.count()} of {filler.limit}, half open")
-        result["half open"] = filler.full()
+        result["half open"] = filler.count() >= filler.limit * 0.999
         result["delivers, half open"] = bench.delivers(9, listening=False)
         # What lives for two seconds is kept, come what may. In rounds: some gave way meanwhile to
         # others, and the kernel sweeps out half-open ones when the table is nearly full.

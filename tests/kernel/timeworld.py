@@ -260,6 +260,9 @@ def flap(times: int = 20) -> dict[str, Any]:
         link(host, "set", interface, "down")
         time.sleep(0.05)
         link(host, "set", interface, "up")
+        if host == INBOUND:  # its routes went with the link; systemd-networkd adds them again
+            for route in bench.world.policies[INBOUND]["routes"]:
+                sh("ip", "-n", host, "route", "replace", route["to"], "via", route["via"])
         time.sleep(0.3)
 
     for name in sides:
