@@ -162,7 +162,7 @@ def take(config: dict[str, Any]) -> dict[str, Any]:
     server = socket.socket()
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     server.bind((config["address"], config["port"]))
-    server.listen(8)
+    server.listen(512)  # others may knock meanwhile
     result: dict[str, Any] = {"whole": False, "got": 0, "pause": -1.0, "taken": ""}
     say("ready")
     if 0 in select.select([0, server], [], [])[0]:

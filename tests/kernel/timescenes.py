@@ -21,8 +21,8 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent)]
 
-from flowworld import inside, sh  # noqa: E402
-from timebench import GATE, Bench, say  # noqa: E402
+from flowworld import PORT, inside, sh, tcp  # noqa: E402
+from timebench import GATE, HOSPITAL, SOURCE, Bench, say  # noqa: E402
 from timeworld import ROOT, guard_at, main  # noqa: E402
 
 from sekisho.edge.guard_request import GuardError, Wanted  # noqa: E402
@@ -153,6 +153,20 @@ class Loopback:
                 )
 
 
+def to_the_last(held: contextlib.ExitStack) -> dict[str, Any]:
+    """Open right connections, and keep them, until five in a row are refused."""
+    opened = refused = 0
+    while refused < 5 and opened < 200:
+        made = held.enter_context(tcp(HOSPITAL, 1))
+        try:
+            made.connect((SOURCE, PORT))
+        except OSError:
+            refused += 1
+        else:
+            opened, refused = opened + 1, 0
+    return {"opened to the last": opened, "refused in a row": refused}
+
+
 def conntrack() -> dict[str, Any]:
     """Fill the connection table, half open and then for good; let it drain again."""
     bench = Bench()
@@ -166,20 +180,20 @@ def conntrack() -> dict[str, Any]:
         result["delivers, half open"] = bench.delivers(9, listening=False)
         # What lives for two seconds is kept, come what may. In rounds: some gave way meanwhile to
         # others, and the kernel sweeps out half-open ones when the table is nearly full.
-        for _ in range(8):
+        for _ in range(3):
             filler.answer()
             time.sleep(2.5)
             filler.ask()
             if filler.full() and not filler.loose():
                 break
-        bench.world.sysctl(GATE, "net.netfilter.nf_conntrack_udp_timeout_stream", "90")
-        filler.ask()  # from now on it drains by itself, in a minute and a half
+        bench.world.sysctl(GATE, "net.netfilter.nf_conntrack_udp_timeout_stream", "60")
+        filler.ask()  # from now on it drains by itself, in a minute
         started = time.monotonic()
         result["loose"] = filler.loose()
         say(f"    {filler.count()} of {filler.limit}, {result['loose']} of them not for good")
-        result["full"] = filler.full()
-        result["opened while full"] = sum(bench.delivers(0.3, listening=False) for _ in range(10))
-        result["still full"] = filler.full()
+        with contextlib.ExitStack() as held:
+            result |= to_the_last(held)
+            result["still full"] = filler.full()
         tries = 0
         while not bench.delivers(1, listening=False) and tries < 90:
             tries += 1

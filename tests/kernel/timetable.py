@@ -1,7 +1,7 @@
 """Every moment in which a wrong packet could slip through, tried: a table of what was seen.
 
 ``.venv/bin/python tests/kernel/timetable.py [SCENE…]``: progress on stderr, the table at the end;
-exit status 1 when a wrong packet arrived, or a control saw none. About five minutes.
+exit status 1 when a wrong packet arrived, or a control saw none. About six minutes.
 """
 
 from __future__ import annotations
