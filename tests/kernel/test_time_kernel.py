@@ -48,7 +48,7 @@ def carried_on(phase: dict[str, Any]) -> None:
     assert 0 <= flow["pause"] < max(1.0, 2 * phase["probes"]["longest_silence"]), flow
 
 
-@pytest.mark.parametrize(("scene", "name"), EVERY, ids=" ".join)
+@pytest.mark.parametrize(("scene", "name"), EVERY, ids=map(" ".join, EVERY))
 def test_no_wrong_packet_reaches_the_hospital(scene: str, name: str) -> None:
     phase = seen(scene)[name]
     assert phase["wrong"] == {}, phase["samples"]
