@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sekisho.edge import guard as guard_module
+from sekisho.edge import guard_files
 from sekisho.edge.guard import Done, Guard
 from sekisho.edge.guard_request import GuardError, parse_wanted
 
@@ -126,7 +126,7 @@ class FullDisk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
         self.room = room
-        write = guard_module.write_atomic
+        write = guard_files.write_atomic
 
         def limited(path: Path, data: bytes, mode: int) -> None:
             self.room -= 1
@@ -134,7 +134,7 @@ class FullDisk:
                 raise OSError(errno.ENOSPC, "No space left on device")
             write(path, data, mode)
 
-        monkeypatch.setattr(guard_module, "write_atomic", limited)
+        monkeypatch.setattr(guard_files, "write_atomic", limited)
 
 
 @pytest.mark.parametrize("room", range(4))

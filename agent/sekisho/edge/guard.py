@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import re
 import secrets
 import shutil
@@ -28,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from sekisho.canonical import canonical
+from sekisho.edge.guard_files import put_back, regular, sync_dir, write_atomically
 from sekisho.edge.guard_request import GuardError, Wanted
-from sekisho.edge.policy_file import write_atomic
 from sekisho.edge.quarantine import with_switch
 from sekisho.errors import SekishoError
 from sekisho.flows.readback import normalise
@@ -65,29 +64,6 @@ def run_command(argv: Sequence[str], stdin: bytes = b"") -> Done:
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-def _sync_dir(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_atomically(path: Path, data: bytes, mode: int) -> None:
-    """Write a file whole or not at all; make its folder where there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, data, mode)
-
-
-def _regular(path: Path) -> bytes | None:
-    """Return a regular file's bytes; None when there is none (a link is not one)."""
-    try:
-        info = path.lstat()
-    except FileNotFoundError:
-        return None
-    return path.read_bytes() if stat.S_ISREG(info.st_mode) else None
-
-
 class Guard:
     """The guard's verbs over one state directory; commands and paths are injected for tests."""
 
@@ -108,7 +84,7 @@ class Guard:
         """Return what would change: files that differ, and a table that is not loaded as it was."""
         diff = []
         for entry in wanted:
-            before = _regular(entry.path)
+            before = regular(entry.path)
             mode = stat.S_IMODE(entry.path.lstat().st_mode) if before is not None else None
             if before != entry.content or (entry.content is not None and mode != entry.mode):
                 diff.append(
@@ -120,7 +96,7 @@ class Guard:
                 )
         rules = next((entry for entry in wanted if entry.kind == "nftables"), None)
         if rules is not None and not diff:
-            held, live = _regular(self.state / "readback.json"), self._table()
+            held, live = regular(self.state / "readback.json"), self._table()
             if live is None or held != live:
                 diff.append(
                     {
@@ -228,7 +204,7 @@ class Guard:
             shutil.rmtree(previous, ignore_errors=True)
             (self.state / token).rename(previous)
             self.pending.rename(previous / "marker.json")
-            _sync_dir(self.state)
+            sync_dir(self.state)
             self.run(["systemctl", "stop", f"sekisho-guard-{token}.timer"], b"")
         return {"confirmed": token}
 
@@ -271,7 +247,7 @@ class Guard:
         folder.mkdir(mode=0o700)
         kept = []
         for index, entry in enumerate(wanted):
-            before = _regular(entry.path)
+            before = regular(entry.path)
             held = f"file-{index}" if before is not None else ""
             mode = stat.S_IMODE(entry.path.lstat().st_mode) if before is not None else entry.mode
             if before is not None:
@@ -337,7 +313,7 @@ class Guard:
         stuck = []
         for kept in marker["files"]:
             try:
-                _put_back(kept, folder)
+                put_back(kept, folder)
             except OSError as bad:
                 stuck.append(f"{kept['path']}: {bad}")
         # What is loaded goes back even when the disk is full: it is what shuts people out.
@@ -350,7 +326,7 @@ class Guard:
             )
         self.pending.unlink()
         shutil.rmtree(folder, ignore_errors=True)
-        _sync_dir(self.state)
+        sync_dir(self.state)
         if live:
             self.run(["systemctl", "stop", f"sekisho-guard-{marker['token']}.timer"], b"")
         sys.stderr.write("sekisho-guard: rolled back an unconfirmed change\n")
@@ -388,17 +364,6 @@ class Guard:
         if done.code != 0:
             said = (done.err or done.out).decode("utf-8", "replace").strip()[:600]
             raise GuardError(f"{what} failed ({argv[0]}, status {done.code}): {said}")
-
-
-def _put_back(kept: dict[str, Any], folder: Path) -> None:
-    """Make one file as it was kept; one that is so needs no room on a full disk."""
-    path = Path(kept["path"])
-    if not kept["held"]:
-        path.unlink(missing_ok=True)
-        return
-    held = (folder / kept["held"]).read_bytes()
-    if _regular(path) != held or stat.S_IMODE(path.lstat().st_mode) != kept["mode"]:
-        write_atomically(path, held, kept["mode"])
 
 
 def _without_handles(value: Any) -> Any:
