@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from sekisho.edge import guard_files
 from sekisho.edge.guard import Done, Guard
 from sekisho.edge.guard_request import GuardError, parse_wanted
 
@@ -117,6 +119,53 @@ def test_any_refused_step_leaves_nothing_changed(
         guard.apply(parse_wanted(request(tmp_path)))
     assert not (tmp_path / "etc/rules").exists()
     assert not guard.pending.exists()
+
+
+class FullDisk:
+    """Lets the first writes through, then fails each as a full disk does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+        self.room = room
+        write = guard_files.write_atomic
+
+        def limited(path: Path, data: bytes, mode: int) -> None:
+            self.room -= 1
+            if self.room < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            write(path, data, mode)
+
+        monkeypatch.setattr(guard_files, "write_atomic", limited)
+
+
+@pytest.mark.parametrize("room", range(4))
+def test_a_disk_that_is_full_at_any_write_leaves_nothing_changed(
+    guard: Guard, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    guard.confirm(guard.apply(parse_wanted(request(tmp_path, "old")))["token"])
+    standing = sorted(path.name for path in guard.state.iterdir())
+    FullDisk(monkeypatch, room)
+    with pytest.raises(GuardError, match="No space left"):
+        guard.apply(parse_wanted(request(tmp_path)))
+    assert (tmp_path / "etc/rules").read_text() == "old"
+    assert host.loaded is not None
+    assert host.loaded != b"new"
+    assert sorted(path.name for path in guard.state.iterdir()) == standing
+
+
+def test_a_full_disk_keeps_the_file_but_not_the_loaded_rules_from_going_back(
+    guard: Guard, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard.confirm(guard.apply(parse_wanted(request(tmp_path, "old")))["token"])
+    token = guard.apply(parse_wanted(request(tmp_path)))["token"]
+    disk = FullDisk(monkeypatch, 0)
+    with pytest.raises(GuardError, match="not put back on disk"):
+        guard.rollback(token)
+    assert host.loaded is not None
+    assert host.loaded != b"new", "the rules that were kept are loaded"
+    assert guard.pending.exists()
+    disk.room = 9
+    assert guard.rollback(token)["rolled_back"] == token
+    assert (tmp_path / "etc/rules").read_text() == "old"
 
 
 def test_a_broken_sshd_configuration_is_taken_back_before_sshd_reads_it(

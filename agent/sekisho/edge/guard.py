@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import re
 import secrets
 import shutil
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from sekisho.canonical import canonical
+from sekisho.edge.guard_files import put_back, regular, sync_dir, write_atomically
 from sekisho.edge.guard_request import GuardError, Wanted
 from sekisho.edge.quarantine import with_switch
 from sekisho.errors import SekishoError
@@ -64,41 +64,6 @@ def run_command(argv: Sequence[str], stdin: bytes = b"") -> Done:
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-def _sync_dir(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_atomically(path: Path, data: bytes, mode: int) -> None:
-    """Write by temporary file, ``fsync`` and rename: the old file stays until the new is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            os.fchmod(out.fileno(), mode)
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_dir(path.parent)
-
-
-def _regular(path: Path) -> bytes | None:
-    """Return a regular file's bytes; None when there is none (a link is not one)."""
-    try:
-        info = path.lstat()
-    except FileNotFoundError:
-        return None
-    return path.read_bytes() if stat.S_ISREG(info.st_mode) else None
-
-
 class Guard:
     """The guard's verbs over one state directory; commands and paths are injected for tests."""
 
@@ -119,7 +84,7 @@ class Guard:
         """Return what would change: files that differ, and a table that is not loaded as it was."""
         diff = []
         for entry in wanted:
-            before = _regular(entry.path)
+            before = regular(entry.path)
             mode = stat.S_IMODE(entry.path.lstat().st_mode) if before is not None else None
             if before != entry.content or (entry.content is not None and mode != entry.mode):
                 diff.append(
@@ -131,7 +96,7 @@ class Guard:
                 )
         rules = next((entry for entry in wanted if entry.kind == "nftables"), None)
         if rules is not None and not diff:
-            held, live = _regular(self.state / "readback.json"), self._table()
+            held, live = regular(self.state / "readback.json"), self._table()
             if live is None or held != live:
                 diff.append(
                     {
@@ -184,7 +149,12 @@ class Guard:
             if entry.kind == "nftables" and entry.content is not None:
                 self._must(["nft", "-c", "-j", "-f", "-"], "dry run of the rules", entry.content)
         token = secrets.token_hex(8)
-        self._keep(token, wanted, timeout_s)
+        try:
+            self._keep(token, wanted, timeout_s)
+        except OSError as bad:  # a full disk: what cannot be kept is not changed
+            self.pending.unlink(missing_ok=True)
+            shutil.rmtree(self.state / token, ignore_errors=True)
+            raise GuardError(f"nothing is changed, what stands cannot be kept: {bad}") from None
         try:
             self._arm(token, timeout_s)
             for entry in wanted:
@@ -234,7 +204,7 @@ class Guard:
             shutil.rmtree(previous, ignore_errors=True)
             (self.state / token).rename(previous)
             self.pending.rename(previous / "marker.json")
-            _sync_dir(self.state)
+            sync_dir(self.state)
             self.run(["systemctl", "stop", f"sekisho-guard-{token}.timer"], b"")
         return {"confirmed": token}
 
@@ -277,7 +247,7 @@ class Guard:
         folder.mkdir(mode=0o700)
         kept = []
         for index, entry in enumerate(wanted):
-            before = _regular(entry.path)
+            before = regular(entry.path)
             held = f"file-{index}" if before is not None else ""
             mode = stat.S_IMODE(entry.path.lstat().st_mode) if before is not None else entry.mode
             if before is not None:
@@ -340,17 +310,23 @@ class Guard:
         if marker is None:
             return
         folder = self.state / marker["token"]
+        stuck = []
         for kept in marker["files"]:
-            path = Path(kept["path"])
-            if kept["held"]:
-                write_atomically(path, (folder / kept["held"]).read_bytes(), kept["mode"])
-            else:
-                path.unlink(missing_ok=True)
+            try:
+                put_back(kept, folder)
+            except OSError as bad:
+                stuck.append(f"{kept['path']}: {bad}")
+        # What is loaded goes back even when the disk is full: it is what shuts people out.
         if live:
             self._undo_live(marker, folder)
+        if stuck:  # the marker stays, so that the next start, or another roll-back, tries again
+            raise GuardError(
+                f"not put back on disk ({'; '.join(stuck)}); make room, then run "
+                "`/usr/lib/sekisho/guard rollback`"
+            )
         self.pending.unlink()
         shutil.rmtree(folder, ignore_errors=True)
-        _sync_dir(self.state)
+        sync_dir(self.state)
         if live:
             self.run(["systemctl", "stop", f"sekisho-guard-{marker['token']}.timer"], b"")
         sys.stderr.write("sekisho-guard: rolled back an unconfirmed change\n")
