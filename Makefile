@@ -5,7 +5,7 @@ PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
 export SEKISHO_LAB_STATE ?= /var/lib/sekisho-lab
 
-.PHONY: help dev deps-test deps-lab check lint types test test-lab test-spine demo lab-up lab-down lab-clean deb lock docs bench
+.PHONY: help dev deps-test deps-lab check lint types test test-lab test-spine test-time demo lab-up lab-down lab-clean deb lock docs bench
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -58,6 +58,9 @@ test-lab: dev deps-test deps-lab deb ## bring up the lab and pass the tests on i
 
 test-spine: ## of these, the seven attacks, the lock-out, and that nothing is left behind
 	@$(MAKE) --no-print-directory test-lab PART="$(SPINE)"
+
+test-time: dev deps-test ## on a quiet machine: no wrong packet at boot, reloads, new cards, full tables, under thousands a second (six minutes)
+	@$(BIN)/pytest --quiet-machine tests/kernel/test_time_kernel.py
 
 demo: dev deps-lab deb ## the whole story: build, provision, audit, six attacks
 	@$(BIN)/python tests/vm/demo.py

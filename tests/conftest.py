@@ -82,12 +82,19 @@ settings.load_profile("thorough")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--lab", action="store_true", help="also run the tests that need the lab")
+    parser.addoption(
+        "--quiet-machine",
+        action="store_true",
+        help="also run the tests under thousands of packets a second",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if "vm" in item.keywords and not config.getoption("--lab"):
             item.add_marker(pytest.mark.skip(reason="needs the lab: make test-lab"))
+        if "quiet_machine" in item.keywords and not config.getoption("--quiet-machine"):
+            item.add_marker(pytest.mark.skip(reason="needs a quiet machine: make test-time"))
 
 
 @pytest.fixture(autouse=True)

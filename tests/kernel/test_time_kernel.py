@@ -11,7 +11,7 @@ import pytest
 from timebench import KINDS
 from timetable import phases, run
 
-pytestmark = [pytest.mark.kernel, pytest.mark.slow]
+pytestmark = [pytest.mark.kernel, pytest.mark.slow, pytest.mark.quiet_machine]
 
 #: Scene → the phases in which the wall stands.
 WALLED = {
