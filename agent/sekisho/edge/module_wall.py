@@ -163,6 +163,8 @@ class Wall:
         missing = [] if closed else self._load(wanted)
         if decision.close:
             trouble = self._close() or trouble
+        elif wanted.lock != "off":
+            self._settle_udev()  # what it still loads is of this boot, not of later
         self._tell(wanted, decision, missing, trouble, order)
         return 2 if trouble else 0
 
@@ -212,13 +214,16 @@ class Wall:
 
     def _close(self) -> str:
         """Close the wall; return what went wrong, or ""."""
-        # What was found at boot gets its driver first: udev is still at it.
-        self._run(["udevadm", "settle", f"--timeout={SETTLE_S}"])
+        self._settle_udev()
         try:
             self.switch.write_text("1")
         except OSError as bad:
             return f"{self.switch}: {bad.strerror}"
         return "" if self.closed() else f"{self.switch} did not take it"
+
+    def _settle_udev(self) -> None:
+        """Let what was found at boot get its driver."""
+        self._run(["udevadm", "settle", f"--timeout={SETTLE_S}"])
 
     def _tell(
         self, wanted: Wanted, decision: Decision, missing: list[str], trouble: str, order: Opened
