@@ -25,6 +25,9 @@ WIRE = "/var/tmp/wire.pcap"
 SECONDS = 2.5
 #: Ways that need a module, of which the kernel may have none: tried when it does.
 TUNNELS = {"ipip": "ipip", "gre": "ip_gre", "vxlan": "vxlan", "ipsec": "esp4 xfrm_user"}
+#: Bytes behind a packet's end do not arrive even at the gateway by the lab's emulated wire (by a
+#: veth they do, `tests/kernel/test_ways_kernel.py`): what is not heard there proves nothing here.
+UNHEARD = {"trailers"}
 #: Whom root on gate-out asks, and by which ports; by the wire to outbound and by the administrators'.
 ASKED = ("10.77.5.1=1-65535", "10.77.4.2=1-1024", "10.77.4.1=1-1024", "10.77.3.2=1-1024")
 ASKED_BY_MANAGEMENT = ("10.77.0.13=1-1024", "10.77.0.14=1-1024")
@@ -123,7 +126,9 @@ def every_way(lab: Lab, trial: Trial) -> None:
     heard = inner.get("heard", {})
     deaf = [name for name, way in tried.items()
             if way["gateway's wire"] and way["packets"] and not heard.get(str(way["number"]))]  # fmt: skip
-    trial.expect("each was heard on the gateway's inner wire", tried and not deaf, deaf or heard)
+    trial.step(f"not heard even there, so nothing is shown of: {', '.join(deaf) or 'none'}")
+    trial.expect("each other was heard on the gateway's inner wire",
+                 tried and set(deaf) <= UNHEARD, deaf or heard)  # fmt: skip
     trial.expect("connections to inbound did open (the way in stands)", int(opened) > 0, opened)
     trial.expect("the hospital's programs read nothing", read == "0", f"{read} bytes")
     wire = judge(
