@@ -72,20 +72,18 @@ def test_a_quarantined_machine_keeps_its_monitor_and_its_console(lab: Driver, ma
     trial.expect("both now and after the next restart", "now quarantined" in said, said[-200:])
     trial.expect("the controller does not come in", not _reached(site))
     trial.expect("the monitor does", until(lambda: _scraped(site), timeout=180, every=5)[0])
-    order = _console(
-        site,
-        "systemctl show --value -p ExecMainExitTimestampMonotonic sekisho-quarantine; "
-        "systemctl show --value -p ActiveEnterTimestampMonotonic systemd-networkd; echo sh''own",
-        "shown",
-    )
-    stamps = [int(word) for word in order.split() if word.isdigit()]
-    trial.expect("the switch was thrown before the network came up",
-                 len(stamps) >= 2 and 0 < stamps[-2] < stamps[-1], stamps)  # fmt: skip
 
     trial.step("set free at the console")
     said = _console(site, "sekisho quarantine off --now --why trial", "free again in")
     trial.expect("it says so", said, said[-300:])
     trial.expect("the controller comes in again", until(lambda: _reached(site), timeout=60)[0])
+    stamps = site.root(
+        HOST,
+        "systemctl show --value -p ExecMainExitTimestampMonotonic sekisho-quarantine; "
+        "systemctl show --value -p ActiveEnterTimestampMonotonic systemd-networkd",
+    ).out.split()
+    trial.expect("at that boot the switch was thrown before the network came up",
+                 len(stamps) == 2 and 0 < int(stamps[0]) < int(stamps[1]), stamps)  # fmt: skip
     kinds = [record["kind"] for record in site.journal(HOST, "quarantine.")]
     trial.expect("the journal holds both", kinds[-2:] == ["quarantine.on", "quarantine.off"], kinds)
     assert [f"{entry.what}: {entry.seen}" for entry in trial.broken] == []
