@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from tests.vm import proof
 from tests.vm.attacks import attack_4_loosening
-from tests.vm.demo import ATTACKS, AUDIT, attacks
+from tests.vm.demo import ATTACKS, AUDIT, TOLD, attacks
 from tests.vm.trial import Lab, Trial
 
 pytestmark = pytest.mark.vm
+SIX = [name for name in ATTACKS if name.split("_")[1] in TOLD]
 
 
 def test_what_the_kernels_have_loaded_is_proven(provisioned: Lab, tmp_path: Path) -> None:
@@ -23,10 +24,10 @@ def test_what_the_kernels_have_loaded_is_proven(provisioned: Lab, tmp_path: Path
 
 @pytest.fixture(scope="module")
 def trials(provisioned: Lab) -> dict[str, Trial]:
-    return {trial.name: trial for trial in attacks(provisioned, ATTACKS)}
+    return {trial.name: trial for trial in attacks(provisioned, SIX)}
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", SIX)
 def test_an_attack_breaks_nothing(trials: dict[str, Trial], name: str) -> None:
     assert trials[name].expectations, "nothing was tried"
     assert [f"{entry.what}: {entry.seen}" for entry in trials[name].broken] == []
