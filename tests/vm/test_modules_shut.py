@@ -68,7 +68,7 @@ def _closes(lab: Driver, site: Lab, trial: Trial, folder: Path) -> None:
     trial.expect("the playbook ends without failure", done.code == 0, done.out[-500:])
     trial.expect("the kernel takes no module any more", _shut(site))
     _holds(site, trial)
-    red = failed_checks(site.audit("--host", HOST))
+    red = failed_checks(site.audit("--host", HOST, "-i", str(there)))
     trial.expect("its checks are green", not [one for one in red if "modules" in one], sorted(red))
 
     trial.step("a power cut: it closes by itself, before there is a network")
