@@ -93,6 +93,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "vm" in item.keywords and not config.getoption("--lab"):
             item.add_marker(pytest.mark.skip(reason="needs the lab: make test-lab"))
+        # Two processes of tests at once, as `make test` runs them, are no quiet machine.
         if "quiet_machine" in item.keywords and not config.getoption("--quiet-machine"):
             item.add_marker(pytest.mark.skip(reason="needs a quiet machine: make test-time"))
 

@@ -33,12 +33,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "agent"), str(ROOT / "tests/kernel")]
 
-from flowworld import PORT, World, inside, listen, push, sh, tcp  # noqa: E402
-from matrixprobes import ACK, FIN, RST, SYN, TCP, four, icmp  # noqa: E402
-from matrixprobes import tcp as segment  # noqa: E402
-from ownspace import end_with_parent, run_apart  # noqa: E402
+from flowworld import PORT, World, inside, listen, push, sh, tcp  # noqa: E402 - path first
+from matrixprobes import ACK, FIN, RST, SYN, TCP, four, icmp  # noqa: E402 - path first
+from matrixprobes import tcp as segment  # noqa: E402 - path first
+from ownspace import end_with_parent, run_apart  # noqa: E402 - path first
 
-from siteworld import lab_site  # noqa: E402
+from siteworld import lab_site  # noqa: E402 - path first
 
 INBOUND, HOSPITAL = "10.77.2.2", "10.77.1.2"
 ENDS = IPv4Address(INBOUND), IPv4Address(HOSPITAL)

@@ -29,9 +29,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "agent"), str(ROOT / "tests/kernel")]
 
-from covertworld import INBOUND, without_plain  # noqa: E402
-from flowworld import PORT, World, inside, listen, push, sh, tcp  # noqa: E402
-from ownspace import end_with_parent, run_apart  # noqa: E402
+from covertworld import INBOUND, without_plain  # noqa: E402 - path first
+from flowworld import PORT, World, inside, listen, push, sh, tcp  # noqa: E402 - path first
+from ownspace import end_with_parent, run_apart  # noqa: E402 - path first
 
 RULED = ("gate-in", "inbound-1")
 Edit = Callable[[Mapping[str, Any]], dict[str, Any]]

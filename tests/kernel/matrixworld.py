@@ -87,7 +87,9 @@ def nodes_of(site: Site) -> dict[str, Node]:
     outside.append(("stranger", "eth0", MANAGEMENT, free, network))
     for name, port, link, address, network in outside:
         if address not in network:
-            raise NotImplementedError(f"{name} sits behind a router of its own")
+            raise ValueError(
+                f"{name} sits behind a router of its own: the matrix has no place for it"
+            )
         mac = b"\x02\x77" + address.packed
         node = found.setdefault(name, Node(name, ruled=False))
         node.ports[port] = Port(name, port, link, address, network, mac)

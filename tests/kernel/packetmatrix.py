@@ -31,16 +31,16 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "agent"), str(ROOT / "tests/kernel")]
 
-import matrixframes  # noqa: E402
-from matrixanswers import FIRST, Conversation, conversations, preface, shapes  # noqa: E402
-from matrixcolumns import DELIVERED, Declared, Journey, Place, Proven, walk  # noqa: E402
-from matrixprobes import TCP, UDP, Probe, catalogue, key  # noqa: E402
-from matrixworld import STATES, Map, Port, World, six  # noqa: E402
-from ownspace import end_with_parent, run_apart  # noqa: E402
+import matrixframes  # noqa: E402 - path first
+from matrixanswers import FIRST, Conversation, conversations, preface, shapes  # noqa: E402 - path first
+from matrixcolumns import DELIVERED, Declared, Journey, Place, Proven, walk  # noqa: E402 - path first
+from matrixprobes import TCP, UDP, Probe, catalogue, key  # noqa: E402 - path first
+from matrixworld import STATES, Map, Port, World, six  # noqa: E402 - path first
+from ownspace import end_with_parent, run_apart  # noqa: E402 - path first
 
-from sekisho.flows.prover.declared import lines  # noqa: E402
-from sekisho.site.model import MANAGEMENT, Site  # noqa: E402
-from siteworld import lab_site  # noqa: E402
+from sekisho.flows.prover.declared import lines  # noqa: E402 - path first
+from sekisho.site.model import MANAGEMENT, Site  # noqa: E402 - path first
+from siteworld import lab_site  # noqa: E402 - path first
 
 INSIDE = "SEKISHO_MATRIX_INSIDE"
 #: Probes before the watching tables are read, and before captures are (a buffer's worth).

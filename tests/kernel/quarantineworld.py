@@ -11,7 +11,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent)]
 
-from flowworld import (  # noqa: E402
+from flowworld import (  # noqa: E402 - path first
     CONTROLLER,
     PORT,
     World,
@@ -22,7 +22,8 @@ from flowworld import (  # noqa: E402
     tcp,
 )
 
-from sekisho.edge.quarantine import Quarantine  # noqa: E402
+from sekisho.edge.nft import Nft  # noqa: E402 - path first
+from sekisho.edge.quarantine import Quarantine  # noqa: E402 - path first
 
 OWN, MONITOR = "10.77.0.13", "10.77.0.16"
 
@@ -106,6 +107,21 @@ def gateway() -> dict[str, Any]:
     return result
 
 
+def tables() -> dict[str, Any]:
+    """Return which tables are told as foreign, whatever they call themselves."""
+    world = World(("core-1",))
+    names = ("sekisho_twin", "sekisho_untracked", "visitor")
+    for name in names:
+        world.nft("core-1", f"add table inet {name}; add table ip {name}")
+    look = Nft().foreign
+    result = {"beside our own": inside("core-1", look)}
+    world.flush("core-1")
+    for name in names:
+        world.nft("core-1", f"add table inet {name}")
+    result["before the first load"] = inside("core-1", look)
+    return result
+
+
 def speed(rounds: int = 40) -> dict[str, Any]:
     """Return milliseconds of throwing the switch: all of it, and the transaction alone."""
     World(("core-1",))
@@ -132,5 +148,5 @@ def speed(rounds: int = 40) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    scenes = {"host": host, "gateway": gateway, "speed": speed}
+    scenes = {"host": host, "gateway": gateway, "tables": tables, "speed": speed}
     json.dump(scenes[sys.argv[1]](), sys.stdout)

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from networkworld import CHANGES
+from ownspace import scene
 
 pytestmark = pytest.mark.kernel
 
 WORLD = Path(__file__).with_name("networkworld.py")
-ARGV = ("unshare", "--user", "--map-root-user", "--net", "--mount", "--pid", "--fork",
-        "--kill-child", "--mount-proc")  # fmt: skip
 
 
 @cache
 def seen() -> Any:
     """Return what the scene saw, in namespaces that ended with it."""
-    done = subprocess.run(
-        (*ARGV, sys.executable, str(WORLD)),
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-    if done.returncode and "unshare" in done.stderr and not os.environ.get("CI"):
-        pytest.skip(f"no namespaces here: {done.stderr.strip()}")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return scene(WORLD)
 
 
 def test_a_network_as_declared_is_quiet_and_unwatched_drift_stays() -> None:

@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ownspace import scene
 
 pytestmark = pytest.mark.kernel
 
 WORLD = Path(__file__).with_name("quarantineworld.py")
-ARGV = ("unshare", "--user", "--map-root-user", "--net", "--mount", "--pid", "--fork",
-        "--kill-child", "--mount-proc")  # fmt: skip
 FREE = {"ssh": True, "flow": True, "desk": True, "metrics": True,
         "metrics from the controller": False, "time": True, "loopback": True}  # fmt: skip
 SHUT = FREE | {"ssh": False, "flow": False, "desk": False}
 
 
 @cache
-def seen(scene: str) -> Any:
+def seen(name: str) -> Any:
     """Return what a scene saw, in namespaces that ended with it."""
-    done = subprocess.run(
-        (*ARGV, sys.executable, str(WORLD), scene),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    if done.returncode and "unshare" in done.stderr and not os.environ.get("CI"):
-        pytest.skip(f"no namespaces here: {done.stderr.strip()}")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return scene(WORLD, name)
 
 
 def test_a_quarantined_host_keeps_its_monitor_and_nothing_else() -> None:
@@ -61,6 +46,12 @@ def test_set_free_everything_declared_passes_again_and_stays_so() -> None:
 
 def test_a_quarantined_gateway_passes_nothing_on_not_even_an_open_push() -> None:
     assert seen("gateway") == {"before": [True, True], "on": [False, False], "off": [True]}
+
+
+def test_no_table_passes_by_its_name_but_the_guards_own_before_the_first_load() -> None:
+    both = [["inet", name] for name in ("sekisho_twin", "sekisho_untracked", "visitor")]
+    assert seen("tables")["beside our own"] == [*both, *(["ip", name] for _, name in both)]
+    assert seen("tables")["before the first load"] == [both[0], both[2]]
 
 
 def test_the_switch_is_thrown_at_once() -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent)]
 
-from flowworld import PORT, World, checksum, inside, listen, segment, sh, tcp  # noqa: E402
+from flowworld import PORT, World, checksum, inside, listen, segment, sh, tcp  # noqa: E402 - path first
 
 GATE, INBOUND, HOSPITAL = "gate-in", "inbound-1", "hospital-a"
 TARGET, SOURCE = "10.77.1.2", "10.77.2.2"  # of a wrong packet: the hospital; inbound

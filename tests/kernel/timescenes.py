@@ -21,11 +21,11 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent)]
 
-from flowworld import PORT, inside, sh, tcp  # noqa: E402
-from timebench import GATE, HOSPITAL, SOURCE, Bench, say  # noqa: E402
-from timeworld import ROOT, guard_at, main  # noqa: E402
+from flowworld import PORT, inside, sh, tcp  # noqa: E402 - path first
+from timebench import GATE, HOSPITAL, SOURCE, Bench, say  # noqa: E402 - path first
+from timeworld import ROOT, guard_at, main  # noqa: E402 - path first
 
-from sekisho.edge.guard_request import GuardError, Wanted  # noqa: E402
+from sekisho.edge.guard_request import GuardError, Wanted  # noqa: E402 - path first
 
 # Loads the rules without end, as the agent does; or once, in a table that is the loader's own.
 LOADER = """

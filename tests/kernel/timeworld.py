@@ -19,8 +19,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "tests"), str(ROOT / "agent")]
 
-from flowworld import inside, sh  # noqa: E402
-from timebench import (  # noqa: E402
+from flowworld import inside, sh  # noqa: E402 - path first
+from timebench import (  # noqa: E402 - path first
     GATE,
     HOSPITAL,
     INBOUND,
@@ -32,9 +32,9 @@ from timebench import (  # noqa: E402
     udp,
 )
 
-from sekisho.edge.guard import Done, Guard, run_command  # noqa: E402
-from sekisho.edge.guard_request import Wanted  # noqa: E402
-from sekisho.edge.nft import Nft  # noqa: E402
+from sekisho.edge.guard import Done, Guard, run_command  # noqa: E402 - path first
+from sekisho.edge.guard_request import Wanted  # noqa: E402 - path first
+from sekisho.edge.nft import Nft  # noqa: E402 - path first
 
 UNITS = ROOT / "hardening/systemd"
 RULES, NETWORK = "sekisho-nftables.service", "systemd-networkd.service"

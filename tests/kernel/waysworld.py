@@ -23,8 +23,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "kernel"), str(ROOT.parent)]
 
-from flowworld import CONTROLLER, PORT, World, listen, push, reaches, sh  # noqa: E402
-from tests.vm.attacks.capture import judge  # noqa: E402
+from flowworld import CONTROLLER, PORT, World, listen, push, reaches, sh  # noqa: E402 - path first
+from tests.vm.attacks.capture import judge  # noqa: E402 - path first
 
 SEIZED = ROOT / "vm/attacks/seized"
 HOSPITAL, INBOUND = "10.77.1.2", "10.77.2.2"

@@ -13,6 +13,7 @@ import typer
 
 from sekisho.cli.flows_input import documents, load_site, need_solver
 from sekisho.errors import SekishoError
+from sekisho.flows.quarantine import switched
 
 if TYPE_CHECKING:
     from sekisho.flows.prover.findings import Finding
@@ -168,9 +169,8 @@ def _steps(one: Finding) -> str:
 
 
 def _replays(rules: dict[str, Any], found: list[Finding]) -> dict[int, dict[str, Any]]:
-    from sekisho.edge.flow_confirm import confirm  # noqa: PLC0415
-    from sekisho.flows.prover.laws import QUARANTINE  # noqa: PLC0415
-    from sekisho.flows.quarantine import switched  # noqa: PLC0415
+    from sekisho.edge.flow_confirm import confirm  # noqa: PLC0415 - needs z3
+    from sekisho.flows.prover.laws import QUARANTINE  # noqa: PLC0415 - needs z3
 
     quarantined = {host: switched(held, on=True) for host, held in rules.items()}
     return {

@@ -67,17 +67,13 @@ def on(
         started = time.monotonic()
         switch.on()
         answer |= {"on": True, "done": True, "ms": _ms(started)}
-    if as_json:
-        sys.stdout.write(json.dumps(answer, ensure_ascii=False, sort_keys=True) + "\n")
-        return 0
-    lines = [f"  {line}" for line in kept] + [f"- {line}" for line in cut]
-    sys.stdout.write("\n".join(lines) + "\n")
+    end = "nothing was changed; with --now what is marked - is cut"
     if now:
-        sys.stdout.write(f"quarantined in {answer['ms']} ms, journal record {answer['n']}\n")
-        sys.stdout.write("the way back: `sekisho quarantine off --now --why …` at the console\n")
-    else:
-        sys.stdout.write("nothing was changed; with --now what is marked - is cut\n")
-    return 0
+        end = (f"quarantined in {answer['ms']} ms, journal record {answer['n']}\n"
+               "the way back: `sekisho quarantine off --now --why …` at the console")  # fmt: skip
+    return _said(
+        answer, [*(f"  {one}" for one in kept), *(f"- {one}" for one in cut), end], as_json=as_json
+    )
 
 
 @app.command(
@@ -96,16 +92,10 @@ def off(*, why: _Why, now: _Now = False, as_json: _Json = False) -> int:
         started = time.monotonic()
         switch.off()
         answer |= {"on": False, "done": True, "ms": _ms(started)}
-    if as_json:
-        sys.stdout.write(json.dumps(answer, ensure_ascii=False, sort_keys=True) + "\n")
-        return 0
-    sys.stdout.write("".join(f"+ {line}\n" for line in back))
-    sys.stdout.write(
-        f"free again in {answer['ms']} ms, journal record {answer['n']}\n"
-        if now
-        else "nothing was changed; with --now what is marked + passes again\n"
-    )
-    return 0
+    end = "nothing was changed; with --now what is marked + passes again"
+    if now:
+        end = f"free again in {answer['ms']} ms, journal record {answer['n']}"
+    return _said(answer, [*(f"+ {one}" for one in back), end], as_json=as_json)
 
 
 @app.command("status", epilog="Example:  sekisho quarantine status --json")
@@ -124,6 +114,12 @@ def status(*, as_json: _Json = False) -> int:
         now, later = ("quarantined" if one else "free" for one in (loaded, kept))
         sys.stdout.write(f"now {now}, after a restart {later}\n")
     return 2 if loaded is not kept else int(loaded)
+
+
+def _said(answer: dict[str, Any], lines: list[str], *, as_json: bool) -> int:
+    told = json.dumps(answer, ensure_ascii=False, sort_keys=True) if as_json else "\n".join(lines)
+    sys.stdout.write(told + "\n")
+    return 0
 
 
 def _policy() -> Any:

@@ -29,6 +29,7 @@ from typing import Any
 from sekisho.canonical import canonical
 from sekisho.edge.guard_files import put_back, regular, sync_dir, write_atomically
 from sekisho.edge.guard_request import GuardError, Wanted
+from sekisho.edge.nft import UNTRACKED
 from sekisho.edge.quarantine import with_switch
 from sekisho.errors import SekishoError
 from sekisho.flows.readback import normalise
@@ -37,11 +38,6 @@ STATE = Path("/var/lib/sekisho/guard")
 USB = Path("/sys/bus/usb/devices")
 TOKEN = re.compile(r"[0-9a-f]{16}")
 TIMEOUT_S = 50
-#: Answers of sshd, left out of connection tracking until the rules are in force. The first rule
-#: that asks for a connection's state turns tracking on *before* it is in force, in a dry run too; a
-#: session whose next packet is an answer would then count as begun by this host, and the rules cut
-#: it. `notrack` itself turns no tracking on.
-UNTRACKED = "sekisho_untracked"
 
 Run = Callable[[Sequence[str], bytes], "Done"]
 
@@ -153,6 +149,7 @@ class Guard:
             self._keep(token, wanted, timeout_s)
         except OSError as bad:  # a full disk: what cannot be kept is not changed
             self.pending.unlink(missing_ok=True)
+            # What is left without its marker is nobody's, and in nobody's way.
             shutil.rmtree(self.state / token, ignore_errors=True)
             raise GuardError(f"nothing is changed, what stands cannot be kept: {bad}") from None
         try:
@@ -170,7 +167,13 @@ class Guard:
 
     @contextlib.contextmanager
     def _answers_untracked(self, wanted: list[Wanted]) -> Iterator[None]:
-        """Keep running SSH sessions through the first load of rules on this host."""
+        """Keep running SSH sessions through the first load of rules on this host.
+
+        Answers of sshd stay out of connection tracking until the rules are in force. The first rule
+        that asks for a connection's state turns tracking on *before* that, in a dry run too; a
+        session whose next packet is an answer would then count as begun by this host, and the rules
+        cut it. `notrack` itself turns no tracking on.
+        """
         first = any(e.kind == "nftables" and e.content for e in wanted) and self._table() is None
         if first:
             self._must(

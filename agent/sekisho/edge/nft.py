@@ -19,7 +19,7 @@ from sekisho.errors import Problem, SekishoError, printable
 
 FAMILY, TABLE = "inet", "sekisho"
 TWIN = "sekisho_twin"
-#: The dead-man guard's, for the moment of a first load (`sekisho.edge.guard.UNTRACKED`).
+#: The dead-man guard's, until a first load is in force (`sekisho.edge.guard`).
 UNTRACKED = "sekisho_untracked"
 MAX_READ = 64 * 1024 * 1024  # characters of JSON
 
@@ -126,11 +126,15 @@ class Nft:
         return [entry for entry in _objects(self._run("list ruleset")) if "metainfo" not in entry]
 
     def foreign(self) -> list[tuple[str, str]]:
-        """Return (family, name) of tables that are not this system's."""
+        """Return (family, name) of tables that have no business here.
+
+        A name is no pass: our own twin is gone before anybody looks, and what the guard needs for a
+        first load has no use once our own table is loaded.
+        """
         listed = [e["table"] for e in _objects(self._run("list tables")) if "table" in e]
-        found = [(str(one["family"]), str(one["name"])) for one in listed]
-        ours = {(FAMILY, name) for name in (TABLE, TWIN, UNTRACKED)}
-        return sorted(one for one in found if one not in ours)
+        found = {(str(one["family"]), str(one["name"])) for one in listed}
+        own = (FAMILY, TABLE)
+        return sorted(found - {own if own in found else (FAMILY, UNTRACKED)})
 
     def remove(self, family: str, name: str) -> None:
         """Take one whole table away."""
