@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shlex
 import statistics
 import sys
 import time
@@ -19,12 +21,14 @@ from flowworld import (  # noqa: E402 - path first
     inside,
     listen,
     reaches,
+    sh,
     tcp,
 )
 
 from sekisho.edge.nft import Nft  # noqa: E402 - path first
 from sekisho.edge.quarantine import Quarantine  # noqa: E402 - path first
 
+UNIT = Path(__file__).parents[2] / "hardening/systemd/sekisho-quarantine.service"
 OWN, MONITOR = "10.77.0.13", "10.77.0.16"
 
 
@@ -63,17 +67,19 @@ def host() -> dict[str, Any]:
     client.bind((CONTROLLER, 0))
     client.connect((OWN, 22))
     made, _ = servers[0].accept()
-    file = Path("/run/quarantine.json")
+    file = Path("/run/quarantined")
     switch = inside("core-1", lambda: Quarantine(file))
     result: dict[str, Any] = {"before": _passes(), "session before": _lives(client, made)}
     inside("core-1", switch.on)
     result |= {"on": _passes(), "session on": _lives(client, made), "kept": switch.kept()}
     result["dropped"] = world.counters("core-1")["drop-quarantine"] > 0
-    # A restart: the rules from their file, then the switch from its own, by nft alone.
+    # A restart: the rules from their file, then the switch as its unit throws it, by nft alone.
+    unit = dict(line.split("=", 1) for line in UNIT.read_text().splitlines() if "=" in line)
     world.flush("core-1")
     world.load("core-1")
     result["the rules alone, restarted"] = _passes()["ssh"]
-    world.nft("core-1", "-j", "-f", str(file))
+    world.nft("core-1", *shlex.split(unit["ExecStart"])[1:])
+    result["the unit asks for the file"] = unit["ConditionPathExists"]
     result["restarted"] = _passes()
     inside("core-1", switch.off)
     result |= {"off": _passes(), "kept when off": switch.kept()}
@@ -98,7 +104,7 @@ def gateway() -> dict[str, Any]:
         except OSError:
             return False
 
-    switch = inside("gate-in", lambda: Quarantine(Path("/run/quarantine.json")))
+    switch = inside("gate-in", lambda: Quarantine(Path("/run/quarantined")))
     result: dict[str, Any] = {"before": [pushed(), reaches("hospital-a", "10.77.2.2", PORT)]}
     inside("gate-in", switch.on)
     result["on"] = [pushed(), reaches("hospital-a", "10.77.2.2", PORT)]
@@ -122,10 +128,30 @@ def tables() -> dict[str, Any]:
     return result
 
 
+def full_disk() -> dict[str, Any]:
+    """Throw the switch while not one more byte can be written beside it."""
+    World(("core-1",))
+    disk = Path("/run/full")
+    disk.mkdir()
+    sh("mount", "-t", "tmpfs", "-o", "size=64k", "none", str(disk))
+    with contextlib.suppress(OSError), (disk / "ballast").open("wb", buffering=0) as out:
+        while True:
+            out.write(bytes(4096))
+    try:
+        (disk / "more").write_bytes(b"!")
+    except OSError as error:
+        refused = error.strerror
+    else:
+        refused = ""
+    switch = inside("core-1", lambda: Quarantine(disk / "quarantined"))
+    inside("core-1", switch.on)
+    return {"refused": refused, "on": inside("core-1", switch.loaded), "kept": switch.kept()}
+
+
 def speed(rounds: int = 40) -> dict[str, Any]:
     """Return milliseconds of throwing the switch: all of it, and the transaction alone."""
     World(("core-1",))
-    switch = inside("core-1", lambda: Quarantine(Path("/run/quarantine.json")))
+    switch = inside("core-1", lambda: Quarantine(Path("/run/quarantined")))
 
     def timed(call: Any) -> float:
         started = time.monotonic()
@@ -148,5 +174,11 @@ def speed(rounds: int = 40) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    scenes = {"host": host, "gateway": gateway, "tables": tables, "speed": speed}
+    scenes = {
+        "host": host,
+        "gateway": gateway,
+        "tables": tables,
+        "full_disk": full_disk,
+        "speed": speed,
+    }
     json.dump(scenes[sys.argv[1]](), sys.stdout)

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from ownspace import scene
 
+from sekisho.edge.quarantine import FILE
+
 pytestmark = pytest.mark.kernel
 
 WORLD = Path(__file__).with_name("quarantineworld.py")
@@ -37,6 +39,7 @@ def test_a_restart_keeps_the_host_quarantined_by_the_switch_s_own_file() -> None
     assert seen("host")["kept"]
     assert seen("host")["the rules alone, restarted"]  # the control: it is the file that does it
     assert seen("host")["restarted"] == SHUT
+    assert seen("host")["the unit asks for the file"] == str(FILE)
 
 
 def test_set_free_everything_declared_passes_again_and_stays_so() -> None:
@@ -52,6 +55,11 @@ def test_no_table_passes_by_its_name_but_the_guards_own_before_the_first_load() 
     both = [["inet", name] for name in ("sekisho_twin", "sekisho_untracked", "visitor")]
     assert seen("tables")["beside our own"] == [*both, *(["ip", name] for _, name in both)]
     assert seen("tables")["before the first load"] == [both[0], both[2]]
+
+
+def test_a_full_disk_does_not_keep_the_switch_from_being_thrown_and_kept() -> None:
+    seen_there = seen("full_disk")
+    assert seen_there == {"refused": "No space left on device", "on": True, "kept": True}
 
 
 def test_the_switch_is_thrown_at_once() -> None:

@@ -136,7 +136,7 @@ def _running(host: Host) -> tuple[Switched, Any, Path]:
     kernel.load(rules())
     part.check()
     assert host.journal.detections() == []
-    return kernel, part, host.paths.state / "quarantine.json"
+    return kernel, part, host.paths.state / "quarantined"
 
 
 def test_a_switch_that_is_kept_belongs_to_the_rules_and_is_put_back(host: Host) -> None:
@@ -170,7 +170,7 @@ def test_a_switch_that_nobody_keeps_is_drift_with_its_difference(host: Host) -> 
 
 
 def test_rules_loaded_by_the_guard_come_with_the_switch_while_it_is_kept(tmp_path: Path) -> None:
-    file, plain = tmp_path / "quarantine.json", json.dumps(rules()).encode()
+    file, plain = tmp_path / "quarantined", json.dumps(rules()).encode()
     older = json.dumps({"nftables": [{"add": {"table": {"family": "inet", "name": "sekisho"}}}]})
     assert with_switch(plain, file) == plain
     file.write_text("")
@@ -213,12 +213,19 @@ EMPTY = [{"set": {"family": "inet", "table": "sekisho", "name": "quarantine"}}]
 
 
 def test_nothing_is_kept_when_the_switch_is_not_there_or_not_thrown(tmp_path: Path) -> None:
-    file = tmp_path / "quarantine.json"
+    file = tmp_path / "quarantined"
     for held, deaf in ((None, False), ([], False), (EMPTY, True)):
         nft: Any = FalseNft(held, deaf=deaf)
         with pytest.raises(SekishoError):
             Quarantine(file, nft).on()
         assert not file.exists()
+
+
+def test_what_cannot_be_kept_is_not_thrown(tmp_path: Path) -> None:
+    nft: Any = FalseNft(EMPTY)
+    with pytest.raises(SekishoError, match="cannot be made"):
+        Quarantine(tmp_path / "no such folder" / "quarantined", nft).on()
+    assert is_on(nft.held) is False
 
 
 @pytest.fixture
@@ -231,7 +238,7 @@ def console(host: Host, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(command, "Nft", lambda: nft)
     monkeypatch.setattr(command, "_policy", lambda: value)
     monkeypatch.setattr(command, "submit", lambda kind, data, **_: told.append((kind, data)) or 7)
-    return host.paths.state / "quarantine.json", nft, value, told
+    return host.paths.state / "quarantined", nft, value, told
 
 
 def test_without_now_everything_is_shown_and_nothing_done(
@@ -253,7 +260,7 @@ def test_on_and_off_are_done_kept_and_journalled(
     assert main(["quarantine", "on", "--now", "--why", "a drill", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["on"], answer["done"], answer["n"]) == (True, True, 7)
-    assert json.loads(file.read_bytes()) == switch(on=True)
+    assert file.read_bytes() == b""  # room for its name is all it needs
     assert is_on(nft.held) is True
     assert main(["quarantine", "status"]) == 1
     assert main(["quarantine", "off", "--why", "a drill"]) == 0

@@ -52,7 +52,7 @@ def on(
     """
     policy = _policy()
     kept, cut = effect(policy)
-    switch = Quarantine(STATE / "quarantine.json", Nft())
+    switch = Quarantine(STATE / "quarantined", Nft())
     was = switch.loaded()
     answer: dict[str, Any] = {"on": was, "kept": kept, "cut": cut, "done": False}
     if now:
@@ -84,7 +84,7 @@ def off(*, why: _Why, now: _Now = False, as_json: _Json = False) -> int:
 
     Exit code: 0 done or shown, 3 refused.
     """
-    switch = Quarantine(STATE / "quarantine.json", Nft())
+    switch = Quarantine(STATE / "quarantined", Nft())
     _, back = effect(_policy())
     answer: dict[str, Any] = {"on": switch.loaded(), "back": back, "done": False}
     if now:
@@ -101,7 +101,7 @@ def off(*, why: _Why, now: _Now = False, as_json: _Json = False) -> int:
 @app.command("status", epilog="Example:  sekisho quarantine status --json")
 def status(*, as_json: _Json = False) -> int:
     """Say whether this host is quarantined: 0 no, 1 yes, 2 it cannot be told, or half of it."""
-    switch = Quarantine(STATE / "quarantine.json", Nft())
+    switch = Quarantine(STATE / "quarantined", Nft())
     try:
         loaded = switch.loaded()
     except SekishoError as error:

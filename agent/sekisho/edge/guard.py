@@ -298,7 +298,7 @@ class Guard:
             if rules.content is None:
                 self.run(["nft", "delete", "table", "inet", "sekisho"], b"")
             else:
-                content = with_switch(rules.content, self.state.parent / "quarantine.json")
+                content = with_switch(rules.content, self.state.parent / "quarantined")
                 self._must(["nft", "-j", "-f", "-"], "loading the rules", content)
         if "sshd" in kinds:
             self._must(["systemctl", "reload-or-restart", "ssh.service"], "reloading sshd")
@@ -349,7 +349,7 @@ class Guard:
                     if "metainfo" not in entry
                 ]
             back = json.dumps({"nftables": commands}).encode()
-            back = with_switch(back, self.state.parent / "quarantine.json")
+            back = with_switch(back, self.state.parent / "quarantined")
             self.run(["nft", "-j", "-f", "-"], back)
         if "sshd" in kinds:
             self.run(["systemctl", "reload-or-restart", "ssh.service"], b"")

@@ -1,9 +1,10 @@
 """The quarantine switch on this host: thrown in the kernel, and kept over a restart.
 
-The file is what the kernel is given, so that ``sekisho-quarantine.service`` loads it at boot by nft
-alone, before any network; while it is there the agent and a new load of the rules keep the switch
-on. Written before the switch is thrown and taken away before it is thrown back: the agent, which
-hears of both, never works against it, and a power cut in between leaves what was asked for.
+That a file is there keeps it: `sekisho-quarantine.service` throws the switch at boot by nft alone,
+before any network; the agent and a new load of the rules keep it on. The file is empty, so that it
+can be made on a full disk and cannot be garbled. Made before the switch is thrown and taken away
+before it is thrown back: the agent, which hears of both, never works against it, and a power cut in
+between leaves what was asked for.
 """
 
 from __future__ import annotations
@@ -13,20 +14,16 @@ import json
 import os
 from pathlib import Path
 
-from sekisho.canonical import canonical
+from sekisho.edge.guard_files import sync_dir
 from sekisho.edge.nft import Nft
-from sekisho.edge.policy_file import write_atomic
 from sekisho.errors import Problem, SekishoError
 from sekisho.flows.quarantine import MEMBER, SET, is_on, switch, switched
 
-FILE = Path("/var/lib/sekisho/quarantine.json")
+FILE = Path("/var/lib/sekisho/quarantined")
 
 
 def kept(file: Path = FILE) -> bool:
-    """Return whether the host is to be quarantined: by the file's being there, whatever it holds.
-
-    A garbled file does not set a host free.
-    """
+    """Return whether the host is to be quarantined: a file's being there says so."""
     return os.path.lexists(file)
 
 
@@ -73,7 +70,11 @@ class Quarantine:
         """
         self.loaded()
         fresh = not self.kept()
-        write_atomic(self._file, canonical(switch(on=True)) + b"\n", 0o600)
+        try:
+            self._file.touch(0o600)
+            sync_dir(self._file.parent)
+        except OSError as error:
+            raise SekishoError(f"{self._file} cannot be made: {error.strerror}") from None
         try:
             self._throw(on=True)
         except SekishoError:
@@ -85,11 +86,7 @@ class Quarantine:
         """Set the host free, now and after every restart; `SekishoError` when it still is not."""
         self._file.unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            handle = os.open(self._file.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            sync_dir(self._file.parent)
         self._throw(on=False)
 
     def _throw(self, *, on: bool) -> None:

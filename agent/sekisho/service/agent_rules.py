@@ -69,7 +69,7 @@ class RulesPart:
         self._wanted: dict[str, Any] | None = None
         self._file_differs = False
         self._drifted = paths.state / "drift"
-        self._switch = paths.state / "quarantine.json"
+        self._switch = paths.state / "quarantined"
         self._quarantined: bool | None = None
 
     def start(self) -> None:
