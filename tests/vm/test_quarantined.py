@@ -16,6 +16,8 @@ CHANGES = {
     "ip rule add pref 100 lookup main": "ip rule show pref 100",
     "sysctl -qw net.ipv4.conf.eth1.forwarding=1": "grep 1 /proc/sys/net/ipv4/conf/eth1/forwarding",
     "nft add table inet visitor": "nft list tables | grep visitor",
+    # A name of ours is no pass: this is what the guard calls its own before a first load.
+    "nft add table inet sekisho_untracked": "nft list tables | grep untracked",
 }
 
 
