@@ -10,7 +10,7 @@ import pytest
 from networkworld import CHANGES
 from ownspace import scene
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.slow]
 
 WORLD = Path(__file__).with_name("networkworld.py")
 

@@ -114,6 +114,7 @@ def test_a_network_as_declared_is_left_alone(tmp_path: Path) -> None:
     assert result(tmp_path)["changed"] is False
 
 
+@pytest.mark.slow
 def test_what_is_not_declared_goes_and_a_second_run_changes_nothing(tmp_path: Path) -> None:
     text = play(tmp_path, f"{BREAK}\nMODULE\necho ==\n{SEEN}\nMODULE")
     assert result(tmp_path)["changed"] is False

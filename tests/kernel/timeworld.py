@@ -163,7 +163,7 @@ def reload(count: int = 200) -> dict[str, Any]:
     result["none"] = seen
 
     def by_unit(turns: int) -> None:
-        argv = words(RULES, "ExecReload")
+        argv = words(RULES, "ExecStart")
         argv[argv.index("/etc/sekisho/nftables.json")] = str(file)
         for _ in range(turns):
             done = subprocess.run(argv, capture_output=True, check=False)

@@ -375,6 +375,7 @@ def test_what_can_carry_files_is_admitted_on_no_real_machine_by_anothers_rule(
     assert admitted > 10  # the positive control: what is named whole does get in
 
 
+@pytest.mark.slow
 def test_real_storage_and_players_are_told_for_what_they_are(shared_data: Path) -> None:
     labels = Counter(
         told.label

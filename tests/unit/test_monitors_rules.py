@@ -136,6 +136,7 @@ def test_prometheus_own_tool_runs_the_tests(repository: Path) -> None:
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_a_rule_that_never_fires_turns_the_tests_red(repository: Path, tmp_path: Path) -> None:
     tool = shutil.which("promtool")
     if tool is None:

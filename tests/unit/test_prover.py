@@ -70,6 +70,7 @@ def test_what_debians_nft_listed_on_a_machine_of_the_lab_is_proven(path: Path) -
     assert exit_code(found) == 2
 
 
+@pytest.mark.slow
 def test_a_length_limit_instead_of_exact_lengths_is_refuted_with_a_packet_that_carries() -> None:
     match = {"match": {"op": "<=", "left": {"payload": {"protocol": "ip", "field": "length"}},
                        "right": 80}}  # fmt: skip
@@ -94,6 +95,7 @@ def test_an_established_packet_needs_a_first_one_that_was_let_through() -> None:
     assert one.before[0].packet["ct"] in ("new", "related")
 
 
+@pytest.mark.slow
 def test_an_encrypted_line_passes_ipsecs_own_packets_and_its_flows_by_ipsec_only() -> None:
     site = lab_site(IN)
     assert exit_code(list(prove({"gate-in": policy("gate-in", IN)["nftables"]}, site))) == 0
