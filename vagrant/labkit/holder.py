@@ -11,6 +11,7 @@ import ctypes
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -176,6 +177,7 @@ def hold(root: Path) -> int:
     Path("/run/libvirt").mkdir()
     Path("/run/lock").mkdir(mode=0o1777)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    _take_long_turns()
     signal.signal(signal.SIGTERM, lambda *_: _finish())
     libvirtd = shutil.which("libvirtd") or "/usr/sbin/libvirtd"
     daemon = subprocess.Popen([libvirtd, "--pid-file", "/run/libvirt/libvirtd.pid"])
@@ -184,6 +186,19 @@ def hold(root: Path) -> int:
         if pid == daemon.pid:
             sys.stderr.write(f"libvirtd ended with status {status}\n")
             return 1
+
+
+def _take_long_turns() -> None:
+    """Ask the scheduler for turns of 100 ms for all that starts from here on (sched_setattr(2)).
+
+    Emulated machines that outnumber the processors throw each other's translated code out of the
+    caches at every change of turns; with the usual 3 ms six busy ones need half as much again.
+    Kernels before 6.12 take the wish and do nothing.
+    """
+    number = {"x86_64": 314, "aarch64": 274}.get(os.uname().machine)
+    if number is not None:
+        attributes = struct.pack("=IIQiIQQQ", 48, os.SCHED_OTHER, 0, 0, 0, 100_000_000, 0, 0)
+        ctypes.CDLL(None).syscall(number, 0, attributes, 0)
 
 
 def _finish() -> None:
