@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sekisho.orders.model import Act, Order, Signer, write_time
 from sekisho.orders.parse import parse_body, signed_by
 from sekisho.orders.sealing import seal
-from sekisho.site.model import PersonRole
+from sekisho.site.words import PersonRole
 
 NOW = datetime(2026, 11, 25, 6, 0, tzinfo=UTC)
 ROLES = {

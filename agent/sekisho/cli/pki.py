@@ -95,7 +95,7 @@ def request_(
 ) -> None:
     """Make this machine's key for encrypted lines, here; print a request for its certificate."""
     from sekisho.service.line_request import request  # noqa: PLC0415 - slow to import
-    from sekisho.site.fields import HOST_NAME  # noqa: PLC0415
+    from sekisho.site.words import HOST_NAME  # noqa: PLC0415
 
     if not HOST_NAME.fullmatch(name):
         problem = Problem("NAME", "", printable(name, 60), "a name as the site model writes it")

@@ -317,17 +317,13 @@ def receive(  # noqa: PLR0913, PLR0917 - the options of one command
     """
     from sekisho.service.receive import (  # noqa: PLC0415 - only to receive
         no_journal,
-        plan_of_policy,
+        plan_of_file,
         plan_of_words,
         run_receiver,
     )
 
     if policy is not None and listen is None:
-        try:
-            raw = policy.read_bytes()
-        except OSError as error:
-            raise _wrong(str(policy), printable(str(error)), "the host's policy") from error
-        plan = plan_of_policy(raw, str(policy))
+        plan = plan_of_file(policy)
     elif listen is not None and policy is None:
         plan = plan_of_words(listen, port, peer or [], name)
     else:
@@ -338,8 +334,5 @@ def receive(  # noqa: PLR0913, PLR0917 - the options of one command
         from sekisho.edge.journal_client import submit  # noqa: PLC0415 - only then
 
         journal = submit
-    try:
-        run_receiver(plan, store, journal, once=once)
-    except OSError as error:
-        raise _wrong(str(store), printable(str(error)), "a writable directory") from error
+    run_receiver(plan, store, journal, once=once)
     return 0

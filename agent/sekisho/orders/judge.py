@@ -17,7 +17,7 @@ from sekisho.orders.kinds import KINDS, Kind
 from sekisho.orders.model import APPROVERS, Act, Order, Phase, Signature, Signer, write_time
 from sekisho.orders.parse import PERSON, parse_order
 from sekisho.orders.sealing import holds
-from sekisho.site.model import PersonRole
+from sekisho.site.words import PersonRole
 
 Wrong = Callable[[str, object, str], None]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from sekisho.devices.exception import exception_problems
 from sekisho.errors import Problem, printable
-from sekisho.site.model import PersonRole
+from sekisho.site.words import PersonRole
 
 _WALL = re.compile(r"[a-z][a-z0-9-]{0,31}", re.ASCII)
 MAX_WALLS = 16

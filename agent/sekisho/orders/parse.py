@@ -13,7 +13,7 @@ from sekisho.errors import Problem, SekishoError, printable
 from sekisho.evidence.wire import strict_json
 from sekisho.orders.kinds import KINDS
 from sekisho.orders.model import APPROVERS, MAX_BYTES, SCHEMA, Act, Order, Signature, write_time
-from sekisho.site.fields import HOST_NAME, NAME
+from sekisho.site.words import HOST_NAME, NAME
 
 PERSON = re.compile(r"[a-z][a-z0-9-]{0,30}", re.ASCII)
 #: The day it was made and 64 random bits: one order, one name, used once.

@@ -6,6 +6,7 @@ is said on standard error and, at a bounded rate, in the journal; nothing is sai
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ipaddress
 import json
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sekisho.edge.journal_client import submit
 from sekisho.edge.sdnotify import Notifier
 from sekisho.edge.transfer_receive import Pace, refuse_by_default, serve
 from sekisho.edge.transfer_store import Journal, Peer, Store
@@ -54,6 +56,15 @@ class Plan:
 def _wrong(where: str, got: str, expected: str) -> SekishoError:
     problem = Problem(where, "", got, expected)
     return SekishoError("the receiver is not configured", (problem,))
+
+
+def plan_of_file(path: Path) -> Plan:
+    """Return the plan of the host's policy file; SekishoError as for `plan_of_policy`."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise _wrong(str(path), printable(str(error)), "the host's policy") from error
+    return plan_of_policy(raw, str(path))
 
 
 def plan_of_policy(raw: bytes, where: str) -> Plan:
@@ -229,10 +240,16 @@ def run_receiver(plan: Plan, root: Path, journal: Journal, *, once: bool) -> Non
     """Run the service in the foreground until SIGTERM or SIGINT.
 
     Raises:
-        SekishoError: an address cannot be had.
-        OSError: the store cannot be made.
+        SekishoError: an address cannot be had, or the store cannot be made.
 
     """
+    try:
+        _run(plan, root, journal, once=once)
+    except OSError as error:
+        raise _wrong(str(root), printable(str(error)), "a writable directory") from error
+
+
+def _run(plan: Plan, root: Path, journal: Journal, *, once: bool) -> None:
     store = Store(root, journal, name=plan.host)
     for trouble in store.resume():
         sys.stderr.write(f"not finished: {trouble}\n")
@@ -246,3 +263,20 @@ def run_receiver(plan: Plan, root: Path, journal: Journal, *, once: bool) -> Non
     notifier.send(READY="1")
     receiver.run(once=once, alive=lambda: notifier.send(WATCHDOG="1"))
     notifier.send(STOPPING="1")
+
+
+def main(argv: list[str]) -> int:
+    """Receive by the host's policy into its store and journal; 3 when that is not configured.
+
+    What sekisho-receive.service starts: `sekisho receive` without the command line's libraries.
+    """
+    parser = argparse.ArgumentParser(prog="sekisho-receive", description=__doc__)
+    parser.add_argument("--policy", type=Path, required=True)
+    parser.add_argument("--store", type=Path, required=True)
+    asked = parser.parse_args(argv)
+    try:
+        run_receiver(plan_of_file(asked.policy), asked.store, submit, once=False)
+    except SekishoError as bad:
+        sys.stderr.write(f"sekisho-receive: {bad.diagnostics()}\n")
+        return 3
+    return 0

@@ -8,9 +8,10 @@ from sekisho.devices.disks import MODES as DISK_MODES
 from sekisho.devices.disks import PATH, WWN
 from sekisho.devices.disks import SERIAL as DISK_SERIAL
 from sekisho.devices.policy import MAX_COUNT, SERIAL_HASH
-from sekisho.site.fields import NAME, day
+from sekisho.site.fields import day
 from sekisho.site.model import Console, ConsoleProof, Device, Disk
 from sekisho.site.nodes import Node, Reader
+from sekisho.site.words import NAME
 
 MODES = ("enforce", "dry-run")
 _DEVICE = {

@@ -23,11 +23,11 @@ from sekisho.site.model import (
     Flow,
     Interface,
     Machine,
-    PersonRole,
     Purpose,
     Role,
     Site,
 )
+from sekisho.site.words import PersonRole
 
 SCHEMA = 1
 #: Roles of people → roles of machines they have an account on.

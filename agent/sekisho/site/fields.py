@@ -15,9 +15,6 @@ from sekisho.orders.sealing import approval_key
 from sekisho.site.model import Title
 from sekisho.site.nodes import Node, Reader
 
-NAME = re.compile(r"(?=.{1,63}\Z)[a-z][a-z0-9]*(-[a-z0-9]+){0,8}")
-HOST_NAME = re.compile(r"(?=.{1,63}\Z)[a-z][a-z0-9]*(-[a-z0-9]+){0,8}")
-IFNAME = re.compile(r"(?!lo\Z|all\Z|default\Z)[a-z][a-z0-9_.-]{0,14}")
 # No control, zero-width or direction-changing characters: titles are shown to officers.
 _TITLE = re.compile(
     r"[^\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]"

@@ -14,8 +14,9 @@ from sekisho.devices.module_list import Wanted, defects
 from sekisho.errors import Problem, printable
 from sekisho.site.flowrules import flow_problems
 from sekisho.site.linerules import line_problems
-from sekisho.site.model import MANAGEMENT, Console, Machine, PersonRole, Role, Site
+from sekisho.site.model import MANAGEMENT, Console, Machine, Role, Site
 from sekisho.site.wiring import wiring_problems
+from sekisho.site.words import PersonRole
 
 _KEYBOARD = "03:01:01"
 #: A way in that was tried longer ago is not known to work.

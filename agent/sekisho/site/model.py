@@ -13,6 +13,7 @@ from datetime import date
 from ipaddress import IPv4Address, IPv4Network
 
 from sekisho.devices.disks import Disk as Named
+from sekisho.site.words import PersonRole
 
 #: The link every machine has one interface on; it is described under ``management``.
 MANAGEMENT = "management"
@@ -38,15 +39,6 @@ GROUPS: Mapping[str, Role] = {
     "monitors": Role.MONITOR,
     "terminals": Role.TERMINAL,
 }
-
-
-class PersonRole(enum.StrEnum):
-    """What a person may do; exactly one each."""
-
-    ADMINISTRATOR = "administrator"
-    OPERATOR = "operator"
-    OFFICER = "officer"
-    AUDITOR = "auditor"
 
 
 class Side(enum.StrEnum):

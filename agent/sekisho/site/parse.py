@@ -8,19 +8,7 @@ from types import MappingProxyType
 
 from sekisho.errors import Problem, SekishoError, printable
 from sekisho.site.attached import attached_devices, console, disks, mode
-from sekisho.site.fields import (
-    HOST_NAME,
-    IFNAME,
-    NAME,
-    address,
-    addresses,
-    day,
-    mac,
-    network,
-    order_key,
-    public_keys,
-    title,
-)
+from sekisho.site.fields import address, addresses, day, mac, network, order_key, public_keys, title
 from sekisho.site.model import (
     GROUPS,
     MANAGEMENT,
@@ -34,7 +22,6 @@ from sekisho.site.model import (
     Mode,
     Peer,
     Person,
-    PersonRole,
     Purpose,
     RawFile,
     RawInventory,
@@ -45,6 +32,7 @@ from sekisho.site.model import (
 from sekisho.site.module_field import modules
 from sekisho.site.nodes import Node, Reader
 from sekisho.site.wires import joins, wires
+from sekisho.site.words import HOST_NAME, IFNAME, NAME, PersonRole
 
 _SITE = dict.fromkeys(
     ("name", "title", "profile", "management", "links", "peers", "flows", "people"), True
