@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from tests.vm import proof
-from tests.vm.trial import BIN, INVENTORY, LAB, MANAGED, REPOSITORY, Lab, Trial
+from tests.vm.trial import BIN, INVENTORY, LAB, MANAGED, REPOSITORY, Lab, Trial, until
 
 #: What may run at the same time, since it is on different machines: lanes of attacks, then the next.
 STAGES = (
@@ -35,7 +35,7 @@ TOLD = ("1", "2", "3", "4", "5", "6")
 ATTACKS = sorted(name for stage in STAGES for lane in stage for name in lane)
 #: What a provisioned machine is made of: a state saved from other content is not restored.
 CONTENT = ("agent", "hardening", "inventory/lab", "monitors", "playbooks", "requirements")
-AUDIT = (BIN / "sekisho", "audit", "-i", INVENTORY, "--jobs", "3",
+AUDIT = (BIN / "sekisho", "audit", "-i", INVENTORY,
          *(word for host in MANAGED for word in ("--host", host)))  # fmt: skip
 PKI = INVENTORY / "pki"
 LAB_STATE = Path(os.environ.get("SEKISHO_LAB_STATE", "/var/lib/sekisho-lab"))
@@ -95,9 +95,15 @@ def provision(lab: Lab) -> None:
 
 def settle_clocks(lab: Lab) -> None:
     """Let the restored machines' chrony agree with the monitor's again: their clocks were stepped."""
-    ask = "chronyc -n burst 2/4 >/dev/null; chronyc -n waitsync 30 0.1 0 1 >/dev/null"
-    with ThreadPoolExecutor(max_workers=3) as pool:
-        list(pool.map(lambda host: lab.root(host, ask), MANAGED))
+    ask = "chronyc -n burst 2/4 >/dev/null; chronyc -n waitsync 20 0.1 0 1 >/dev/null"
+
+    def settle(host: str) -> None:
+        agrees, _ = until(lambda: lab.root(host, ask).code == 0, timeout=120, every=0)
+        if not agrees:
+            raise SystemExit(f"{host}: chrony does not follow the monitor's clock")
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(settle, MANAGED))
 
 
 def roles() -> Callable[[str], None]:

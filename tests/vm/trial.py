@@ -184,9 +184,7 @@ class Lab:
     def audit(self, *words: str) -> dict[str, Any]:
         """Audit the lab from outside and return the JSON report with the exit code in ``exit``."""
         hosts = () if "--host" in words else [word for host in MANAGED for word in ("--host", host)]
-        seen = self.inside(
-            BIN / "sekisho", "audit", "-i", INVENTORY, "--json", "--jobs", "3", *hosts, *words
-        )
+        seen = self.inside(BIN / "sekisho", "audit", "-i", INVENTORY, "--json", *hosts, *words)
         if not seen.out.strip().startswith("{"):
             msg = f"audit gave no report (exit {seen.code}): {seen.err[-800:]}"
             raise RuntimeError(msg)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 
-from tests.vm.attacks.attack_2_inbound import ADDRESS, HOST, PEER
+from tests.vm.attacks.attack_2_inbound import ADDRESS, HOST, PEER, arrived, make
 from tests.vm.trial import Lab, Trial, failed_checks, until
 
 TITLE = "The power is cut during a delivery and during journal writes"
+SIZE = 200_000_000
 
 
 def run(lab: Lab, trial: Trial) -> None:
     """Cut, boot, judge before the network, verify the journal, resume the delivery."""
     trial.step("a delivery of 200 MB begins, and the journal is written to without pause")
-    lab.root(
-        "outside",
-        "mkdir -p /srv/cut && head -c 200000000 /dev/urandom > /srv/cut/scan.bin",
-        timeout=200,
-    )
+    salt = secrets.token_hex(8)
+    made = make(lab, salt, SIZE, "/srv/cut/scan.bin")
+    trial.expect("the records are made", made.code == 0, made.err[-200:])
     send = (f"sekisho send /srv/cut --from {PEER} --to {HOST} --address {ADDRESS} --port 7601 "
             "--part-mib 20 --state /var/tmp/cut.state --json")  # fmt: skip
     lab.root("outside", f"systemd-run --quiet --collect --unit=cut ip netns exec {PEER} {send}")
@@ -73,10 +73,8 @@ def run(lab: Lab, trial: Trial) -> None:
     trial.expect(
         "the sender sees it accepted", again.code == 0, again.out[-300:] + again.err[-300:]
     )
-    digest = lab.root("outside", "sha256sum /srv/cut/scan.bin | cut -c1-64", timeout=60).out.strip()
-    there = lab.root(HOST, "find /var/lib/sekisho/incoming/complete -name scan.bin -exec sha256sum {} + | cut -c1-64",
-                     timeout=60).out.split()  # fmt: skip
-    trial.expect("and it is whole", digest and digest in there, digest[:16])
+    whole = arrived(lab, salt, SIZE, "scan.bin")
+    trial.expect("and every byte of it is the same", whole == "whole", whole)
     partial = lab.root(HOST, "ls /var/lib/sekisho/incoming | grep -v complete | head").out
     trial.step(f"left beside it: {partial.split()}")
     lab.root("outside", "rm -rf /srv/cut /var/tmp/cut.state")
