@@ -35,7 +35,7 @@ def make(lab: Lab, salt: str, size: int, path: str) -> Seen:
 def arrived(lab: Lab, salt: str, size: int, name: str) -> str:
     """Return "whole" when a complete delivery on inbound holds exactly the records, else what it holds.
 
-    Made once more there and compared byte by byte: an emulated processor hashes 1 GB in 20 s.
+    Made once more there and compared byte by byte: an emulated processor hashes 1 GB in 20 to 30 s.
     """
     compare = (
         f"found=list(pathlib.Path('/var/lib/sekisho/incoming/complete').rglob({name!r}))\n"
