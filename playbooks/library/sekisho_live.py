@@ -41,7 +41,7 @@ options:
     elements: dict
     default: []
   masked:
-    description: Units to mask and stop. A unit file in /etc makes way.
+    description: Units to mask and stop (a template is masked only). A unit file in /etc makes way.
     type: list
     elements: str
     default: []
@@ -214,7 +214,9 @@ class Live:
         systemd holds the unit, and then it can wait.
         """
         held = self._held() if masked else set()
-        states = self._states(set(masked) | set(enabled) | set(at_boot) | set(restart))
+        # A template has no state; those of its instances that run go on until they end.
+        plain = {unit for unit in masked if "@." not in unit}
+        states = self._states(plain | set(enabled) | set(at_boot) | set(restart))
         reload = reload or self.stale
         stop, enable, unmasked = [], [], False
         for unit in masked:
@@ -226,8 +228,9 @@ class Live:
                     if os.path.lexists(path):
                         os.unlink(path)
                     os.symlink("/dev/null", path)
-                    reload = reload or unit in held
-            if states[unit]["ActiveState"] in ("active", "activating", "reloading"):
+                    kin = {name.partition("@")[0] + "@.service" for name in held if "@" in name}
+                    reload = reload or unit in held or unit in kin
+            if unit in plain and states[unit]["ActiveState"] in ("active", "activating", "reloading"):
                 if self.differs(unit, "running", "stopped"):
                     stop.append(unit)
         for unit in [*enabled, *at_boot]:

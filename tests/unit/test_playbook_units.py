@@ -32,9 +32,14 @@ def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     class Recorded(library.Live):  # type: ignore[misc, name-defined] - loaded by its path
         def run(self, *argv: str) -> str:
             if argv[1] == "list-units":
-                return "held.service loaded active running A unit that is held\n"
+                return (
+                    "held.service loaded active running A unit that is held\n"
+                    "person@7.service loaded active running One of a template\n"
+                )
             if argv[1] == "show":
                 names = argv[argv.index("--") + 1 :]
+                if any("@." in name for name in names):  # as systemctl does
+                    raise library.Trouble("Unit name is missing the instance name.")
                 return "\n\n".join(
                     f"Id={name}\nActiveState={'active' if name == 'held.service' else 'inactive'}"
                     "\nUnitFileState=disabled\nNeedDaemonReload="
@@ -60,6 +65,18 @@ def test_a_unit_that_is_held_is_masked_and_stopped_and_the_reload_put_off(live: 
     live.units(["held.service"], [], [], reload=False, restart=[])
     assert live.calls == [("stop", "held.service")]
     assert live.put_off.exists()
+
+
+def test_a_template_is_masked_and_read_again_when_one_of_it_is_held(
+    live: Any, tmp_path: Path
+) -> None:
+    live.units(["other@.service"], [], [], reload=False, restart=[])
+    assert (tmp_path / "other@.service").readlink() == Path("/dev/null")
+    assert not live.put_off.exists()
+    live.units(["person@.service"], [], [], reload=False, restart=[])
+    assert (tmp_path / "person@.service").readlink() == Path("/dev/null")
+    assert live.put_off.exists()
+    assert live.calls == []
 
 
 def test_what_was_put_off_is_settled_once(live: Any) -> None:
