@@ -86,12 +86,12 @@ def run(lab: Lab, trial: Trial) -> None:
     lab.root(
         HOST,
         f"systemd-run --quiet --collect --unit=hostile --property=StandardOutput=file:/run/hostile.out "
-        f"python3 /run/hostile.py {ADDRESS} {PEER_ADDRESS} fd77:1::2 45",
+        f"python3 /run/hostile.py {ADDRESS} {PEER_ADDRESS} fd77:1::2 25",
     )
     trial.step("the hospital keeps connecting and reads what comes back")
     reader = (
         "import socket,time\n"
-        "got=b''\nends=time.monotonic()+30\nopened=0\n"
+        "got=b''\nends=time.monotonic()+15\nopened=0\n"
         "while time.monotonic()<ends:\n"
         "  try:\n"
         f"    c=socket.create_connection(('{ADDRESS}',7601),timeout=3); opened+=1\n"

@@ -20,7 +20,9 @@ def checksum(data):
     return ~total & 0xFFFF
 pseudo = socket.inet_aton(own) + socket.inet_aton(target) + struct.pack(">BBH", 0, 6, 20)
 def drain(wait):
-    while select.select([raw], [], [], wait)[0]:
+    ends = time.monotonic() + wait  # a push may be on its way beside it: never silent
+    while select.select([raw], [], [], max(0, ends - time.monotonic()))[0]:
+        if wait and time.monotonic() > ends: break
         data = raw.recv(128)
         if data[12:16] == socket.inet_aton(target):
             offset = (data[0] & 15) * 4
@@ -68,9 +70,8 @@ with ThreadPoolExecutor(96) as pool:
 
 def run(lab: Lab, trial: Trial) -> None:
     """Try every direction that no flow declares, with the agents stopped on both sides."""
-    trial.step("stop the agents on core and inbound: the kernels' walls must hold alone")
-    for host in ("core-1", "inbound-1"):
-        lab.root(host, "systemctl stop sekisho-agent")
+    trial.step("stop the agent on core: the kernels' walls must hold alone")
+    lab.root("core-1", "systemctl stop sekisho-agent")
     outside = ["10.77.1.2", "10.77.6.2", "10.77.1.1", "10.77.2.1", "10.77.5.2", "10.77.6.1"]
     trial.step("core tries the hospital, the recipient and both gateways")
     seen = lab.root("core-1", f"python3 - {' '.join(outside)}", stdin=REACH, timeout=180)
@@ -107,5 +108,4 @@ def run(lab: Lab, trial: Trial) -> None:
     trial.expect(
         "only the declared port answers", seen.out.strip() == "[7601]", seen.out + seen.err
     )
-    for host in ("core-1", "inbound-1"):
-        lab.root(host, "systemctl start sekisho-agent")
+    lab.root("core-1", "systemctl start sekisho-agent")

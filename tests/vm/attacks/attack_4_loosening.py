@@ -21,7 +21,7 @@ class Loosening(NamedTuple):
     alert: str
 
 
-#: None on inbound or core: other attacks are tried on those at the same time.
+#: None on inbound, core or gate-in: other attacks are tried on those at the same time.
 CASES = (
     Loosening("the rules flushed (agent stopped)", "outbound-1",
               "systemctl stop sekisho-agent; nft flush ruleset", "6-iv-a.rules-as-declared", "6-v-b.host-silent"),
@@ -31,7 +31,7 @@ CASES = (
               "sed -i 's/^PasswordAuthentication no/PasswordAuthentication yes/' "
               "/etc/ssh/sshd_config.d/10-sekisho.conf; systemctl reload ssh",
               "6-iv-a.ssh-keys-only", "6-iv-a.guarded-file-changed"),
-    Loosening("auditd stopped", "gate-in", "systemctl kill -s KILL auditd; systemctl mask --runtime auditd",
+    Loosening("auditd stopped", "monitor-1", "systemctl kill -s KILL auditd; systemctl mask --runtime auditd",
               "6-iv-b.audit-daemon-running", "6-iv-b.audit-off"),
     Loosening("an account with a key added", "gate-out",
               "useradd -m -s /bin/bash mallory; mkdir -p /home/mallory/.ssh; "
@@ -83,7 +83,7 @@ def run(lab: Lab, trial: Trial) -> None:
     )
     trial.expect("the rules are loaded again", fixed, f"after {took:.0f} s")
     trial.step("verify.yml repairs the rest by the role each check names")
-    lab.root("gate-in", "systemctl unmask --runtime auditd")
+    lab.root("monitor-1", "systemctl unmask --runtime auditd")
     left = [finding for finding in after["findings"] if finding["host"] != "outbound-1"]
     with tempfile.NamedTemporaryFile("w", suffix=".json") as report:
         json.dump({"findings": left}, report)
