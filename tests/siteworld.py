@@ -88,6 +88,48 @@ def lab_site(edits: Mapping[str, tuple[str, str] | str] | None = None) -> Site:
     return parse_site(lab_raw(edits))
 
 
+#: Both outside links through WireGuard; each peer's own address is behind its end of the line.
+TUNNEL_KEYS = {
+    name: base64.b64encode(name.encode().ljust(32, b".")).decode()
+    for name in ("hospital-a", "hospital-z", "university-b")
+}
+INNER = {"hospital-a": "192.0.2.2", "hospital-z": "192.0.2.3", "university-b": "192.0.2.66"}
+
+
+def tunnelled(keys: Mapping[str, str] = TUNNEL_KEYS, *, second: bool = False) -> dict[str, str]:
+    """Return the lab with WireGuard on both outside links; ``second``: with a second hospital."""
+    text = next(file.text for file in lab_raw().group_vars if file.path == SITE)
+
+    def swap(old: str, new: str) -> None:
+        nonlocal text
+        assert old in text, old
+        text = text.replace(old, new, 1)
+
+    for network in ("10.77.1.0/29", "10.77.6.0/29"):
+        swap(f"network: {network}", f"encryption: wireguard\n      network: {network}")
+    ends = {"hospital-a": ("10.77.1.2", 51820), "university-b": ("10.77.6.2", 51820)}
+    if second:
+        swap("[hospital-a, gate-in]", "[hospital-a, hospital-z, gate-in]")
+        swap(
+            "    university-b:\n      side",
+            "    hospital-z:\n      side: provider\n      title: {en: Hospital Z, ja: 丙病院}\n"
+            "      address: 10.77.1.3\n    university-b:\n      side",
+        )
+        swap(
+            "    store:\n",
+            "    intake-z:\n      from: hospital-z\n      to: inbound-1\n      via: gate-in\n"
+            "      port: 7602\n      mode: one-way-tcp\n    store:\n",
+        )
+        ends["hospital-z"] = ("10.77.1.3", 51821)
+    for name, (end, port) in ends.items():
+        swap(
+            f"address: {end}\n",
+            f"address: {INNER[name]}\n      vpn: {end}\n"
+            f"      wireguard: {{key: {keys[name]}, port: {port}}}\n",
+        )
+    return {SITE: text}
+
+
 def problems(edits: Mapping[str, tuple[str, str] | str]) -> list[Problem]:
     """Return what parsing, or else checking, says of the edited lab."""
     try:

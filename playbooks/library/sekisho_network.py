@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import time
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -22,6 +23,8 @@ description:
 options:
   policy: {type: dict, required: true, description: The host's compiled policy.}
   reconfigure: {type: bool, default: false, description: networkd's files changed.}
+  tunnels: {type: bool, default: false, description: Have the WireGuard tunnels as declared, too.}
+  anew: {type: bool, default: false, description: Make every tunnel anew; its key is new.}
 """
 
 _KEPT = {"sshd", "systemd", "systemd-network", "systemd-networkd", "init"}
@@ -71,10 +74,12 @@ def links(plan, policy):
     missing = set()
     own = {(n, one["address"]) for n, one in policy["interfaces"].items()}
     seen = set()
+    tunnels = {"%s wireguard" % one["interface"] for one in policy["tunnels"]}
     for entry in plan.json("ip", "-json", "-details", "address", "show"):
         card = entry["ifname"]
         declared = policy["interfaces"].get(card)
-        if entry.get("linkinfo", {}).get("info_kind") and declared is None:
+        kind = entry.get("linkinfo", {}).get("info_kind")
+        if kind and declared is None and "%s %s" % (card, kind) not in tunnels:
             plan.mend("%s is no card of the site" % card, "ip", "link", "delete", card)
             continue
         if "PROMISC" in entry.get("flags", []):
@@ -117,7 +122,43 @@ def routes(plan, policy):
                 "a rule of priority %s" % entry["priority"],
                 "ip", "rule", "delete", "priority", str(entry["priority"]),
             )  # fmt: skip
-    return {card for _, _, card in wanted - seen}
+    # A tunnel comes up with its key, by the role wireguard: until then networkd has no such card.
+    return {card for _, _, card in wanted - seen if os.path.exists("/sys/class/net/%s" % card)}
+
+
+def tunnels(plan, policy, anew, wait=time.sleep):
+    """Have networkd make a tunnel anew that is not as declared; it changes none that is there."""
+    left = {line.partition(" ")[0]: line for line in policy["tunnel_peers"]}
+    for attempt in range(1 if anew else 20):
+        off = [card for card, line in left.items() if anew or _held(plan).get(card) != [line]]
+        if not off:
+            return
+        if attempt < 19 and not anew:
+            wait(0.5)  # networkd may be at it
+    for card in off:
+        if os.path.exists("/sys/class/net/%s" % card):
+            plan.mend("%s is not the declared tunnel" % card, "ip", "link", "delete", card)
+        else:
+            plan.said.append("no tunnel %s" % card)
+    # Its links stay up meanwhile; systemd gives it its credentials only when it starts.
+    plan.commands.append(["systemctl", "restart", "systemd-networkd.service"])
+
+
+def _held(plan):
+    """Return the kernel's tunnels as the policy writes them."""
+    shown = {}
+    for what in ("listen-port", "endpoints", "allowed-ips"):
+        code, out, err = plan.module.run_command(["wg", "show", "all", what])
+        if code != 0:
+            plan.module.fail_json(msg="wg: %s" % err.strip())
+        shown[what] = [line.split("\t") for line in out.splitlines()]
+    ports = dict(shown["listen-port"])
+    ends = {(card, key): end for card, key, end in shown["endpoints"]}
+    held = {}
+    for card, key, allowed in shown["allowed-ips"]:
+        line = (card, ports.get(card), key, ends.get((card, key)), allowed)
+        held.setdefault(card, []).append("%s %s %s %s %s" % line)
+    return held
 
 
 def tables(plan):
@@ -179,6 +220,8 @@ def main():
         argument_spec={
             "policy": {"type": "dict", "required": True},
             "reconfigure": {"type": "bool", "default": False},
+            "tunnels": {"type": "bool", "default": False},
+            "anew": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
@@ -196,6 +239,9 @@ def main():
         plan.mend("networkd's files changed", "networkctl", "reload")
     elif loaded and up:
         plan.mend("%s lack their address or route" % ", ".join(up), "networkctl", "reconfigure", *up)
+    # In check mode the package may be missing still; that the tunnels are, too, was said with it.
+    if loaded and module.params["tunnels"] and module.get_bin_path("wg"):
+        tunnels(plan, policy, module.params["anew"])
     if not module.check_mode:
         for argv in dict.fromkeys(map(tuple, plan.commands)):
             code, _, err = module.run_command(list(argv))

@@ -176,7 +176,8 @@ class World:
         for name, gateway in getattr(self, "later", []):
             sh("ip", "-n", name, "route", "add", "default", "via", gateway)
         for name, policy in self.policies.items():
-            for route in policy["routes"]:
+            # One via nobody leads into a tunnel, which is not there yet.
+            for route in filter(lambda one: one["via"], policy["routes"]):
                 sh("ip", "-n", name, "route", "add", route["to"], "via", route["via"])
             forward = "1" if policy["role"] == "gateway" else "0"
             self.sysctl(name, "net.ipv4.ip_forward", forward)

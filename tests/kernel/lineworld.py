@@ -203,24 +203,35 @@ class Charon:
             sh("ip", "-n", self.name, "xfrm", what, "flush")
 
 
+#: Tunnels' ports, from `siteworld.tunnelled`; the same at both ends.
+TUNNELS = frozenset(struct.pack("!HH", port, port) for port in (51820, 51821))
+
+
 def _carrier(packet: bytes) -> str:
-    """Return "esp" or "ike" when an IPv4 packet is one, else ""."""
-    ports = packet[(packet[0] & 15) * 4 :][:4]
+    """Return "esp", "ike" or "wg" when an IPv4 packet is one, else ""."""
+    head = (packet[0] & 15) * 4
+    ports = packet[head:][:4]
     if packet[9] == 50:
         return "esp"
+    # WireGuard's four types of message: a type, and three bytes of nought.
+    if packet[9] == 17 and ports in TUNNELS and packet[head + 8 :][:4] in _MESSAGES:
+        return "wg"
     ike = packet[9] == 17 and ports in (b"\x01\xf4\x01\xf4", b"\x11\x94\x11\x94")
     return "ike" if ike else ""
+
+
+_MESSAGES = frozenset(bytes([kind, 0, 0, 0]) for kind in (1, 2, 3, 4))
 
 
 class Wire:
     """Counts what is on the line: IPv4 by kind, on every packet of either direction.
 
-    ``clear``: bytes behind the IPv4 header of everything that is neither ESP nor IKE, nor an ICMP
-    error about such a packet; ``said`` keeps the first such packets.
+    ``clear``: bytes behind the IPv4 header of everything that is neither ESP nor IKE nor WireGuard,
+    nor an ICMP error about such a packet; ``said`` keeps the first such packets.
     """
 
     def __init__(self, name: str, interface: str) -> None:
-        self.esp = self.ike = self.unreachable = self.clear = 0
+        self.esp = self.ike = self.wg = self.unreachable = self.clear = 0
         self.sock = inside(
             name, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         )
@@ -250,6 +261,8 @@ class Wire:
             self.esp += 1
         elif kind == "ike":
             self.ike += 1
+        elif kind == "wg":
+            self.wg += 1
         else:
             self.clear += struct.unpack("!H", packet[2:4])[0] - head
             if len(self.said) < 5:
@@ -268,7 +281,7 @@ class Wire:
         self.going = False
         self.thread.join()
         self.sock.close()
-        return {"esp": self.esp, "ike": self.ike, "unreachable": self.unreachable,
+        return {"esp": self.esp, "ike": self.ike, "wg": self.wg, "unreachable": self.unreachable,
                 "clear": self.clear, "lost": lost, "said": self.said}  # fmt: skip
 
 
@@ -281,9 +294,15 @@ class Line(World):
     """
 
     def __init__(
-        self, folder: Path, *, way: str = "in", behind: bool = False, ipsec: bool = True
+        self,
+        folder: Path,
+        *,
+        way: str = "in",
+        behind: bool = False,
+        ipsec: bool = True,
+        edited: dict[str, str] | None = None,
     ) -> None:
-        self.edited = edits(behind=behind, ipsec=ipsec)
+        self.edited = edited if edited is not None else edits(behind=behind, ipsec=ipsec)
         self.at = {"hospital-a": "gate-peer"} if behind else {}
         self.link = f"wan-{way}"
         machines = ("gate-in", "inbound-1") if way == "in" else ("gate-out", "outbound-1")

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from siteworld import policy, tunnelled
+
 pytestmark = pytest.mark.process  # importing Ansible looks the syslog service up
 LIBRARY = Path(__file__).resolve().parents[2] / "playbooks/library"
 
 
-def module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sekisho_live", LIBRARY / "sekisho_live.py")
+def module(name: str = "sekisho_live") -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, LIBRARY / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     found = importlib.util.module_from_spec(spec)
@@ -121,3 +123,42 @@ def test_a_dry_run_tells_and_does_nothing(live: Any, tmp_path: Path) -> None:
     live.settle()
     assert list(tmp_path.iterdir()) == []
     assert "held.service: masked" in live.after
+
+
+WG = policy("gate-in", tunnelled())
+CARD, PORT, KEY, END, ALLOWED = WG["tunnel_peers"][0].split(" ")
+SHOWN = {
+    "listen-port": f"{CARD}\t{PORT}\n",
+    "endpoints": f"{CARD}\t{KEY}\t{END}\n",
+    "allowed-ips": f"{CARD}\t{KEY}\t{ALLOWED}\n",
+}
+
+
+def mended(shown: dict[str, str], *, anew: bool = False) -> Any:
+    """Return the plan for a gateway whose kernel shows this of its tunnels."""
+
+    class Kernel:
+        @staticmethod
+        def run_command(argv: list[str]) -> tuple[int, str, str]:
+            return 0, shown[argv[-1]], ""
+
+    library = module("sekisho_network")
+    plan = library.Plan(Kernel())
+    library.tunnels(plan, WG, anew, wait=lambda _: None)
+    return plan
+
+
+def test_a_tunnel_as_declared_is_left_alone_and_any_other_is_made_anew() -> None:
+    assert mended(SHOWN).commands == mended(SHOWN).said == []
+    other = SHOWN["allowed-ips"].replace(ALLOWED, f"{ALLOWED} 0.0.0.0/0")
+    second = SHOWN["allowed-ips"] + f"{CARD}\t{'A' * 43}=\t(none)\n"
+    for shown in (
+        SHOWN | {"allowed-ips": other},
+        SHOWN | {"allowed-ips": second},
+        SHOWN | {"endpoints": SHOWN["endpoints"].replace(END, "(none)")},
+        SHOWN | {"listen-port": f"{CARD}\t51999\n"},
+        dict.fromkeys(SHOWN, ""),
+    ):
+        assert mended(shown).commands[-1] == ["systemctl", "restart", "systemd-networkd.service"]
+        assert mended(shown).said != []
+    assert mended(SHOWN, anew=True).said != []

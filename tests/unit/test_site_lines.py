@@ -102,7 +102,7 @@ def test_a_value_that_would_end_a_section_is_refused() -> None:
 
 
 BAD: dict[str, tuple[Edits, str, str]] = {
-    "wireguard is not built": (said("wan-in", "wireguard"), "links.wan-in.encryption", "not built"),
+    "a tunnel inside": (said("hop-in", "wireguard"), "links.hop-in.encryption", "a peer's line"),
     "an outside link in clear": (said("wan-in", "none"), "links.wan-in.encryption", "encrypt it"),
     "a carrier inside": (said("hop-in", "carrier"), "links.hop-in.encryption", "ip-vpn"),
     "a terminal's link": (said("desk", "ipsec"), "links.desk.encryption", "SSH"),

@@ -78,12 +78,12 @@ class Guest:
             raise RuntimeError(msg)
         return done
 
-    def scene(self, scene: str, *, timeout: float = 1800) -> Any:
-        """Play a scene of tests/kernel/linescenes.py; return what it saw."""
+    def scene(self, scene: str, *, of: str = "linescenes", timeout: float = 1800) -> Any:
+        """Play a scene of tests/kernel/linescenes.py, or of another; return what it saw."""
         done = self.run(
             *("unshare", "--net", "--mount", "--fork", "--kill-child"),
             *("env", "PYTHONPYCACHEPREFIX=/var/tmp/pyc"),
-            *("python3", "/repo/tests/kernel/linescenes.py", scene),
+            *("python3", f"/repo/tests/kernel/{of}.py", scene),
             timeout=timeout,
         )
         return json.loads(done.stdout)

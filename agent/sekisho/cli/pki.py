@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sekisho.errors import Problem, SekishoError, printable
+from sekisho.site.networkd import TUNNEL_KEY
 
 if TYPE_CHECKING:
     from sekisho.edge.pki_lines import LinePki
@@ -103,6 +104,27 @@ def request_(
     found = request(key, name=name, check=check)
     sys.stdout.write(
         json.dumps(found, sort_keys=True) + "\n" if as_json else str(found.get("csr", ""))
+    )
+
+
+@app.command(
+    "wireguard",
+    epilog="Examples:  sekisho pki wireguard gate-in  ·  sekisho pki wireguard gate-in --json",
+)
+def wireguard(
+    name: Annotated[str, typer.Argument(help="This machine's name in the site model.")],
+    key: Annotated[Path, typer.Option(help="The private key; made where there is none.")] = Path(
+        TUNNEL_KEY
+    ),
+    check: Annotated[bool, typer.Option("--check", help="Write nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make this machine's key for WireGuard lines, here; print its public half for the peers."""
+    from sekisho.service.line_request import tunnel_key  # noqa: PLC0415 - slow to import
+
+    found = tunnel_key(key, name=name, check=check)
+    sys.stdout.write(
+        json.dumps(found, sort_keys=True) + "\n" if as_json else f"{found.get('public', '')}\n"
     )
 
 

@@ -15,6 +15,7 @@ from sekisho.errors import Problem, SekishoError
 from sekisho.site.invariants import check as check_site
 from sekisho.site.model import MANAGEMENT, Site
 from sekisho.site.parse import parse_site
+from sekisho.site.tunnels import tunnels_of
 
 app = typer.Typer(
     help="Prove the site model, draw it, write its machines' files.",
@@ -88,12 +89,18 @@ def check(
         "flows": len(site.flows),
         "people": len(site.people),
     }
+    notes = [
+        f"{one['name']} is encrypted by WireGuard: {one['ciphers']} [6-iv-d-4]"
+        for machine in site.machines.values()
+        for one in tunnels_of(site, machine)
+    ]
     code, proof, told = _proof(site) if prove else (0, None, "not proven: --no-prove\n")
     if as_json:
         _print({"sound": True, "site": site.name, "profile": site.profile, **counts,
-                "proof": proof})  # fmt: skip
+                "notes": notes, "proof": proof})  # fmt: skip
         return code
     listed = ", ".join(f"{count} {what}" for what, count in counts.items())
+    told = "".join(f"note: {one}\n" for one in notes) + told
     sys.stdout.write(f"{inventory}: sound ({listed}; {took:.2f} s)\n{told}")
     return code
 

@@ -22,6 +22,7 @@ from sekisho.evidence.words import (
     LAW_TEXT,
     MISSING_WORDS,
     MODE_NOTES,
+    UNLISTED_NOTE,
     VERDICT_WORDS,
 )
 
@@ -86,6 +87,7 @@ def _head(catalogue: Catalogue, run: AuditRun, judged: Judged) -> str:
         (HEADINGS["time"], f"{_t(run.started)} - {_t(run.finished)}"),
         (HEADINGS["answered"], f"{answered} / {len(run.hosts)}"),
         (HEADINGS["modes"], _t(", ".join(run.flow_modes) or "not known / 不明")),
+        *([(HEADINGS["unlisted"], _t("; ".join(run.unlisted)))] if run.unlisted else []),
         (HEADINGS["tool"], _t(run.tool)),
         (HEADINGS["catalogue"], f"<code>{_t(catalogue.digest)}</code>"),
         (HEADINGS["evidence"], _t(", ".join(run.kinds))),
@@ -127,6 +129,7 @@ def _site_problems(run: AuditRun) -> str:
 
 def _law(run: AuditRun) -> str:
     notes = [LAW_TEXT, *CAVEATS, *(MODE_NOTES[m] for m in run.flow_modes if m in MODE_NOTES)]
+    notes += [UNLISTED_NOTE] if run.unlisted else []
     return (
         f"<section>{_h('read')}<ul>"
         + "".join(

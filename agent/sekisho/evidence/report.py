@@ -89,6 +89,19 @@ class AuditRun:
     site_problems: tuple[str, ...] = ()  # invariants the site model itself breaks
     solver: str | None = None  # what proved; None: what needs a proof is "could not tell"
 
+    @property
+    def unlisted(self) -> tuple[str, ...]:
+        """Lines whose ciphers are outside the default list, by the policies the run judges by."""
+        found = set()
+        for host in self.hosts:
+            tunnels = host.policy.get("tunnels") if host.policy is not None else None
+            found |= {
+                f"{one.get('name')}: {one.get('ciphers')}"
+                for one in (tunnels if isinstance(tunnels, list) else ())
+                if isinstance(one, Mapping)
+            }
+        return tuple(sorted(found))
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -149,6 +162,8 @@ def as_json(catalogue: Catalogue, run: AuditRun, judged: Judged) -> dict[str, An
         "profile": run.profile,
         "flow_modes": list(run.flow_modes),
         "site_problems": list(run.site_problems),
+        # Not in the report of a site without one: an older bundle is judged to the same bytes.
+        **({"unlisted_ciphers": list(run.unlisted)} if run.unlisted else {}),
         "kinds": list(run.kinds),
         "started": run.started,
         "finished": run.finished,

@@ -114,6 +114,18 @@ MODE_NOTES: dict[str, dict[str, str]] = {
     },
 }
 
+#: Stands in the report of a site with a line that is encrypted outside the default list.
+UNLISTED_NOTE = {
+    "en": (
+        "Lines of this site are encrypted outside the default cipher list (WireGuard: "
+        "ChaCha20-Poly1305, BLAKE2s, Curve25519). The site asked for it."
+    ),
+    "ja": (
+        "このサイトには既定の暗号一覧の外で暗号化する回線がある (WireGuard: ChaCha20-Poly1305、"
+        "BLAKE2s、Curve25519)。サイトの指定による。"
+    ),
+}
+
 #: Headings and labels of the report.
 HEADINGS: dict[str, dict[str, str]] = {
     "title": {"en": "Article 6 gap report", "ja": "第6条 適合状況報告"},
@@ -122,6 +134,7 @@ HEADINGS: dict[str, dict[str, str]] = {
     "time": {"en": "Time (UTC)", "ja": "実施時刻"},
     "answered": {"en": "Hosts that answered", "ja": "応答した機械"},
     "modes": {"en": "Modes of the one-way hop", "ja": "一方向転送の方式"},
+    "unlisted": {"en": "Lines outside the default ciphers", "ja": "既定の暗号一覧の外の回線"},
     "tool": {"en": "Tool", "ja": "ツール"},
     "catalogue": {"en": "Catalogue (SHA-256)", "ja": "カタログ"},
     "evidence": {"en": "Kinds of evidence asked for", "ja": "求めた証拠の種類"},

@@ -1,8 +1,8 @@
 """What of the kernel's network the site declares, what is off, and how it is put right. Pure.
 
 Declared is what the host's signed policy says: its interfaces with their addresses, the routes of
-its flows, forwarding on gateways, IPsec of its lines. What the kernel makes of that by itself
-(connected and local routes, the three standard rules) belongs to it.
+its flows, forwarding on gateways, IPsec of its lines, its tunnels' interfaces. What the kernel
+makes of that by itself (connected and local routes, the three standard rules) belongs to it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ _RULES = ("ipv4 0: lookup 255", "ipv4 32766: lookup 254", "ipv4 32767: lookup 25
           "ipv6 0: lookup 255", "ipv6 32766: lookup 254")  # fmt: skip
 _LOOPBACK = ("lo 127.0.0.1/8", "lo ::1/128")
 _STATIC = 4  # RTPROT_STATIC
+_LINK = 253  # RT_SCOPE_LINK: the other end is on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +55,12 @@ def declared(policy: Mapping[str, Any]) -> Declared:
     """Return what a policy declares of its host's network."""
     cards = {name: IPv4Interface(one["address"]) for name, one in policy["interfaces"].items()}
     must = {Fact("address", f"{name} {one}", name) for name, one in cards.items()}
-    must |= {Fact("link", f"{name} up", name) for name in cards}
-    must |= {
-        Fact("route", f"{one['to']} via {one['via']} dev {one['interface']}", one["interface"])
-        for one in policy["routes"]
-    }
+    named = {*cards, *(one["interface"] for one in policy.get("tunnels", ()))}
+    must |= {Fact("link", f"{name} up", name) for name in named}
+    must |= {Fact("route", _words(one), one["interface"]) for one in policy["routes"]}
     forwards = policy["role"] == "gateway"
     if forwards:
-        must |= {Fact("forwarding", f"ipv4 {name}", name) for name in ("all", *cards)}
+        must |= {Fact("forwarding", f"ipv4 {name}", name) for name in ("all", *named)}
     made = _made([*cards.items(), ("lo", IPv4Interface("127.0.0.1/8"))])
     lines = policy.get("lines", ())
     policies = set(policy.get("line_policies", ()))
@@ -89,9 +88,15 @@ def declared(policy: Mapping[str, Any]) -> Declared:
         if fact.kind == "xfrm":
             return text in policies or text in associations
         # Of what kind a card of the site's is says its identity, which is 6-iii-a's business.
-        return text == "lo up" or (fact.device in cards and not text.endswith(" listens in"))
+        return text == "lo up" or (fact.device in named and not text.endswith(" listens in"))
 
     return Declared(frozenset(must), may, policy["management"]["interface"])
+
+
+def _words(route: Mapping[str, str]) -> str:
+    """Return a declared route as the kernel tells it; one into a tunnel goes via nobody."""
+    via = f" via {route['via']}" if route["via"] else ""
+    return f"{route['to']}{via} dev {route['interface']}"
 
 
 def _made(cards: Iterable[tuple[str, IPv4Interface]]) -> frozenset[str]:
@@ -163,10 +168,11 @@ def addition(
         held = ((2, one.ip), (1, one.ip), (4, one.network.broadcast_address))
         return NEWADDR, body + b"".join(attribute(kind, ip.packed) for kind, ip in held)
     if fact.kind == "route" and Fact("link", f"{fact.device} up") in there:
-        network, via = IPv4Network(words[0]), IPv4Address(words[2])
-        body = struct.pack("=BBBBBBBBI", AF_INET, network.prefixlen, 0, 0, MAIN, _STATIC, 0,
+        network, scope = IPv4Network(words[0]), 0 if words[1] == "via" else _LINK
+        body = struct.pack("=BBBBBBBBI", AF_INET, network.prefixlen, 0, 0, MAIN, _STATIC, scope,
                            UNICAST, 0)  # fmt: skip
-        held_by = ((1, network.network_address.packed), (5, via.packed))
+        held_by = [(1, network.network_address.packed)]
+        held_by += [(5, IPv4Address(words[2]).packed)] if words[1] == "via" else []
         body += b"".join(attribute(kind, value) for kind, value in held_by)
         return NEWROUTE, body + attribute(4, struct.pack("=I", index))
     return None

@@ -18,6 +18,7 @@ from sekisho.flows.management import management_rules
 from sekisho.flows.plain import plain_replies
 from sekisho.flows.quarantine import quarantine_chains, quarantine_jump
 from sekisho.flows.ruleset import Ruleset
+from sekisho.flows.tunnels import tunnel_rules
 from sekisho.flows.words import (
     Json,
     counter,
@@ -70,6 +71,7 @@ def compile_ruleset(policy: Mapping[str, Any]) -> Json:
             rules.count(f"drop-{chain}-not-syn"),
             {"drop": None},
         )
+    tunnel_rules(rules, policy["tunnels"])
     _hops(rules, policy["flows"])
     line_ends(rules, policy["lines"])
     _sessions(rules, policy["sessions"])

@@ -100,6 +100,10 @@ def effect(policy: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         for one in policy["sessions"]
     ]
     cut += [
+        f"WireGuard with {one['peer_address']} on {one['outside']}"
+        for one in policy.get("tunnels", ())
+    ]
+    cut += [
         f"IPsec with {one['peer_address']} on {one['interface']}" for one in policy.get("lines", ())
     ]
     return kept, cut

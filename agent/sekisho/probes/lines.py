@@ -14,6 +14,7 @@ from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, file
 CERTIFICATE_DAYS, CRL_HOURS = 14, 48
 _CONFIGS = ("/etc/swanctl/swanctl.conf", "/etc/swanctl/conf.d/*.conf")
 _KEYS = tuple(f"/etc/swanctl/{name}/*" for name in ("private", "ecdsa", "rsa", "pkcs8", "pkcs12"))
+_CREDENTIALS = tuple(f"/{name}/credstore/network.wireguard.*" for name in ("etc", "run"))
 _POLICY = re.compile(r"src (\S+) dst (\S+)(?: proto (\S+))?(?: sport (\d+))?(?: dport (\d+))?\s*")
 _DIRECTION = re.compile(r"\s+(?:dir (\w+)|socket (?:in|out))\b.*")
 _TEMPLATE = re.compile(r"\s+proto (\w+) (?:spi \S+ )?reqid (\d+).* mode (\w+)\s*")
@@ -192,7 +193,7 @@ PROBES = (
             "configuration": Read(_CONFIGS),
             "certificates": Read(("/etc/swanctl/x509/*",)),
             "revocations": Read(("/etc/swanctl/x509crl/*",)),
-            "keys": Read(_KEYS, content=False),
+            "keys": Read((*_KEYS, *_CREDENTIALS), content=False),
             "now": Run(("date", "+%s")),
             "policies": Run(("ip", "xfrm", "policy", "list")),
             # Without the keys: an evidence bundle must not hold them.

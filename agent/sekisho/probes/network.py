@@ -24,6 +24,8 @@ _LEARNING = {
 _SOCKET = re.compile(r"(?P<address>.*):(?P<port>[0-9]+|\*)")
 _PROGRAM = re.compile(r'\(\("([^"]*)"')
 _IKE = frozenset(f"udp 0.0.0.0:{port} {IKE_DAEMON}" for port in IKE_PORTS)
+#: A tunnel's interface as `sekisho.site.tunnels` names it; their check looks at these.
+_TUNNEL = re.compile(r"wg-[0-9a-f]{8} wireguard")
 _LOOPBACK = ("127.", "[::1]", "[::ffff:127.")
 
 
@@ -56,6 +58,7 @@ def _links(raw: Mapping[str, Any]) -> dict[str, Any]:
         raise ProbeError("addresses: not even the loopback is listed")
     found: dict[str, list[str]] = {
         "macs": [], "addresses": [], "ipv6": [], "leased": [], "virtual": [], "listening_in": [],
+        "tunnels": [],
     }  # fmt: skip
     for entry in entries:
         name = str(entry.get("ifname"))
@@ -66,7 +69,9 @@ def _links(raw: Mapping[str, Any]) -> dict[str, Any]:
             found["addresses"] += [f"lo {one['local']}/{one['prefixlen']}" for one in extra]
             continue
         kind = entry.get("linkinfo", {}).get("info_kind")
-        if kind:
+        if kind and _TUNNEL.fullmatch(f"{name} {kind}"):
+            found["tunnels"].append(name)
+        elif kind:
             found["virtual"].append(f"{name} {kind}")
         else:
             found["macs"].append(f"{name} {entry.get('address')}")
@@ -100,6 +105,9 @@ def _routes(raw: Mapping[str, Any]) -> dict[str, Any]:
         elif "gateway" in entry:
             to = target if "/" in target else f"{target}/32"
             routes.append({"to": to, "via": entry["gateway"], "interface": device})
+        elif entry.get("protocol", "kernel") != "kernel":  # somebody's, to whoever is there
+            to = target if "/" in target else f"{target}/32"
+            routes.append({"to": to, "via": "", "interface": device})
         else:
             connected.append(target if "/" in target else f"{target}/32")
     ipv6 = [
@@ -127,6 +135,7 @@ def _sockets(raw: Mapping[str, Any]) -> dict[str, Any]:
     everywhere: set[str] = set()
     loopback: set[str] = set()
     ike: set[str] = set()
+    kernel: set[str] = set()
     for line in output(raw, "sockets").splitlines():
         words = line.split()
         match = _SOCKET.fullmatch(words[4]) if len(words) > 5 else None
@@ -142,8 +151,12 @@ def _sockets(raw: Mapping[str, Any]) -> dict[str, Any]:
             outside.add(said)
             if bare in ("*", "0.0.0.0", "[::]"):  # noqa: S104 - looked for, not bound
                 held = f"{said} {program[1] if program else 'unknown'}"
-                # strongSwan cannot bind its socket to an address; the lines' check looks at these.
-                (ike if held in _IKE else everywhere).add(held)
+                # strongSwan cannot bind its socket to an address, nor can WireGuard, whose sockets
+                # are the kernel's own; the lines' and the tunnels' checks look at these.
+                if proto == "udp" and program is None:
+                    kernel.add(said)
+                else:
+                    (ike if held in _IKE else everywhere).add(held)
     packet = {
         program[1]
         for line in output(raw, "packet").splitlines()
@@ -154,12 +167,13 @@ def _sockets(raw: Mapping[str, Any]) -> dict[str, Any]:
         "outside": sorted(outside),
         "everywhere": sorted(everywhere),
         "ike": sorted(ike),
+        "kernel": sorted(kernel),
         "loopback": sorted(loopback),
         "packet": sorted(packet) + ["unknown"] * unnamed,
     }
 
 
-def _ini(text: str, path: str) -> list[tuple[str, str, str]]:
+def ini(text: str, path: str) -> list[tuple[str, str, str]]:
     """Return (section, key, value) in order; repeated sections are numbered as ``Route#2``."""
     found, section, count = [], "", 0
     for line in text.splitlines():
@@ -196,7 +210,7 @@ def _networkd(raw: Mapping[str, Any]) -> dict[str, Any]:
         entry = by_name[name]
         if entry.text is None and entry.kind != "link":
             raise ProbeError(f"{entry.path}: {entry.error or 'no content'}")
-        lines = _ini(entry.text or "", entry.path)
+        lines = ini(entry.text or "", entry.path)
         match = {key: value for section, key, value in lines if section.startswith("Match#")}
         patterns = match.get("Name", "").split()
         if not patterns and not entry.path.startswith("/usr/lib/"):
@@ -217,7 +231,8 @@ def _card(
     match: Mapping[str, str],
     lines: list[tuple[str, str, str]],
 ) -> None:
-    result["macs"].append(f"{card} {match.get('MACAddress', 'any')}")
+    if match.get("Kind") != "wireguard":  # a tunnel has none, and no card is of that kind
+        result["macs"].append(f"{card} {match.get('MACAddress', 'any')}")
     network = {key: value for section, key, value in lines if section.startswith("Network#")}
     result["addresses"] += [
         f"{card} {value}"

@@ -54,6 +54,7 @@ def _facts(document: Any, what: str) -> dict[str, Any]:
         ),
         "lines": _encrypted(rules["rule"], rules["map"]),
         "line_ends": [_words(one) for one in rules["set"].get("line_ends", {}).get("elem", [])],
+        "tunnel_ends": _elements(rules["set"].get("tunnel_ends", {})),
         "line_outer": _outer(rules["rule"]),
         "ipv6_dropped": _chains_where(rules["rule"], _drops_ipv6),
         "syn_first": _chains_where(rules["rule"], _wants_syn),

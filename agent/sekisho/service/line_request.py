@@ -1,12 +1,16 @@
-"""The key of this end of encrypted lines: made here, never moved; a request for its certificate."""
+"""The key of this end of encrypted lines: made here, never moved; what of it may be shown.
+
+For IPsec a request for its certificate, for WireGuard its public half.
+"""
 
 from __future__ import annotations
 
+import base64
 import os
 import stat
 from pathlib import Path
 
-from sekisho.edge.policy_file import write_atomic
+from sekisho.edge.policy_file import read_bounded, write_atomic
 from sekisho.errors import Problem, SekishoError
 from sekisho.service.agent_enroll import load_key
 
@@ -31,18 +35,8 @@ def request(key_file: Path, *, name: str, check: bool = False) -> dict[str, obje
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
-        try:
-            key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_atomic(key_file, pem, 0o600)
-        except OSError as error:
-            raise SekishoError(f"{key_file} cannot be written: {error.strerror}") from None
-    mode = stat.S_IMODE(key_file.stat().st_mode)
-    if mode & 0o077:
-        problem = Problem(
-            str(key_file), "mode", f"{mode:04o}", "0600", "6-iv-d-4",
-            "others could have read it: revoke its certificate, remove it, and ask anew",
-        )  # fmt: skip
-        raise SekishoError("the line's key is open to others", (problem,))
+        _keep(key_file, pem)
+    _closed(key_file, "others could have read it: revoke its certificate, remove it, and ask anew")
     key = load_key(key_file)
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     signed = (
@@ -50,3 +44,44 @@ def request(key_file: Path, *, name: str, check: bool = False) -> dict[str, obje
     )
     csr = signed.public_bytes(serialization.Encoding.PEM).decode()
     return {"name": name, "made": made, "csr": csr}
+
+
+def tunnel_key(key_file: Path, *, name: str, check: bool = False) -> dict[str, object]:
+    """Make a WireGuard key where there is none; return ``made`` and ``public``, its other half.
+
+    An existing key is used and never replaced. With ``check`` nothing is written.
+    Raises `SekishoError` when the folder cannot be written, or the key is no key or is open to
+    others.
+    """
+    from cryptography.hazmat.primitives.asymmetric import x25519  # noqa: PLC0415 - slow to import
+
+    made = not os.path.lexists(key_file)
+    if made and check:
+        return {"name": name, "made": True}
+    if made:
+        fresh = x25519.X25519PrivateKey.generate().private_bytes_raw()
+        _keep(key_file, base64.b64encode(fresh) + b"\n")
+    _closed(key_file, "others could have read it: remove it, run the play, tell the peers")
+    try:
+        text = read_bounded(key_file, 64).strip()
+        key = x25519.X25519PrivateKey.from_private_bytes(base64.b64decode(text, validate=True))
+    except ValueError:
+        problem = Problem(str(key_file), "", "no such key", "32 bytes in base64", "6-iv-d-4")
+        raise SekishoError("the tunnels' key is garbled", (problem,)) from None
+    public = base64.b64encode(key.public_key().public_bytes_raw()).decode()
+    return {"name": name, "made": made, "public": public}
+
+
+def _keep(key_file: Path, data: bytes) -> None:
+    try:
+        key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomic(key_file, data, 0o600)
+    except OSError as error:
+        raise SekishoError(f"{key_file} cannot be written: {error.strerror}") from None
+
+
+def _closed(key_file: Path, hint: str) -> None:
+    mode = stat.S_IMODE(key_file.stat().st_mode)
+    if mode & 0o077:
+        problem = Problem(str(key_file), "mode", f"{mode:04o}", "0600", "6-iv-d-4", hint)
+        raise SekishoError("the line's key is open to others", (problem,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from datetime import datetime
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_address
 from typing import Any
 
 from sekisho.canonical import digest
@@ -27,6 +27,7 @@ from sekisho.site.model import (
     Role,
     Site,
 )
+from sekisho.site.tunnels import flat_tunnels, tunnel, tunnels_of
 from sekisho.site.words import PersonRole
 
 SCHEMA = 1
@@ -42,6 +43,11 @@ _ACCOUNTS: dict[PersonRole, frozenset[Role]] = {
 def _wire(site: Site, name: str, neighbour: str) -> Interface:
     """Return the interface of machine ``name`` on its link to ``neighbour``."""
     return site.wires[site.joins[name, neighbour]][name]
+
+
+def _card(site: Site, name: str, neighbour: str) -> str:
+    """Return the interface by which a gateway's flows meet ``neighbour``: its tunnel, or a card."""
+    return tunnel(site, name, neighbour) or _wire(site, name, neighbour).name
 
 
 def _address(site: Site, name: str, neighbour: str) -> IPv4Address:
@@ -89,6 +95,7 @@ def compile_host(site: Site, host: str, *, serial: int, issued: datetime) -> dic
         "routes": _routes(site, machine),
         "flows": [flow for flow in flows if flow is not None],
         "lines": lines_of(site, machine.name),
+        "tunnels": tunnels_of(site, machine),
         "sessions": sessions,
         "accounts": _accounts(site, machine),
         "devices": [device.as_json() for device in machine.devices],
@@ -144,8 +151,8 @@ def _flow(site: Site, machine: Machine, flow: Flow) -> dict[str, Any] | None:
             "direction": "forward",
             "from_address": str(_address(site, flow.sender, name)),
             "to_address": str(_address(site, flow.receiver, name)),
-            "in_interface": _wire(site, name, flow.sender).name,
-            "out_interface": _wire(site, name, flow.receiver).name,
+            "in_interface": _card(site, name, flow.sender),
+            "out_interface": _card(site, name, flow.receiver),
         }
     if name not in (flow.sender, flow.receiver):
         return None
@@ -168,20 +175,24 @@ def _routes(site: Site, machine: Machine) -> list[dict[str, str]]:
         outside = site.peers.get(flow.sender) or site.peers.get(flow.receiver)
         if outside is None or flow.via is None:
             continue
-        direct = outside.router is None
         link = site.links[site.joins[flow.via, outside.name]]
+        inside = tunnel(site, flow.via, outside.name)
+        direct = outside.router is None and inside is None
         target = link.network if direct else IPv4Network(outside.address)
         if machine.name == flow.via and not direct:
-            via, interface = outside.router, _wire(site, machine.name, outside.name)
-            if link.encryption is Encryption.IPSEC and outside.vpn not in link.network:
-                ends = IPv4Network(outside.vpn)  # where the peer's IKE and ESP come from
-                found[ends] = {"to": str(ends), "via": str(via), "interface": interface.name}
+            via, interface = str(outside.router), _wire(site, machine.name, outside.name).name
+            encrypted = link.encryption in (Encryption.IPSEC, Encryption.WIREGUARD)
+            if encrypted and outside.vpn not in link.network:
+                ends = IPv4Network(outside.vpn)  # where the peer's end of the line is
+                found[ends] = {"to": str(ends), "via": via, "interface": interface}
+            if inside is not None:
+                via, interface = "", inside  # the tunnel has one other end
         elif machine.name in (flow.sender, flow.receiver):
-            via = _wire(site, flow.via, machine.name).address
-            interface = _wire(site, machine.name, flow.via)
+            via = str(_wire(site, flow.via, machine.name).address)
+            interface = _wire(site, machine.name, flow.via).name
         else:
             continue
-        found[target] = {"to": str(target), "via": str(via), "interface": interface.name}
+        found[target] = {"to": str(target), "via": via, "interface": interface}
     return [found[target] for target in sorted(found)]
 
 
@@ -249,12 +260,15 @@ def _listeners(policy: dict[str, Any]) -> list[dict[str, Any]]:
     if policy["lines"]:
         # strongSwan's IKE socket cannot be bound to an address; the packet filter narrows it.
         found |= {("udp", "0.0.0.0", port, IKE_DAEMON) for port in IKE_PORTS}  # noqa: S104
+    # Neither can WireGuard's, which the kernel holds for both families.
+    for one in policy["tunnels"]:
+        found |= {("udp", any_, one["port"], "wireguard") for any_ in ("0.0.0.0", "::")}  # noqa: S104
     if policy["role"] == Role.MONITOR:
         found.add(("udp", own, TIME, "chronyd"))
     return [
         {"proto": proto, "address": address, "port": port, "program": program}
         for proto, address, port, program in sorted(
-            found, key=lambda one: (one[0], int(IPv4Address(one[1])), one[2])
+            found, key=lambda one: (one[0], int(ip_address(one[1])), one[2], one[1])
         )
     ]
 
@@ -273,6 +287,7 @@ def _flat(policy: dict[str, Any]) -> dict[str, list[str]]:
         hops.append(f"{flow['direction']} {words} {protocol} {flow['port']}")
     networks = {str(IPv4Network(one["address"], strict=False)) for one in interfaces.values()}
     ours = policy["management"]
+    tunnels = flat_tunnels(policy)
     return (
         {
             "macs": [f"{name} {one['mac']}" for name, one in interfaces.items()],
@@ -281,8 +296,11 @@ def _flat(policy: dict[str, Any]) -> dict[str, list[str]]:
             "hops": hops,
             "ssh_from": sorted({*ours["controllers"], *ours["auditors"]}),
             "sockets": [
-                f"{one['proto']} {one['address']}:{one['port']}" for one in policy["listeners"]
-            ],
+                f"{one['proto']} {one['address']}:{one['port']}"
+                for one in policy["listeners"]
+                if one["program"] != "wireguard"
+            ]
+            + tunnels["tunnel_sockets"],
             "everywhere": [
                 f"{one['proto']} {one['address']}:{one['port']} {one['program']}"
                 for one in policy["listeners"]
@@ -290,6 +308,7 @@ def _flat(policy: dict[str, Any]) -> dict[str, list[str]]:
             ],
         }
         | flat_lines(policy)
+        | tunnels
         | {
             f"desk_{way}": [
                 f"{one['interface']} {one['peer_address']} {one['local_address']} {one['port']}"

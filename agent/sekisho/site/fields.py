@@ -174,6 +174,21 @@ def order_key(read: Reader, node: Node | None, key: str, files: Mapping[str, str
         return b""
 
 
+def wireguard_key(read: Reader, node: Node | None, key: str) -> str:
+    """Return a WireGuard public key: 32 bytes in base64, the one way to write them."""
+    text = (node.text or "") if node is not None else ""
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    good = len(raw) == 32 and any(raw) and base64.b64encode(raw).decode() == text
+    if node is not None and not good:
+        hint = "`wg pubkey` at the peer's end prints it; the private key stays there"
+        expected = "a WireGuard public key, 44 characters of base64"
+        read.wrong(node.line, key, node.describe(), expected, "6-iv-d-1", hint)
+    return text
+
+
 def public_key_problem(text: str) -> str:
     """Return what is wrong with an OpenSSH public key line, or ""."""
     match = _KEY.fullmatch(text)

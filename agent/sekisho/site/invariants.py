@@ -15,6 +15,7 @@ from sekisho.errors import Problem, printable
 from sekisho.site.flowrules import flow_problems
 from sekisho.site.linerules import line_problems
 from sekisho.site.model import MANAGEMENT, Console, Machine, Role, Site
+from sekisho.site.tunnels import tunnels_of
 from sekisho.site.wiring import wiring_problems
 from sekisho.site.words import PersonRole
 
@@ -191,7 +192,7 @@ def _networks_apart(site: Site) -> Iterator[Problem]:
     named += [
         (f"peers.{peer.name}", IPv4Network(peer.address), peer.at)
         for peer in site.peers.values()
-        if peer.router is not None
+        if peer.router is not None or peer.wireguard is not None
     ]
     named.sort(key=lambda entry: (int(entry[1].network_address), entry[1].prefixlen))
     widest = named[0]
@@ -261,6 +262,9 @@ def _modules(site: Site) -> Iterator[Problem]:
             wanted, console=machine.console.value, role=machine.role.value
         ):
             yield Problem(machine.modules.at, key, got, expected, "6-iii-c")
+        if wanted.lock != "off" and tunnels_of(site, machine) and "wireguard" not in wanted.allow:
+            needed = "what the machine's WireGuard lines need"
+            yield Problem(machine.modules.at, "modules.allow", "no wireguard", needed, "6-iii-c")
 
 
 def _disks(machine: Machine) -> Iterator[Problem]:

@@ -259,11 +259,19 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class WireGuard:
+    """A peer's end of a WireGuard line: its public key (base64), and the UDP port of both ends."""
+
+    key: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class Peer:
     """An outside party. ``router`` is the carrier's router on our link when it is not direct.
 
-    ``vpn`` is where its end of an encrypted link speaks IKE and ESP: ``address`` itself, unless the
-    party has a gateway of its own in front of it.
+    ``vpn`` is where its end of an encrypted link speaks IKE and ESP, or WireGuard: ``address``
+    itself, unless the party has a gateway of its own in front of it.
     """
 
     name: str
@@ -273,6 +281,7 @@ class Peer:
     router: IPv4Address | None
     at: str
     vpn: IPv4Address
+    wireguard: WireGuard | None = None
 
 
 @dataclass(frozen=True, slots=True)

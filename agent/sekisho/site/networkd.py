@@ -13,6 +13,19 @@ from typing import Any
 _HEAD = "# Written by Sekisho from the site model; changes are overwritten.\n"
 FOLDER = "/etc/systemd/network"
 SYSCTL = "/etc/sysctl.d/61-sekisho-network.conf"
+#: A gateway's private key for all its tunnels; systemd-networkd.service imports this name.
+TUNNEL_KEY = "/etc/credstore/network.wireguard.sekisho"
+TUNNEL_CREDENTIAL = f"@{TUNNEL_KEY.rpartition('/')[2]}"
+_NOTHING_LEARNT = (
+    "DHCP=no",
+    "LinkLocalAddressing=no",
+    "IPv6AcceptRA=no",
+    "LLMNR=no",
+    "MulticastDNS=no",
+    "LLDP=no",
+    "EmitLLDP=no",
+    "ConfigureWithoutCarrier=yes",
+)
 
 
 def network_files(policy: Mapping[str, Any]) -> dict[str, str]:
@@ -24,8 +37,55 @@ def network_files(policy: Mapping[str, Any]) -> dict[str, str]:
         f"{FOLDER}/05-sekisho-{name}.network": _network(name, entry, policy)
         for name, entry in sorted(policy["interfaces"].items())
     }
+    for one in policy["tunnels"]:
+        found |= tunnel_files(one)
     found[SYSCTL] = _sysctl(policy)
     return found
+
+
+def tunnel_files(one: Mapping[str, Any]) -> dict[str, str]:
+    """Return path → text of a WireGuard tunnel's files; the private key is in neither.
+
+    networkd gets it as a credential, which systemd reads for it: the file stays root's alone
+    (systemd.netdev(5), PrivateKey=). What the tunnel lets in and out are the peer's own addresses.
+    """
+    made = [
+        "[NetDev]",
+        f"Name={one['interface']}",
+        "Kind=wireguard",
+        f"Description=Sekisho {one['link']} ({one['peer']})",
+        "",
+        "[WireGuard]",
+        f"PrivateKey={TUNNEL_CREDENTIAL}",
+        f"ListenPort={one['port']}",
+        "",
+        "[WireGuardPeer]",
+        f"PublicKey={one['peer_key']}",
+        f"AllowedIPs={one['allowed']}",
+        f"Endpoint={one['peer_address']}:{one['port']}",
+    ]
+    # Without an address: a gateway passes packets on, and nothing reaches it there.
+    lines = [
+        "[Match]",
+        f"Name={one['interface']}",
+        "Kind=wireguard",
+        "",
+        "[Link]",
+        "RequiredForOnline=no",
+        "",
+        "[Network]",
+        f"Description=Sekisho {one['link']} ({one['peer']})",
+        *_NOTHING_LEARNT,
+        "",
+        "[Route]",
+        f"Destination={one['allowed']}",
+        "Scope=link",
+    ]
+    path = f"{FOLDER}/05-sekisho-{one['interface']}"
+    return {
+        f"{path}.netdev": _HEAD + "\n".join(made) + "\n",
+        f"{path}.network": _HEAD + "\n".join(lines) + "\n",
+    }
 
 
 def _network(name: str, entry: Mapping[str, str], policy: Mapping[str, Any]) -> str:
@@ -41,14 +101,7 @@ def _network(name: str, entry: Mapping[str, str], policy: Mapping[str, Any]) -> 
         "[Network]",
         f"Description=Sekisho {entry['link']} ({entry['purpose']})",
         f"Address={entry['address']}",
-        "DHCP=no",
-        "LinkLocalAddressing=no",
-        "IPv6AcceptRA=no",
-        "LLMNR=no",
-        "MulticastDNS=no",
-        "LLDP=no",
-        "EmitLLDP=no",
-        "ConfigureWithoutCarrier=yes",
+        *_NOTHING_LEARNT,
     ]
     for route in policy["routes"]:
         if route["interface"] == name:

@@ -8,7 +8,17 @@ from types import MappingProxyType
 
 from sekisho.errors import Problem, SekishoError, printable
 from sekisho.site.attached import attached_devices, console, disks, mode
-from sekisho.site.fields import address, addresses, day, mac, network, order_key, public_keys, title
+from sekisho.site.fields import (
+    address,
+    addresses,
+    day,
+    mac,
+    network,
+    order_key,
+    public_keys,
+    title,
+    wireguard_key,
+)
 from sekisho.site.model import (
     GROUPS,
     MANAGEMENT,
@@ -28,6 +38,7 @@ from sekisho.site.model import (
     Role,
     Side,
     Site,
+    WireGuard,
 )
 from sekisho.site.module_field import modules
 from sekisho.site.nodes import Node, Reader
@@ -40,6 +51,8 @@ _SITE = dict.fromkeys(
 _MANAGEMENT = {"network": True, "controllers": True, "auditors": True}
 _LINK = {"kind": True, "purpose": False, "network": True, "between": True, "encryption": False}
 _PEER = {"side": True, "title": True, "address": True, "router": False, "vpn": False}
+_PEER["wireguard"] = False
+_WIREGUARD = {"key": True, "port": True}
 #: What a link is taken to be encrypted by when the site does not say.
 _ENCRYPTION = {Kind.IP_VPN: Encryption.CARRIER, Kind.DEDICATED: Encryption.NONE}
 _FLOW = {"from": True, "to": True, "via": False, "port": True, "mode": True}
@@ -278,8 +291,19 @@ class _Parser:
                 router=address(read, router, f"{key}.router") if router else None,
                 at=read.at(line),
                 vpn=address(read, vpn, f"{key}.vpn") if vpn else own,
+                wireguard=self.wireguard(read, body.get("wireguard"), f"{key}.wireguard"),
             )
         return found
+
+    @staticmethod
+    def wireguard(read: Reader, node: Node | None, key: str) -> WireGuard | None:
+        if node is None:
+            return None
+        body = read.mapping(node, key, _WIREGUARD) or {}
+        return WireGuard(
+            key=wireguard_key(read, body.get("key"), f"{key}.key"),
+            port=read.number(body.get("port"), f"{key}.port", 1024, 65535),
+        )
 
     def flows(self, read: Reader, node: Node | None) -> dict[str, Flow]:
         found: dict[str, Flow] = {}

@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sekisho.errors import Problem
-from sekisho.site.model import MANAGEMENT, Kind, Link, Machine, Purpose, Role, Side, Site
+from sekisho.site.model import (
+    MANAGEMENT,
+    Encryption,
+    Kind,
+    Link,
+    Machine,
+    Purpose,
+    Role,
+    Side,
+    Site,
+)
 
 #: Pairs of roles a dedicated data link may join, and the item that says why.
 _PAIRS: dict[frozenset[Role], str] = {
@@ -112,7 +122,8 @@ def _outside(site: Site, link: Link) -> Iterator[Problem]:
             link.at, key, "providers and recipients together", "one side per link", "6-iv-d-3"
         )
     for peer in peers:
-        if peer.router is None and peer.address not in link.network:
+        inside = link.encryption is Encryption.WIREGUARD  # see `sekisho.site.linerules`
+        if peer.router is None and peer.address not in link.network and not inside:
             yield Problem(
                 peer.at,
                 f"peers.{peer.name}.address",

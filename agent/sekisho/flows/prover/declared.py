@@ -16,6 +16,7 @@ from sekisho.flows.lines import IKE_PORTS
 from sekisho.flows.management import METRICS, SSH, TIME
 from sekisho.site.lines import encrypted, end
 from sekisho.site.model import MANAGEMENT, Encryption, Flow, Machine, Mode, Purpose, Role, Site
+from sekisho.site.tunnels import tunnel
 
 TCP, UDP, ICMP, ESP = 6, 17, 1, 50
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
@@ -36,7 +37,7 @@ class Line:
         bare: only segments without payload.
         syn: a connection must begin with a SYN here.
         ipsec: "in", "out" or both, by which side it has to come or go encrypted; "outer": these are
-            IPsec's own packets.
+            IPsec's or WireGuard's own packets.
 
     """
 
@@ -55,7 +56,7 @@ class Line:
 
     @property
     def mode_untracked(self) -> bool:
-        """Whether no state is asked of its packets: a diode's line, or IPsec's own."""
+        """Whether no state is asked of its packets: a diode's, or a line's own around it."""
         return self.ipsec == "outer" or (self.protocol == UDP and self.syn)
 
     def row(self) -> list[Any]:
@@ -107,7 +108,7 @@ def _one(address: object) -> tuple[IPv4Network, ...]:
 def lines(site: Site, machine: Machine) -> list[Line]:
     """Return every direction of every line the site declares at ``machine``."""
     found = [line for flow in site.flows.values() for line in _flow(site, machine, flow)]
-    found += _outer(site, machine)
+    found += [*_outer(site, machine), *_around(site, machine)]
     found += _desk(site, machine)
     found += _services(site, machine)
     return found
@@ -127,8 +128,8 @@ def _flow(site: Site, machine: Machine, flow: Flow) -> Iterator[Line]:
     place = stops.index(machine.name)
     before = stops[place - 1] if place else ""
     after = stops[place + 1] if place + 1 < len(stops) else ""
-    left = site.wires[site.joins[machine.name, before]][machine.name].name if before else ""
-    right = site.wires[site.joins[machine.name, after]][machine.name].name if after else ""
+    left = _near(site, machine.name, before) if before else ""
+    right = _near(site, machine.name, after) if after else ""
     senders, receivers = _address(site, stops[0], stops[1]), _address(site, stops[-1], stops[-2])
     way = "forward" if before and after else "input" if before else "output"
     diode = flow.mode is Mode.DIODE
@@ -142,6 +143,12 @@ def _flow(site: Site, machine: Machine, flow: Flow) -> Iterator[Line]:
     way = {"input": "output", "output": "input"}.get(way, way)
     yield Line(f"{flow.name}, replies", way, right, left, receivers, senders, protocol, flow.port,
                back=True, bare=True, syn=False, ipsec=_by(goes, came))  # fmt: skip
+
+
+def _near(site: Site, name: str, neighbour: str) -> str:
+    """Return the interface a neighbour's packets come and go by: its tunnel's, or a card."""
+    card = site.wires[site.joins[name, neighbour]][name].name
+    return tunnel(site, name, neighbour) or card
 
 
 def _by(came: object, goes: object) -> str:
@@ -163,6 +170,22 @@ def _outer(site: Site, machine: Machine) -> Iterator[Line]:
             yield Line(name, "input", own.name, "", far, near, protocol, port,
                        back=False, bare=False, syn=False, ipsec="outer")  # fmt: skip
             yield Line(name, "output", "", own.name, near, far, protocol, port,
+                       back=False, bare=False, syn=False, ipsec="outer")  # fmt: skip
+
+
+def _around(site: Site, machine: Machine) -> Iterator[Line]:
+    """Yield what carries the tunnels: WireGuard's UDP between each two ends."""
+    for link in site.links.values():
+        if link.encryption is not Encryption.WIREGUARD or machine.name not in link.between:
+            continue
+        own = site.wires[link.name][machine.name]
+        for peer in [site.peers[name] for name in link.between if name in site.peers]:
+            assert peer.wireguard is not None  # noqa: S101 - an invariant of the site
+            far, near, name = _one(peer.vpn), _one(own.address), f"{link.name}, WireGuard"
+            port = peer.wireguard.port
+            yield Line(name, "input", own.name, "", far, near, UDP, port,
+                       back=False, bare=False, syn=False, ipsec="outer")  # fmt: skip
+            yield Line(name, "output", "", own.name, near, far, UDP, port,
                        back=False, bare=False, syn=False, ipsec="outer")  # fmt: skip
 
 

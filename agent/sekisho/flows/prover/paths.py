@@ -21,6 +21,7 @@ from sekisho.flows.prover.network import Network, on, unknown
 from sekisho.flows.prover.packet import Bool
 from sekisho.flows.prover.passage import Passage
 from sekisho.site.model import MANAGEMENT, Kind, Role, Side, Site
+from sekisho.site.tunnels import cards
 
 #: Hosts a packet crosses at most; more than any site's data path has.
 LONGEST = 6
@@ -47,10 +48,12 @@ class Ways:
         self.site = site
         self.gone = gone
         self.links: dict[str, list[tuple[str, str]]] = {}
-        for machine in site.machines.values():
-            for one in machine.interfaces.values():
-                if not (gone and one.link == MANAGEMENT):
-                    self.links.setdefault(one.link, []).append((machine.name, one.name))
+        #: host → interface → its link: the cards, and the tunnels, which come out at peers.
+        self.cards = {machine.name: cards(site, machine) for machine in site.machines.values()}
+        for host, held in self.cards.items():
+            for name, link in held.items():
+                if not (gone and link == MANAGEMENT):
+                    self.links.setdefault(link, []).append((host, name))
 
     def outside(self, side: Side | None) -> list[str]:
         """Return the links to peers of one side, or of both."""
@@ -66,13 +69,13 @@ class Ways:
 
     def from_host(self, host: str, targets: frozenset[str], outside: list[str]) -> Iterator[Way]:
         """Yield the ways from a machine to other machines, or out onto links of peers."""
-        for name, one in self.site.machines[host].interfaces.items():
-            if self.gone and one.link == MANAGEMENT:
+        for name, link in self.cards[host].items():
+            if self.gone and link == MANAGEMENT:
                 continue
             first = Hop(host, "output", None, name)
-            if one.link in outside:
+            if link in outside:
                 yield (first,)
-            yield from self._on(one.link, (first,), targets, outside)
+            yield from self._on(link, (first,), targets, outside)
 
     def from_outside(self, links: list[str], targets: frozenset[str]) -> Iterator[Way]:
         """Yield the ways from peers' links to machines."""
@@ -95,14 +98,14 @@ class Ways:
                 continue
             if host in targets:
                 yield (*before, Hop(host, "input", iif, None))
-            for oif, other in self.site.machines[host].interfaces.items():
-                if oif == iif or other.link == link or not self._forwards(host, iif, oif):
+            for oif, other in self.cards[host].items():
+                if oif == iif or other == link or not self._forwards(host, iif, oif):
                     continue
                 through = (*before, Hop(host, "forward", iif, oif))
-                if other.link in outside:
+                if other in outside:
                     yield through
-                if other.link in self.links:
-                    yield from self._on(other.link, through, targets, outside)
+                if other in self.links:
+                    yield from self._on(other, through, targets, outside)
 
     def _forwards(self, host: str, iif: str, oif: str) -> bool:
         return host == self.gone or self.network.forwards(host, iif, oif)

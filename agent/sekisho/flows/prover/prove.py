@@ -14,6 +14,7 @@ from sekisho.flows.prover.network import Network, unknown
 from sekisho.flows.prover.paths import path_laws
 from sekisho.flows.prover.rules import Rules, UnknownConstructError, read_rules
 from sekisho.site.model import Site
+from sekisho.site.tunnels import cards
 
 #: Families a packet of these hosts passes that have no model here.
 _UNMODELLED = ("bridge",)
@@ -34,7 +35,7 @@ def network_of(documents: Mapping[str, Any], site: Site) -> tuple[Network, list[
                 host, repr(bad), "libnftables JSON")  # fmt: skip
             wrong += [unknown(law, host, (host,), told) for law in HOST_LAWS]
     interfaces = {
-        host: (*site.machines[host].interfaces, "lo") for host in rules if host in site.machines
+        host: (*cards(site, site.machines[host]), "lo") for host in rules if host in site.machines
     }
     return Network(rules, interfaces), wrong
 
