@@ -172,6 +172,8 @@ def _maintenance(lab: Driver, site: Lab, trial: Trial, folder: Path) -> None:
     trial.expect("at its end, half a minute later at most", -5 <= late <= 30, f"{late:.0f} s")
     left = site.root(HOST, f"grep -c '^{IDLE} ' /proc/modules").out.strip()
     trial.expect("what was loaded meanwhile is gone", left == "0", left)
+    site.put(HOST, "/run/order.json", text)  # the boot emptied /run
     spent = site.root(HOST, "sekisho devices modules maintain /run/order.json")
-    trial.expect("the order opens nothing again", spent.code == 3, spent.err)
+    trial.expect("the order opens nothing again",
+                 spent.code == 3 and "cannot be read" not in spent.err, spent.err)  # fmt: skip
     site.root(HOST, "systemctl start sekisho-agent")
