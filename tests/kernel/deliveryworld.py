@@ -40,7 +40,7 @@ SITE = siteworld.lab_site()
 CONTROLLER = "10.77.0.1"
 WAIT = float(os.environ.get("SEKISHO_WAIT", "0.8"))
 PROBES = {"links": None, "routes": None, "lines": ("policies", "associations")}
-SWITCHES = ("rp_filter", "arp_ignore", "arp_filter", "accept_local", "disable_xfrm", "disable_policy",
+SWITCHES = ("rp_filter", "arp_ignore", "arp_filter", "arp_announce", "accept_local", "disable_xfrm", "disable_policy",
             "forwarding", "ignore_routes_with_linkdown")  # fmt: skip
 ARP = "table arp x {{ chain c {{ type filter hook {} priority 0; policy accept; {}\n}}\n}}"
 BLOCK = "xfrm policy add dir in src 10.77.3.1/32 dst 10.77.3.2/32 action block"
@@ -95,6 +95,10 @@ CHANGES: dict[str, list[str]] = {
     "the same, and ARP answers for all": [
         "core-1: addr del 10.77.3.2/29 dev eth1", "core-1: addr add 10.77.3.2/32 dev eth2",
         "core-1: route add 10.77.3.0/29 dev eth1", "core-1: all.arp_ignore=0", "core-1: eth1.arp_ignore=0"],
+    "the same, and ARP asks as the packet's source": [
+        "core-1: addr del 10.77.3.2/29 dev eth1", "core-1: addr add 10.77.3.2/32 dev eth2",
+        "core-1: route add 10.77.3.0/29 dev eth1", "core-1: all.arp_ignore=0", "core-1: eth1.arp_ignore=0",
+        "core-1: all.arp_announce=0", "core-1: eth1.arp_announce=0"],
     "ARP by route": ["core-1: eth1.arp_filter=1"],
     "ARP by route, which leads elsewhere": [
         "core-1: eth1.arp_filter=1", "core-1: route add 10.77.3.1 dev eth2", "core-1: all.rp_filter=0",
@@ -137,7 +141,7 @@ class Delivered(World):
         for host in HOSTS:
             on = "1" if host == "gate-in" else "0"
             for card in inside(host, lambda: os.listdir("/proc/sys/net/ipv4/conf")):
-                for key, value in (("rp_filter", "1"), ("arp_ignore", "1"), ("arp_filter", "0"),
+                for key, value in (("rp_filter", "1"), ("arp_ignore", "1"), ("arp_filter", "0"), ("arp_announce", "2"),
                                    ("disable_xfrm", "0"), ("disable_policy", "0"), ("forwarding", on)):  # fmt: skip
                     if card != "default":
                         self.sysctl(host, f"net.ipv4.conf.{card}.{key}", value)
@@ -342,7 +346,8 @@ def compare(names: list[str]) -> dict[str, Any]:
         assert set(said) >= set(did), set(did) - set(said)
         found[name] = {key: [*said[key], did[key]] for key in did}
         wrong = [key for key in did if (said[key][0] == "proven") is not did[key]]
-        print(name, "disagrees on" if wrong else "agrees", *wrong, file=sys.stderr, flush=True)
+        told = f"disagrees on {', '.join(wrong)}" if wrong else "agrees"
+        sys.stderr.write(f"{name} {told}\n")
     return found
 
 

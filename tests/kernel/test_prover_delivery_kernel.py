@@ -14,9 +14,10 @@ pytestmark = [pytest.mark.kernel, pytest.mark.slow]
 
 #: Changes that stop nothing; every other stops something.
 HARMLESS = {
-    "nothing", "a default route by the same hop", "no forwarding at management", "one more address",
-    "a rule that leads the same way", "a rule of another interface", "a rule of nobody",
-    "a rule that leaves out the default", "a worse route elsewhere", "ARP by route",
+    "nothing", "a default route by the same hop", "no forwarding at management",
+    "one more address", "a rule that leads the same way", "a rule of another interface",
+    "a rule of nobody", "a rule that leaves out the default", "a worse route elsewhere",
+    "ARP by route", "the same, and ARP asks as the packet's source",
     "the same, and ARP answers for all", "ARP of others dropped", "a policy not asked",
     "a policy for others", "a policy that encrypts where none may",
 }  # fmt: skip

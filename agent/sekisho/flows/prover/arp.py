@@ -18,8 +18,9 @@ from sekisho.flows.prover.hostnet import HostNet
 from sekisho.flows.prover.network import Network
 from sekisho.flows.prover.packet import Packet
 from sekisho.flows.prover.relations import Leg
-from sekisho.flows.prover.routing import TRUE, Check, speaks_as
+from sekisho.flows.prover.routing import TRUE, Check, asks_as
 from sekisho.flows.prover.rules import Rules, UnknownConstructError, at_host
+from sekisho.flows.prover.stages import learned
 
 _ASKS, _ANSWERS = 1, 2
 
@@ -35,10 +36,10 @@ def arp_checks(
         ours, outside = stage.faces
         for hook, kind in (("input", _ASKS), ("output", _ANSWERS)):
             yield stage.host, _check(network, stage.host, hook, stage.iif, (kind, outside, ours))
-    if stage.asked is None or stage.goes is not None:
+    if stage.asked is None or stage.goes is not None or learned(nets, leg, place):
         return
     asked, other = stage.asked
-    asker = speaks_as(nets[stage.host], stage.oif, asked)
+    asker = asks_as(nets[stage.host], stage.oif, asked, leg.source)
     if asker is None:
         return  # told with the facts
     talk = (asker, asked)

@@ -16,8 +16,10 @@ from sekisho.flows.lines import selector
 ANYWHERE = IPv4Network("0.0.0.0/0")
 #: Tables by the numbers the kernel has for them.
 TABLES = {"local": 255, "main": 254, "default": 253}
-_SWITCHES = {"rp_filter": "1", "arp_ignore": "1", "arp_filter": "0", "accept_local": "0",
-             "disable_xfrm": "0", "disable_policy": "0", "route_localnet": "0"}  # fmt: skip
+_SWITCHES = {
+    "rp_filter": "1", "arp_ignore": "1", "arp_filter": "0", "arp_announce": "2",
+    "accept_local": "0", "disable_xfrm": "0", "disable_policy": "0", "route_localnet": "0",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,10 +211,26 @@ def _source(net: HostNet, chosen: Chosen, target: IPv4Address) -> IPv4Address | 
 
 
 def speaks_as(net: HostNet, card: str, target: IPv4Address) -> IPv4Address | None:
-    """Return the address a card speaks with to a neighbour (``inet_select_addr``)."""
+    """Return the address a card speaks with to a neighbour (``inet_select_addr``).
+
+    Of the neighbour's network, else its first, else another card's.
+    """
     held = net.cards[card].addresses if card in net.cards else ()
-    near = [one.ip for one in held if target in one.network]
-    return next(iter([*near, *(one.ip for one in held)]), None)
+    others = [one for name, other in net.cards.items() if name != "lo" for one in other.addresses]
+    near = [one for one in held if target in one.network]
+    return next((one.ip for one in (*near, *held, *others)), None)
+
+
+def asks_as(
+    net: HostNet, card: str, target: IPv4Address, source: IPv4Address
+) -> IPv4Address | None:
+    """Return the address by which ARP asks for a packet's next hop (``arp_solicit``)."""
+    announce = number(net, card, "arp_announce")
+    held = net.cards[card].addresses if card in net.cards else ()
+    near = any(source in one.network and target in one.network for one in held)
+    if source in net.own and (announce == 0 or (announce == 1 and near)):
+        return source
+    return speaks_as(net, card, target)
 
 
 def answers_arp(net: HostNet, card: str, asked: IPv4Address, asker: IPv4Address) -> list[Check]:

@@ -22,12 +22,12 @@ from sekisho.flows.prover.routing import (
     Talk,
     among,
     answers_arp,
+    asks_as,
     number,
     policy_for,
     setting,
     source_chosen,
     source_valid,
-    speaks_as,
 )
 
 #: A neighbour's entry that asks nobody.
@@ -181,12 +181,31 @@ def _neighbour(
         return
     told = f"{named} did not answer ARP when it was last asked (FAILED)"
     yield stage.host, Check(z3.BoolVal(state != "FAILED"), ((TRUE, told),))
-    if other:
-        asker = speaks_as(net, stage.oif, address)
+    if other and not learned(nets, leg, place):
+        asker = asks_as(net, stage.oif, address, leg.source)
         if asker is None:
-            yield stage.host, _never(f"interface {stage.oif} has no address to ask ARP with")
+            yield stage.host, _never("no address to ask ARP with")
             return
         yield other, _card(nets[other], answering)
         if answering in nets[other].cards:
             for one in answers_arp(nets[other], answering, address, asker):
                 yield other, one
+
+
+def learned(nets: Mapping[str, HostNet], leg: Leg, place: int) -> bool:
+    """Return whether a reply's next hop is known by the question that hop itself asked.
+
+    Who is asked by ARP notes the asker (``arp_process``): the opening has told its way back.
+    """
+    stage = leg.stages[place]
+    if leg.kind != ANSWERS or stage.asked is None:
+        return False
+    address, other = stage.asked
+    if not other:
+        return True  # what comes from outside asked us first
+    card = leg.stages[place + 1].iif
+    held = (
+        nets[stage.host].cards[stage.oif].addresses if stage.oif in nets[stage.host].cards else ()
+    )
+    ours = held[0].ip if place and held else leg.source
+    return asks_as(nets[other], card, ours, leg.target) == address
