@@ -40,6 +40,13 @@ FORWARDS = "6-iv-e.nothing-forwarded"
 #: TCP flags that say what a segment is: SYN, RST and FIN, ACK.
 _SEGMENTS = {OPENS: 0x02, CARRIES: 0x10, ANSWERS: 0x12}
 _PAYLOAD = 64
+_TURNED = {"input": "output", "output": "input", "forward": "forward"}
+#: By which ways the connection of a leg's packets began at each of its hosts.
+_BEGUN: dict[str, Callable[[Leg], list[str]]] = {
+    OPENS: lambda _: [],
+    CARRIES: lambda leg: [one.way for one in leg.stages],
+    ANSWERS: lambda leg: [_TURNED[one.way] for one in leg.stages],
+}
 #: What kind of packet is asked for, as terms at each of a leg's hosts.
 Shape = Callable[[Leg, Sequence[Passage]], list[Bool]]
 
@@ -98,7 +105,8 @@ class Delivery:
         terms = shape(leg, passages)
         facts = [one for place in range(len(leg.stages)) for one in self._facts(leg, place)]
         needed = [check.holds for _, check in facts]
-        if self.network.passes_some(passages, [*terms, *needed]):
+        begun = _BEGUN[leg.kind](leg) if shape is packet_terms else None
+        if self.network.passes_some(passages, [*terms, *needed], begun):
             return ""
         for host, check in facts:
             if not self.network.holds([*terms, check.holds]):

@@ -17,7 +17,7 @@ from sekisho.errors import SekishoError
 from sekisho.flows.prover.constants import interface_number
 from sekisho.flows.prover.findings import Finding, Outcome
 from sekisho.flows.prover.packet import Bool, Packet
-from sekisho.flows.prover.passage import Passage, history, passage
+from sekisho.flows.prover.passage import NEW, Passage, history, passage, same_connection
 from sekisho.flows.prover.rules import Rules
 from sekisho.flows.prover.witness import Reading, tidy
 
@@ -40,6 +40,7 @@ class Network:
     _history: dict[tuple[str, str, bool], tuple[Bool, list[tuple[Passage, Bool]]]] = field(
         default_factory=dict
     )
+    _firsts: dict[tuple[str, str], Passage] = field(default_factory=dict)
     asked: int = 0
 
     def way(self, host: str, way: str, *, gone: bool = False) -> Passage:
@@ -130,15 +131,36 @@ class Network:
             raise SekishoError(f"the solver could not tell: {solver.reason_unknown()}")
         return bool(answer == z3.sat)
 
-    def passes_some(self, passages: Sequence[Passage], terms: Sequence[Bool]) -> bool:
+    def _begun(self, one: Passage, way: str) -> list[Bool]:
+        """Return that a passage's connection began with a packet let through on ``way``."""
+        key = (one.host, way)
+        if key not in self._firsts:
+            name = f"{one.host}.{way}.begun"
+            self._firsts[key] = passage(self.rules[one.host], way, Packet(name), name, one.host)
+        first = self._firsts[key]
+        same = same_connection(first.packet, one.packet, one.track.reply)
+        return [first.sane, first.passes, first.track.state == NEW, same]
+
+    def passes_some(
+        self, passages: Sequence[Passage], terms: Sequence[Bool], begun: Sequence[str] | None = None
+    ) -> bool:
         """Return whether some packet with ``terms`` takes all ``passages``, chance or not.
 
+        ``begun``: the way each passage's connection began on; None: on any, if on one at all.
         A packet that passes only if something falls its way that nobody can foresee (what a `fib`
         or a `socket` expression finds, but for limits, quotas and the time) raises `SekishoError`.
         """
         if any(z3.is_false(one) for one in terms):
             return False
-        solver, answer, _ = self._search(passages, terms)
+        if begun is None:
+            solver, answer, _ = self._search(passages, terms)
+        else:
+            base = [*terms, *(part for one in passages for part in (one.sane, one.passes))]
+            base += [joined(left, right) for left, right in itertools.pairwise(passages)]
+            for one, way in zip(passages, begun, strict=bool(begun)):
+                base += self._begun(one, way)
+            solver = self._check(base)
+            answer = solver.check()
         if answer == z3.unsat:
             return False
         if answer != z3.sat:
