@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sekisho.cli.flows_input import documents, load_site, need_solver
+from sekisho.cli.flows_input import given, load_site, need_solver
 from sekisho.errors import SekishoError
 from sekisho.flows.quarantine import switched
 
@@ -58,19 +58,25 @@ def prove_command(  # noqa: PLR0913 - the options of a command
     every: Annotated[bool, typer.Option("--all", help="Print what is proven, too.")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Prove or refute the site's laws from its hosts' rules.
+    """Prove or refute the site's laws from its hosts' rules, and that what is declared arrives.
 
-    Without --ruleset or --bundle the rules are compiled from the site model: what would be applied.
-    Exit code: 0 all proven, 1 refuted, 2 could not tell, 3 usage or configuration.
+    Without --ruleset or --bundle rules and routes are compiled from the site model: what would be
+    applied. What arrives is asked of each host's routes, switches and IPsec policies besides.
+    Exit code: 0 all proven, 1 refuted or undeliverable, 2 could not tell, 3 usage or configuration.
     """
     need_solver()
-    from sekisho.flows.prover.findings import exit_code  # noqa: PLC0415 - needs z3
-    from sekisho.flows.prover.prove import prove  # noqa: PLC0415
+    from sekisho.flows.prover.deliver import deliverable  # noqa: PLC0415 - needs z3
+    from sekisho.flows.prover.findings import exit_code  # noqa: PLC0415
+    from sekisho.flows.prover.prove import network_of, prove  # noqa: PLC0415
 
     site = load_site(inventory)
-    rules = documents(site, host, ruleset, bundle)
+    held = given(site, host, ruleset, bundle)
+    rules = held.rules
     started = time.monotonic()
-    found = list(prove(rules, site, clock=time.monotonic))
+    known = network_of(rules, site)
+    found = list(prove(rules, site, known=known, clock=time.monotonic))
+    network = known[0] if rules == held.whole else network_of(held.whole, site)[0]
+    found += deliverable(network, site, held.nets, host or (), clock=time.monotonic)
     took = time.monotonic() - started
     replayed = _replays(rules, found) if replay else {}
     code = exit_code(found)
@@ -107,27 +113,41 @@ def explain_command(  # noqa: PLR0913 - the options of a command
 ) -> int:
     """Say whether a packet from SENDER may reach RECEIVER, by which hosts and rules.
 
+    What the rules would let through although a host has no route, forwarding or IPsec policy for it
+    is answered "stopped", with the fact that stops it.
     Exit code: 0 answered, 2 could not tell, 3 usage or configuration.
     """
     need_solver()
-    from sekisho.flows.prover.explain import explain, wanted  # noqa: PLC0415 - needs z3
+    from sekisho.flows.prover.deliver import Delivery  # noqa: PLC0415 - needs z3
+    from sekisho.flows.prover.explain import explain, follow, wanted  # noqa: PLC0415
     from sekisho.flows.prover.prove import network_of  # noqa: PLC0415
 
     site = load_site(inventory)
-    network, wrong = network_of(documents(site, None, None, bundle), site)
+    held = given(site, None, None, bundle)
+    network, wrong = network_of(held.rules, site)
     if wrong:
         raise SekishoError(f"the rules of {wrong[0].scope} cannot be read: {wrong[0].reason}")
     ways = explain(network, site, (sender, receiver), wanted(what))
     yes = [one for one in ways if one.outcome.value == "refuted"]
     unsure = [one for one in ways if one.outcome.value == "error"]
     answer = "yes" if yes else "unknown" if unsure else "no"
+    stopped = ""
+    if yes:
+        delivery = Delivery(network, site, held.nets)
+        try:
+            stopped = follow(delivery, site, (sender, receiver), wanted(what), yes[0])
+            answer = "stopped" if stopped else "yes"
+        except SekishoError as bad:
+            answer, stopped = "unknown", bad.diagnostics()
     if as_json:
         value = {"schema": 1, "kind": "sekisho-flows-explanation", "from": sender, "to": receiver,
-                 "with": what, "answer": answer, "ways": len(ways),
+                 "with": what, "answer": answer, "stopped_by": stopped, "ways": len(ways),
                  "steps": [step.as_json() for one in yes for step in one.steps]}  # fmt: skip
         sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
     else:
         sys.stdout.write(f"{sender} → {receiver} with {what}: {answer}\n")
+        if stopped:
+            sys.stdout.write(f"  the rules let it through, but {stopped}\n")
         for one in yes:
             sys.stdout.write(_steps(one))
         if not yes and not unsure:
@@ -138,7 +158,8 @@ def explain_command(  # noqa: PLR0913 - the options of a command
 def tally(found: list[Finding]) -> str:
     """Return how many laws stand how."""
     counts = Counter(one.outcome.value for one in found)
-    return ", ".join(f"{counts[what]} {what}" for what in ("proven", "refuted", "error"))
+    listed = ("proven", "undeliverable", "refuted", "error")
+    return ", ".join(f"{counts[what]} {what}" for what in listed)
 
 
 def text_of(one: Finding, replayed: dict[str, Any] | None = None) -> str:
@@ -176,5 +197,5 @@ def _replays(rules: dict[str, Any], found: list[Finding]) -> dict[int, dict[str,
     return {
         index: confirm(quarantined if one.law == QUARANTINE else rules, one)
         for index, one in enumerate(found)
-        if one.outcome.value == "refuted"
+        if one.outcome.value == "refuted" and one.steps
     }

@@ -1,4 +1,4 @@
-"""Where `sekisho flows` takes rules from: the site model, a listing, an evidence bundle."""
+"""Where `sekisho flows` takes rules and routes from: the site model, a listing, a bundle."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from sekisho.edge.bundle_io import read_bundle
 from sekisho.edge.inventory import read_inventory
 from sekisho.errors import Problem, SekishoError, printable
 from sekisho.evidence.verification import verify
+from sekisho.flows.prover.hostfacts import read_net
+from sekisho.flows.prover.hostnet import HostNet
+from sekisho.flows.prover.hostnet import compiled as compiled_net
 from sekisho.probes.model import ProbeError, output
 from sekisho.site.compile import compile_host
 from sekisho.site.invariants import check as check_site
@@ -55,10 +59,30 @@ def load_site(inventory: Path) -> Site:
     return site
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the hosts have, as far as it was given.
+
+    Attributes:
+        rules: host → its rules, or a text that says why there are none.
+        whole: the same for every host of the site; one that is not there as compiled.
+        nets: host → what it routes by, likewise; or why nobody knows.
+
+    """
+
+    rules: dict[str, Any]
+    whole: dict[str, Any]
+    nets: dict[str, HostNet | SekishoError]
+
+
 def compiled(site: Site, hosts: list[str]) -> dict[str, Any]:
     """Return the rules the site model gives its hosts, before anything is applied."""
+    return {host: policy["nftables"] for host, policy in _policies(site, hosts).items()}
+
+
+def _policies(site: Site, hosts: list[str]) -> dict[str, dict[str, Any]]:
     now = datetime.now(UTC)
-    return {host: compile_host(site, host, serial=0, issued=now)["nftables"] for host in hosts}
+    return {host: compile_host(site, host, serial=0, issued=now) for host in hosts}
 
 
 def loaded(raw: Mapping[str, Any] | None, reason: str | None) -> Any:
@@ -86,6 +110,14 @@ def documents(
     site: Site, hosts: list[str] | None, ruleset: Path | None, bundle: Path | None
 ) -> dict[str, Any]:
     """Return host → rules from where the command line said; `SekishoError` for what is wrong."""
+    return given(site, hosts, ruleset, bundle).rules
+
+
+def given(site: Site, hosts: list[str] | None, ruleset: Path | None, bundle: Path | None) -> Given:
+    """Return rules and routes from where the command line said; `SekishoError` for what is wrong.
+
+    A listing has no routes: they are taken as the site model compiles them.
+    """
     names = list(hosts or site.machines)
     unknown = [name for name in names if name not in site.machines]
     if unknown:
@@ -96,17 +128,41 @@ def documents(
         )
     if ruleset is not None and bundle is not None:
         raise SekishoError("say --ruleset or --bundle, not both")
+    held = _bundle(bundle) if bundle is not None else {}
     if ruleset is not None:
         if len(names) != 1:
             raise SekishoError("--ruleset is one host's: say --host HOST too")
-        return {names[0]: read_listing(ruleset)}
-    if bundle is not None:
-        return _bundle(bundle, names)
-    return compiled(site, names)
+        rules = {names[0]: read_listing(ruleset)}
+    elif bundle is not None:
+        rules = {name: loaded(*held[name]) if name in held
+                 else "the bundle does not hold this host" for name in names}  # fmt: skip
+    else:
+        rules = {}
+    there = [name for name in site.machines if name in held]
+    others = _policies(site, [name for name in site.machines if name not in there])
+    made = {name: policy["nftables"] for name, policy in others.items()}
+    if not rules:
+        rules = {name: made[name] for name in names}
+    own = rules if bundle is None else {name: loaded(*held[name]) for name in there}
+    nets: dict[str, HostNet | SekishoError] = {
+        name: compiled_net(policy) for name, policy in others.items()
+    }
+    return Given(rules, made | own, nets | {name: _net(name, *held[name]) for name in there})
 
 
-def _bundle(path: Path, names: list[str]) -> dict[str, Any]:
-    """Return the rules of a bundle that is whole; a host without them gets the reason instead."""
+def _net(name: str, raw: Mapping[str, Any] | None, reason: str | None) -> HostNet | SekishoError:
+    probes = (raw or {}).get("probes")
+    if not isinstance(probes, Mapping):
+        told = printable(reason or "no facts", 200)
+        return SekishoError(f"the routes of {name} are not known: {told}")
+    try:
+        return read_net(probes, name)
+    except SekishoError as bad:
+        return bad
+
+
+def _bundle(path: Path) -> dict[str, tuple[Mapping[str, Any] | None, str | None]]:
+    """Return host → raw facts, or why there are none, of a bundle that is whole."""
     found = verify(read_bundle(path), key=None, tool="sekisho flows")
     if found.run is None or found.broken:
         told = (*found.broken, *found.unknown)
@@ -114,13 +170,7 @@ def _bundle(path: Path, names: list[str]) -> dict[str, Any]:
             "the evidence bundle cannot be relied on",
             tuple(Problem(str(path), "", one, "a bundle as it was written") for one in told),
         )
-    hosts = {host.name: host for host in found.run.hosts}
-    return {
-        name: loaded(hosts[name].raw, hosts[name].reason)
-        if name in hosts
-        else "the bundle does not hold this host"
-        for name in names
-    }
+    return {host.name: (host.raw, host.reason) for host in found.run.hosts}
 
 
 def read_listing(path: Path) -> Any:

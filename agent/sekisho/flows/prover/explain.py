@@ -2,6 +2,7 @@
 
 X and Y are machines or peers of the site. The answer is a way with its packet and the verdicts on
 it, or that no packet of that kind takes any way; how the packet is answered is another question.
+What the rules let through, `follow` asks of the hosts' routes, switches and IPsec policies too.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from ipaddress import IPv4Address
 import z3
 
 from sekisho.errors import Problem, SekishoError, printable
+from sekisho.flows.prover.constants import PROTOCOLS
+from sekisho.flows.prover.deliver import Delivery, placed
 from sekisho.flows.prover.findings import Finding, Outcome
 from sekisho.flows.prover.network import Network, on
 from sekisho.flows.prover.packet import Bool
 from sekisho.flows.prover.passage import NEW, Passage
 from sekisho.flows.prover.paths import Way, Ways
+from sekisho.flows.prover.relations import Leg, Stage, seal
 from sekisho.site.model import Site
 
 _PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "esp": 50}
@@ -92,6 +96,46 @@ def explain(network: Network, site: Site, ends: tuple[str, str], what: Wanted) -
         if found[-1].outcome is Outcome.REFUTED:
             return found[-1:]
     return found
+
+
+def follow(
+    delivery: Delivery, site: Site, ends: tuple[str, str], what: Wanted, found: Finding
+) -> str:
+    """Return what stops the way of a "yes" although the rules let it through; "" when nothing does.
+
+    Asked of packets between the two ends' own addresses there. Raises `SekishoError` when it
+    cannot be told.
+    """
+    steps = [(one.host, one.packet["iif"], one.packet["oif"]) for one in found.steps]
+    start, end = (site.peers.get(name) for name in ends)
+    source = start.address if start else site.machines[ends[0]].interfaces[steps[0][2]].address
+    target = end.address if end else site.machines[ends[1]].interfaces[steps[-1][1]].address
+    names = [*ends[: bool(start)], *(host for host, _, _ in steps), *(ends[1:] if end else ())]
+    stages = []
+    for place, (host, iif, oif) in enumerate(steps):
+        via: IPv4Address | None = None
+        asked: tuple[IPv4Address, str] | None = None
+        if place + 1 < len(steps):
+            after, card, _ = steps[place + 1]
+            near = site.machines[after].interfaces[card].address
+            via, asked = (None if near == target else near), (near, after)
+        elif end is not None:
+            via, asked = end.router, (end.router or target, "")
+        at = names.index(host)
+        came = seal(site, names[at - 1], host) if at else None
+        goes = seal(site, host, names[at + 1]) if at + 1 < len(names) else None
+        faces = None
+        if start is not None and not place:
+            faces = (site.machines[host].interfaces[iif].address, start.router or start.address)
+        way = found.steps[place].way
+        stages.append(Stage(host, way, iif, oif, via, asked, faces, came=came, goes=goes))
+    protocol = what.protocol
+    if protocol is None:
+        protocol = PROTOCOLS.get(found.steps[0].packet["protocol"], 0)
+    leg = Leg("packet", source, target, protocol, 0, what.port or 0, tuple(stages))
+    return delivery.stopped(
+        leg, lambda leg, passages: [*placed(leg, passages), *(what.holds(one) for one in passages)]
+    )
 
 
 def _is(one: Passage, side: str, address: IPv4Address) -> Bool:

@@ -10,9 +10,13 @@ from sekisho.flows.prover.witness import Step
 
 
 class Outcome(enum.StrEnum):
-    """How a law stands; ``error``: nothing can be said, never a pass."""
+    """How a law stands; ``error``: nothing can be said, never a pass.
+
+    ``undeliverable``: no wall is broken, but something declared cannot get through.
+    """
 
     PROVEN = "proven"
+    UNDELIVERABLE = "undeliverable"
     REFUTED = "refuted"
     ERROR = "error"
 
@@ -69,6 +73,14 @@ LAWS = {
         Law("6-iv-b.declared-services-pass",
             "every regular packet of administration, metrics, time and desk passes",
             "管理・監視・時刻・端末の正規のパケットは通る"),
+        Law("6-iv-e.nothing-forwarded", "a machine that no flow passes through forwards nothing",
+            "流れの経由しない機器は中継しない"),
+        Law("6-iv-d-1.declared-flows-arrive",
+            "a packet of every declared flow gets through, over routes, IPsec and rules",
+            "宣言された流れのパケットは経路・IPsec・規則を越えて届く"),
+        Law("6-iv-b.declared-services-arrive",
+            "a packet of administration, metrics, time and desk gets through, and its answer",
+            "管理・監視・時刻・端末のパケットとその応答は届く"),
     )
 }  # fmt: skip
 
@@ -80,7 +92,7 @@ class Finding:
     Attributes:
         law: the law's id.
         scope: the host, or the path and whose rules were taken away.
-        outcome: proven, refuted or error.
+        outcome: proven, undeliverable, refuted or error.
         steps: a refutation's packet, host by host.
         before: the connection's first packet where the packet needs one.
         chances: what had to fall this way (limits, quotas).
@@ -114,8 +126,8 @@ class Finding:
 
 
 def exit_code(findings: list[Finding]) -> int:
-    """Return 0 when all is proven, 1 with a refutation, 2 when something could not be told."""
-    if any(one.outcome is Outcome.REFUTED for one in findings):
+    """Return 0 when all is proven, 1 when something is not so, 2 when it could not be told."""
+    if any(one.outcome in (Outcome.REFUTED, Outcome.UNDELIVERABLE) for one in findings):
         return 1
     unsure = not findings or any(one.outcome is Outcome.ERROR for one in findings)
     return 2 if unsure else 0

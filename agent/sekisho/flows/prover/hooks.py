@@ -52,9 +52,9 @@ class _End:
     dropped: list[Bool] = field(default_factory=list)
 
 
-def pass_hook(trip: Trip, hook: str) -> None:
+def pass_hook(trip: Trip, hook: str, families: tuple[str, ...] = ("ip", "ip6", "inet")) -> None:
     """Take the trip through every base chain at ``hook``; ``trip.alive`` says what is left."""
-    for table, chain in trip.rules.base(hook, ("ip", "ip6", "inet")):
+    for table, chain in trip.rules.base(hook, families):
         if chain.priority == TRACKING:
             raise UnknownConstructError(
                 chain.where, chain.priority, "a priority other than connection tracking's own"

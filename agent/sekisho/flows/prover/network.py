@@ -17,7 +17,7 @@ from sekisho.errors import SekishoError
 from sekisho.flows.prover.constants import interface_number
 from sekisho.flows.prover.findings import Finding, Outcome
 from sekisho.flows.prover.packet import Bool, Packet
-from sekisho.flows.prover.passage import Passage, history, passage
+from sekisho.flows.prover.passage import NEW, Passage, history, passage, same_connection
 from sekisho.flows.prover.rules import Rules
 from sekisho.flows.prover.witness import Reading, tidy
 
@@ -25,6 +25,8 @@ from sekisho.flows.prover.witness import Reading, tidy
 TIMEOUT = 60_000
 #: Accepting rules that are looked at when those to blame are told.
 MAX_OPENINGS = 50
+#: Choices that fall another way for another packet, sooner or later.
+_RETRIED = ("limit", "quota", "ct count", "last", "meta time", "meta hour", "meta day", "numgen")
 
 
 @dataclass(slots=True)
@@ -35,6 +37,10 @@ class Network:
     interfaces: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     _ways: dict[tuple[str, str, bool], Passage] = field(default_factory=dict)
     _forward: dict[tuple[str, str, str], bool] = field(default_factory=dict)
+    _history: dict[tuple[str, str, bool], tuple[Bool, list[tuple[Passage, Bool]]]] = field(
+        default_factory=dict
+    )
+    _firsts: dict[tuple[str, str], Passage] = field(default_factory=dict)
     asked: int = 0
 
     def way(self, host: str, way: str, *, gone: bool = False) -> Passage:
@@ -82,8 +88,7 @@ class Network:
         before: list[tuple[Passage, Passage, Bool]] = []
         if answer == z3.sat and passing:
             for one in passages:
-                rules = self.rules.get(one.host) if one.fired else None
-                needed, firsts = history(rules, one, f"{one.host}.{one.way}.first")
+                needed, firsts = self._before(one)
                 solver.add(needed)
                 before += [(one, first, is_it) for first, is_it in firsts]
             answer = solver.check()
@@ -107,6 +112,80 @@ class Network:
                 found.append(fired.where)
             solver.pop()
         return tuple(found)
+
+    def _before(self, one: Passage) -> tuple[Bool, list[tuple[Passage, Bool]]]:
+        """Return `history` of a passage, translated once."""
+        key = (one.host, one.way, bool(one.fired))
+        if key not in self._history:
+            rules = self.rules.get(one.host) if one.fired else None
+            self._history[key] = history(rules, one, f"{one.host}.{one.way}.first")
+        return self._history[key]
+
+    def holds(self, terms: Sequence[Bool]) -> bool:
+        """Return whether terms can be true together; `SekishoError` when the solver cannot say."""
+        if any(z3.is_false(one) for one in terms):
+            return False
+        solver = self._check(terms)
+        answer = solver.check()
+        if answer == z3.unknown:
+            raise SekishoError(f"the solver could not tell: {solver.reason_unknown()}")
+        return bool(answer == z3.sat)
+
+    def _begun(self, one: Passage, way: str) -> list[Bool]:
+        """Return that a passage's connection began with a packet let through on ``way``."""
+        key = (one.host, way)
+        if key not in self._firsts:
+            name = f"{one.host}.{way}.begun"
+            self._firsts[key] = passage(self.rules[one.host], way, Packet(name), name, one.host)
+        first = self._firsts[key]
+        same = same_connection(first.packet, one.packet, one.track.reply)
+        return [first.sane, first.passes, first.track.state == NEW, same]
+
+    def passes_some(
+        self, passages: Sequence[Passage], terms: Sequence[Bool], begun: Sequence[str] | None = None
+    ) -> bool:
+        """Return whether some packet with ``terms`` takes all ``passages``, chance or not.
+
+        ``begun``: the way each passage's connection began on; None: on any, if on one at all.
+        A packet that passes only if something falls its way that nobody can foresee (what a `fib`
+        or a `socket` expression finds, but for limits, quotas and the time) raises `SekishoError`.
+        """
+        if any(z3.is_false(one) for one in terms):
+            return False
+        if begun is None:
+            solver, answer, _ = self._search(passages, terms)
+        else:
+            base = [*terms, *(part for one in passages for part in (one.sane, one.passes))]
+            base += [joined(left, right) for left, right in itertools.pairwise(passages)]
+            for one, way in zip(passages, begun, strict=bool(begun)):
+                base += self._begun(one, way)
+            solver = self._check(base)
+            answer = solver.check()
+        if answer == z3.unsat:
+            return False
+        if answer != z3.sat:
+            raise SekishoError(f"the solver could not tell: {solver.reason_unknown()}")
+        model = solver.model()
+        names = {one: one.name() for one in model.decls() if one.arity() == 0}
+        left = [name for name in names.values() if _open(name)]
+        if left:
+            fixed = [one() == model[one] for one, name in names.items() if not _open(name)]
+            if self.holds([*fixed, z3.Not(z3.And(*(one.passes for one in passages)))]):
+                told = ", ".join(sorted({name.partition("?")[2] for name in left}))
+                raise SekishoError(f"whether it passes is left open: {told}")
+        return True
+
+    def stopped_by(self, one: Passage, terms: Sequence[Bool]) -> str:
+        """Return the rule that stops every packet with ``terms``, "" when some passes."""
+        base = [one.sane, *terms]
+        if self.holds([*base, one.passes]):
+            return ""
+        found = [fired for fired in one.fired if fired.verdict == "drop"
+                 and self.holds([*base, fired.when])]  # fmt: skip
+        if not found:
+            return "its rules"
+        last = found[0]
+        return f"{last.where}{f' ({last.comment})' if last.comment else ''} drops it"
 
     def ask(  # noqa: PLR0913 - a question has these parts
         self,
@@ -153,6 +232,12 @@ class Network:
             reason=reason,
             hosts=hosts,
         )
+
+
+def _open(name: str) -> bool:
+    """Return whether a variable is a choice that a second try would not make otherwise."""
+    what = name.partition("?")[2]
+    return bool(what) and not what.startswith(_RETRIED)
 
 
 def on(one: Passage, *, iif: str | None = None, oif: str | None = None) -> Bool:

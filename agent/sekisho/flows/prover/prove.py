@@ -74,14 +74,17 @@ def prove(
     documents: Mapping[str, Any],
     site: Site,
     *,
+    known: tuple[Network, list[Finding]] | None = None,
     clock: Callable[[], float] = lambda: 0.0,
 ) -> Iterator[Finding]:
     """Yield a finding for every law of the hosts in ``documents``.
 
+    ``known``: what `network_of` made of them, where it is needed elsewhere too.
+
     The laws between hosts are asked only when every machine of the site is there; a machine that is
     missing is an `error` for them, not a pass. ``clock`` gives seconds for `Finding.milliseconds`.
     """
-    network, wrong = network_of(documents, site)
+    network, wrong = known or network_of(documents, site)
     yield from wrong
     start = clock()
     for host in network.rules:

@@ -7,14 +7,21 @@ Source: libnftables-json(5).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sekisho.errors import Problem, SekishoError, printable
 
 Json = Mapping[str, Any]
-FAMILIES = ("ip", "ip6", "inet", "arp", "netdev", "bridge")
+_IP_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
+#: Family → the hooks its base chains may be at.
+HOOKS = {
+    "ip": _IP_HOOKS, "ip6": _IP_HOOKS, "inet": ("ingress", *_IP_HOOKS),
+    "arp": ("input", "output"), "netdev": ("ingress", "egress"), "bridge": _IP_HOOKS,
+}  # fmt: skip
+FAMILIES = tuple(HOOKS)
 
 
 class UnknownConstructError(SekishoError):
@@ -23,6 +30,19 @@ class UnknownConstructError(SekishoError):
     def __init__(self, where: str, got: object, expected: str) -> None:
         problem = Problem(where, "", printable(got, 200), expected, hint="the verdict is `error`")
         super().__init__("the prover does not know a construct of these rules", (problem,))
+
+
+@contextmanager
+def at_host(host: str) -> Iterator[None]:
+    """Name the host in an error about its rules, where several hosts are asked about at once."""
+    try:
+        yield
+    except SekishoError as bad:
+        problems = tuple(
+            one if one.where.startswith(host) else replace(one, where=f"{host} {one.where}")
+            for one in bad.problems
+        )
+        raise SekishoError(bad.message, problems) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +268,8 @@ def _chain(draft: _Draft, name: str, body: Json) -> Chain:
     kind = str(body.get("type", ""))
     if "hook" in body and kind not in ("filter", "route", "nat"):
         raise UnknownConstructError(where, kind, "type filter, route or nat")
+    if "hook" in body and body["hook"] not in HOOKS[draft.family]:
+        raise UnknownConstructError(where, body["hook"], ", ".join(HOOKS[draft.family]))
     device = body.get("dev", ())
     return Chain(
         family=draft.family,
