@@ -157,10 +157,11 @@ def battery(
     """Run the battery on two machines of the running lab, side by side."""
     started = time.monotonic()
     site = load_site()
+    only = bool(kinds) and not set(kinds) & set(plan.PRETENDED)
     devices = tuple(d for d in plan.devices() if not kinds or d.kind in kinds)
     trials = [
-        Trial(Machine(walled, site), walled=True, devices=devices, kinds_only=bool(kinds)),
-        Trial(Machine(free, site), walled=False, devices=devices, kinds_only=bool(kinds)),
+        Trial(Machine(walled, site), walled=True, devices=devices, kinds_only=only),
+        Trial(Machine(free, site), walled=False, devices=devices, kinds_only=only),
     ]
     chosen = [list(moments), [m for m in moments if m in {"cold-boot", "running"}]]
     with ThreadPoolExecutor(2) as pool:

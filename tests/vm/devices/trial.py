@@ -83,7 +83,7 @@ class Trial:
     machine: Machine
     walled: bool
     devices: tuple[Device, ...]
-    kinds_only: bool = False  # some devices were asked for: nothing is pretended
+    kinds_only: bool = False  # only devices of QEMU's were asked for: nothing is pretended
     observed: dict[str, Observation] = field(default_factory=dict)
 
     def boot(self, moment: str, *, pretend: bool = False) -> None:
