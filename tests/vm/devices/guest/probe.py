@@ -179,9 +179,10 @@ def try_usb(folder, text, deep):
             )
         elif code == 8:
             attempt("bulk", lambda ends=ends: stick(usb, ends, text))
-        else:
+        else:  # room for a whole transfer of a gadget's: to less it would be an overflow
             attempt(
-                "bulk", lambda ends=ends: len(usb.read(next(e for e in ends if e & 0x80), 64)) > 0
+                "bulk",
+                lambda ends=ends: len(usb.read(next(e for e in ends if e & 0x80), 4096)) > 0,
             )
     os.close(usb.handle)
     return told
