@@ -20,9 +20,7 @@ def checksum(data):
     return ~total & 0xFFFF
 pseudo = socket.inet_aton(own) + socket.inet_aton(target) + struct.pack(">BBH", 0, 6, 20)
 def drain(wait):
-    ends = time.monotonic() + wait  # a push may be on its way beside it: never silent
-    while select.select([raw], [], [], max(0, ends - time.monotonic()))[0]:
-        if wait and time.monotonic() > ends: break
+    while select.select([raw], [], [], wait)[0]:
         data = raw.recv(128)
         if data[12:16] == socket.inet_aton(target):
             offset = (data[0] & 15) * 4
