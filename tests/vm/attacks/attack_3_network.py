@@ -68,8 +68,9 @@ with ThreadPoolExecutor(96) as pool:
 
 def run(lab: Lab, trial: Trial) -> None:
     """Try every direction that no flow declares, with the agents stopped on both sides."""
-    trial.step("stop the agent on core: the kernels' walls must hold alone")
-    lab.root("core-1", "systemctl stop sekisho-agent")
+    trial.step("stop the agents on core and inbound: the kernels' walls must hold alone")
+    for host in ("core-1", "inbound-1"):
+        lab.root(host, "systemctl stop sekisho-agent")
     outside = ["10.77.1.2", "10.77.6.2", "10.77.1.1", "10.77.2.1", "10.77.5.2", "10.77.6.1"]
     trial.step("core tries the hospital, the recipient and both gateways")
     seen = lab.root("core-1", f"python3 - {' '.join(outside)}", stdin=REACH, timeout=180)
@@ -106,4 +107,5 @@ def run(lab: Lab, trial: Trial) -> None:
     trial.expect(
         "only the declared port answers", seen.out.strip() == "[7601]", seen.out + seen.err
     )
-    lab.root("core-1", "systemctl start sekisho-agent")
+    for host in ("core-1", "inbound-1"):
+        lab.root(host, "systemctl start sekisho-agent")
