@@ -6,10 +6,7 @@ unshare --net --mount --fork --kill-child python3 tests/kernel/linescenes.py SCE
 from __future__ import annotations
 
 import functools
-import json
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +29,7 @@ from lineworld import (  # noqa: E402
     Line,
     Wire,
     now,
+    play,
     sh,
 )
 
@@ -328,23 +326,5 @@ SCENES: dict[str, Callable[[Path], Seen]] = {
 }
 
 
-def main() -> None:
-    """Play one scene and print what was seen; on a failure also the daemons' last words."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        try:
-            seen = SCENES[sys.argv[1]](folder)
-        except BaseException:
-            for log in folder.glob("*/log"):
-                sys.stderr.write(f"== {log}\n{log.read_text(errors='replace')[-3000:]}\n")
-            raise
-        json.dump(seen, sys.stdout)
-        sys.stdout.flush()
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except subprocess.SubprocessError as failure:
-        sys.exit(str(failure))
+    play(SCENES, "*/log")

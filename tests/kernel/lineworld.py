@@ -12,8 +12,10 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -363,3 +365,21 @@ class Line(World):
             if one.process is not None and one.process.poll() is None:
                 one.process.kill()
                 one.process.wait()
+
+
+def play(scenes: Mapping[str, Callable[[Path], dict[str, Any]]], logs: str) -> None:
+    """Play the scene the command line names and print what was seen.
+
+    On a failure also the last words of ``logs``, a pattern in the scene's folder.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        try:
+            seen = scenes[sys.argv[1]](folder)
+        except BaseException:
+            for log in folder.glob(logs):
+                sys.stderr.write(f"== {log}\n{log.read_text(errors='replace')[-3000:]}\n")
+            raise
+        json.dump(seen, sys.stdout)
+        sys.stdout.flush()

@@ -8,12 +8,10 @@ unshare --net --mount --fork --kill-child python3 tests/kernel/tunnelscenes.py S
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parent)]
 
 from lineflow import Flow, Receiver, wait  # noqa: E402
-from lineworld import INBOUND, SECOND, Line, Wire, inside, sh  # noqa: E402
+from lineworld import INBOUND, SECOND, Line, Wire, inside, play, sh  # noqa: E402
 
 import siteworld  # noqa: E402
 from sekisho.edge import collect  # noqa: E402
@@ -236,21 +234,5 @@ def second(folder: Path) -> Seen:
 SCENES: dict[str, Callable[[Path], Seen]] = {"lives": lives, "outward": outward, "second": second}
 
 
-def main() -> None:
-    """Play one scene and print what was seen; on a failure also networkd's last words."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        try:
-            seen = SCENES[sys.argv[1]](folder)
-        except BaseException:
-            log = folder / "networkd.log"
-            if log.exists():
-                sys.stderr.write(log.read_text(errors="replace")[-3000:])
-            raise
-        json.dump(seen, sys.stdout)
-        sys.stdout.flush()
-
-
 if __name__ == "__main__":
-    main()
+    play(SCENES, "networkd.log")

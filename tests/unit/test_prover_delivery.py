@@ -115,12 +115,14 @@ def nets(change: Change | None = None) -> dict[str, HostNet | SekishoError]:
     if change is not None:
         change(facts)
     found: dict[str, HostNet | SekishoError] = {"terminal-1": compiled(policies()["terminal-1"])}
-    for host, probes in facts.items():
-        try:
-            found[host] = read_net(probes, host)
-        except SekishoError as bad:
-            found[host] = bad
-    return found
+    return found | {host: read(probes, host) for host, probes in facts.items()}
+
+
+def read(probes: Any, host: str) -> HostNet | SekishoError:
+    try:
+        return read_net(probes, host)
+    except SekishoError as bad:
+        return bad
 
 
 @cache
@@ -385,18 +387,32 @@ def test_what_is_not_known_is_an_error_by_name_and_never_a_pass(name: str) -> No
     assert exit_code([one]) == 2
 
 
-def test_a_flow_through_a_tunnel_is_an_error_by_name_and_never_a_pass() -> None:
+def by_tunnels() -> tuple[Network, Site, dict[str, HostNet | SekishoError]]:
     edits = tunnelled()
     site = lab_site(edits)
     own = {host: policy(host, edits) for host in site.machines}
     held = network_of({host: one["nftables"] for host, one in own.items()}, site)[0]
-    found = list(deliverable(held, site, {host: compiled(one) for host, one in own.items()}))
+    return held, site, {host: compiled(one) for host, one in own.items()}
+
+
+def test_a_flow_through_a_tunnel_is_an_error_by_name_and_never_a_pass() -> None:
+    found = list(deliverable(*by_tunnels()))
     assert {one.scope for one in found if one.outcome is not Outcome.PROVEN} == {
         "intake",
         "provide",
     }
     assert all("wg-" in one.reason for one in found if one.outcome is Outcome.ERROR)
     assert exit_code(found) == 2
+
+
+def test_explain_does_not_tell_what_arrives_through_a_tunnel() -> None:
+    held, site, facts = by_tunnels()
+    ends, what = ("hospital-a", "inbound-1"), wanted("tcp/7601")
+    found = explain(held, site, ends, what)[-1]
+    assert found.outcome is Outcome.REFUTED, "the rules let it through"
+    with pytest.raises(SekishoError) as told:
+        follow(Delivery(held, site, facts), site, ends, what, found)
+    assert "gate-in: got wg-" in told.value.diagnostics()
 
 
 def test_strange_words_are_escaped() -> None:
@@ -561,11 +577,7 @@ def sealed_nets(change: Callable[[str], str] = str, host: str = "gate-in") -> di
     )
     both_texts = change(f"{listed}====\n{states}").split("====\n")
     facts["lines"]["policies"]["stdout"], facts["lines"]["associations"]["stdout"] = both_texts
-    try:
-        found[host] = read_net(facts, host)
-    except SekishoError as bad:
-        found[host] = bad
-    return found
+    return found | {host: read(facts, host)}
 
 
 @cache

@@ -146,3 +146,10 @@ def guest(*, boot: float = 600) -> Iterator[Guest]:
         finally:
             running.kill()
             running.wait()
+
+
+def only_encrypted(line: dict[str, Any], *, by: str) -> None:
+    """Assert that a line's capture missed nothing and saw ``by`` ("esp", "wg") and no clear byte."""
+    assert line["clear"] == 0, line["said"]
+    assert line["lost"] == 0, "the capture missed packets, so it proves nothing"
+    assert line[by] > 0

@@ -129,21 +129,18 @@ def given(site: Site, hosts: list[str] | None, ruleset: Path | None, bundle: Pat
     if ruleset is not None and bundle is not None:
         raise SekishoError("say --ruleset or --bundle, not both")
     held = _bundle(bundle) if bundle is not None else {}
+    there = [name for name in site.machines if name in held]
+    own = {name: loaded(*held[name]) for name in there}
+    others = _policies(site, [name for name in site.machines if name not in there])
+    made = {name: policy["nftables"] for name, policy in others.items()}
     if ruleset is not None:
         if len(names) != 1:
             raise SekishoError("--ruleset is one host's: say --host HOST too")
-        rules = {names[0]: read_listing(ruleset)}
+        rules = own = {names[0]: read_listing(ruleset)}
     elif bundle is not None:
-        rules = {name: loaded(*held[name]) if name in held
-                 else "the bundle does not hold this host" for name in names}  # fmt: skip
+        rules = {name: own.get(name, "the bundle does not hold this host") for name in names}
     else:
-        rules = {}
-    there = [name for name in site.machines if name in held]
-    others = _policies(site, [name for name in site.machines if name not in there])
-    made = {name: policy["nftables"] for name, policy in others.items()}
-    if not rules:
         rules = {name: made[name] for name in names}
-    own = rules if bundle is None else {name: loaded(*held[name]) for name in there}
     nets: dict[str, HostNet | SekishoError] = {
         name: compiled_net(policy) for name, policy in others.items()
     }

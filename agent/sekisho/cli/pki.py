@@ -13,6 +13,7 @@ import typer
 
 from sekisho.errors import Problem, SekishoError, printable
 from sekisho.site.networkd import TUNNEL_KEY
+from sekisho.site.words import HOST_NAME
 
 if TYPE_CHECKING:
     from sekisho.edge.pki_lines import LinePki
@@ -40,10 +41,10 @@ def _now() -> datetime:
 
 def _lines(inventory: Path) -> LinePki:
     from sekisho.edge.inventory import read_inventory  # noqa: PLC0415 - the control side's parts
-    from sekisho.edge.pki import Pki  # noqa: PLC0415
-    from sekisho.edge.pki_lines import LinePki  # noqa: PLC0415
-    from sekisho.site.invariants import check  # noqa: PLC0415
-    from sekisho.site.parse import parse_site  # noqa: PLC0415
+    from sekisho.edge.pki import Pki  # noqa: PLC0415 - same
+    from sekisho.edge.pki_lines import LinePki  # noqa: PLC0415 - same
+    from sekisho.site.invariants import check  # noqa: PLC0415 - same
+    from sekisho.site.parse import parse_site  # noqa: PLC0415 - same
 
     site = parse_site(read_inventory(inventory))
     problems = check(site, now=_now().date())
@@ -57,7 +58,7 @@ def _print(value: Any) -> None:
 
 
 def _request(file: Path | None) -> bytes:
-    from sekisho.site.sign import MAX_REQUEST  # noqa: PLC0415
+    from sekisho.site.sign import MAX_REQUEST  # noqa: PLC0415 - same
 
     if file is None:
         return sys.stdin.buffer.read(MAX_REQUEST + 1)
@@ -96,7 +97,6 @@ def request_(
 ) -> None:
     """Make this machine's key for encrypted lines, here; print a request for its certificate."""
     from sekisho.service.line_request import request  # noqa: PLC0415 - slow to import
-    from sekisho.site.words import HOST_NAME  # noqa: PLC0415
 
     if not HOST_NAME.fullmatch(name):
         problem = Problem("NAME", "", printable(name, 60), "a name as the site model writes it")
@@ -211,7 +211,7 @@ def crl(inventory: Inventory) -> None:
 @app.command("apply", epilog="Example:  sekisho pki apply")
 def apply(as_json: Json = False) -> None:
     """On a machine with lines: have strongSwan read its files again; cut off who is revoked."""
-    from sekisho.edge.swanctl import Swanctl  # noqa: PLC0415
+    from sekisho.edge.swanctl import Swanctl  # noqa: PLC0415 - same
 
     cut = Swanctl().apply()
     if as_json:
@@ -231,7 +231,7 @@ def peer(
     as_json: Json = False,
 ) -> None:
     """Write what a peer needs at its end: strongSwan's files, a packet filter, our authority."""
-    from sekisho.edge.render import render_peer  # noqa: PLC0415
+    from sekisho.edge.render import render_peer  # noqa: PLC0415 - same
 
     lines = _lines(inventory)
     written = render_peer(lines, name, out, now=_now())

@@ -73,8 +73,7 @@ class Delivery:
         reason = f"{', '.join(compiled)} as compiled" if 0 < len(compiled) < len(hosts) else ""
         try:
             if relation.tunnel:
-                expected = "a card: what WireGuard lets through is not known from rules and routes"
-                raise UnknownConstructError(name, relation.tunnel, expected)
+                raise through_tunnel(name, relation.tunnel)
             for leg in relation.legs:
                 if stopped := self.stopped(leg):
                     told = "; ".join(one for one in (stopped, reason) if one)
@@ -168,6 +167,12 @@ def deliverable(
             start = clock()
             found = delivery.judge(relation)
             yield replace(found, milliseconds=round(1000 * (clock() - start)))
+
+
+def through_tunnel(where: str, tunnel: str) -> UnknownConstructError:
+    """Return the error of a way through a WireGuard tunnel, of which nothing can be told yet."""
+    expected = "a card: what WireGuard lets through is not known from rules and routes"
+    return UnknownConstructError(where, tunnel, expected)
 
 
 def _talk(leg: Leg, first: Passage) -> Talk:

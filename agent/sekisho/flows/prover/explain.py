@@ -15,7 +15,7 @@ import z3
 
 from sekisho.errors import Problem, SekishoError, printable
 from sekisho.flows.prover.constants import PROTOCOLS
-from sekisho.flows.prover.deliver import Delivery, placed
+from sekisho.flows.prover.deliver import Delivery, placed, through_tunnel
 from sekisho.flows.prover.findings import Finding, Outcome
 from sekisho.flows.prover.network import Network, on
 from sekisho.flows.prover.packet import Bool
@@ -23,6 +23,7 @@ from sekisho.flows.prover.passage import NEW, Passage
 from sekisho.flows.prover.paths import Way, Ways
 from sekisho.flows.prover.relations import Leg, Stage, seal
 from sekisho.site.model import Site
+from sekisho.site.tunnels import tunnels_of
 
 _PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "esp": 50}
 _LAW = "6-iv-a.only-declared-in"
@@ -107,6 +108,10 @@ def follow(
     cannot be told.
     """
     steps = [(one.host, one.packet["iif"], one.packet["oif"]) for one in found.steps]
+    for host, *both in steps:
+        for one in tunnels_of(site, site.machines[host]):
+            if one["interface"] in both:
+                raise through_tunnel(host, one["interface"])
     start, end = (site.peers.get(name) for name in ends)
     source = start.address if start else site.machines[ends[0]].interfaces[steps[0][2]].address
     target = end.address if end else site.machines[ends[1]].interfaces[steps[-1][1]].address
