@@ -56,7 +56,7 @@ SPINE = tests/vm/test_attacks.py tests/vm/test_lab_leaves_nothing.py
 test-lab: dev deps-test deps-lab deb ## bring up the lab and pass the tests on its machines (PART="tests/vm/test_attacks.py …": some)
 	@$(BIN)/pytest --lab --capture=no $(PART) # its progress is the only one in half an hour
 
-test-spine: ## of these, the seven attacks, the lock-out, and that nothing is left behind
+test-spine: ## of these, six attacks, the lock-out, and that nothing is left behind
 	@$(MAKE) --no-print-directory test-lab PART="$(SPINE)"
 
 test-time: dev deps-test ## on a quiet machine: no wrong packet at boot, reloads, new cards, full tables, under thousands a second (six minutes)

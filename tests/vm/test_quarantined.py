@@ -67,6 +67,13 @@ def test_a_quarantined_machine_keeps_its_monitor_and_its_console(lab: Driver, ma
     )[0]  # fmt: skip
     trial.expect("and tells of the quarantine", fired)
 
+    trial.step("the agent stopped, the rules' unit told to reload")
+    said = _console(
+        site, "sh -c 'systemctl stop sekisho-agent; systemctl reload sekisho-nftables'", "not applicable"
+    )  # fmt: skip
+    trial.expect("a reload is refused", said, said[-300:])
+    trial.expect("the controller does not come in", not _reached(site))
+
     trial.step("a power cut: it stays quarantined")
     lab.power_cut(HOST)
     lab.power_on(HOST, wait=0)
