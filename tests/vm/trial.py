@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 LAB = REPOSITORY / "vagrant/lab"
@@ -192,7 +193,9 @@ class Lab:
 
     def journal(self, host: str, kind: str = "") -> list[dict[str, Any]]:
         """Return the records of a host's journal, those of ``kind`` (prefix) only."""
-        seen = self.root(host, "cat /var/lib/sekisho/journal/*.jsonl")
+        # The host looks first: the whole of it through an emulated cipher takes seconds.
+        mark = shlex.quote(f'"kind":"{kind}')
+        seen = self.root(host, f"grep -hF {mark} /var/lib/sekisho/journal/*.jsonl")
         records = [json.loads(line) for line in seen.out.splitlines() if line.startswith("{")]
         return [record for record in records if record["kind"].startswith(kind)]
 
@@ -221,17 +224,14 @@ class Lab:
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Ask the monitor's Prometheus; return its samples (labels under ``metric``)."""
-        program = (
-            "import json,sys,urllib.parse,urllib.request;"
-            "q=urllib.parse.urlencode({'query':sys.argv[1]});"
-            "print(urllib.request.urlopen('http://127.0.0.1:9090/api/v1/query?'+q).read().decode())"
-        )
-        seen = self.root(
-            "monitor-1", f"python3 -c {shlex.quote(program)} {shlex.quote(expression)}"
-        )
-        if seen.code != 0:
+        # Spoken by the shell: a start of Python is a second of an emulated processor.
+        wish = f"GET /api/v1/query?query={quote(expression, safe='')} HTTP/1.0\\r\\n\\r\\n"
+        speak = f"exec 3<>/dev/tcp/127.0.0.1/9090; printf {shlex.quote(wish.replace('%', '%%'))} >&3; cat <&3"
+        seen = self.root("monitor-1", f"bash -c {shlex.quote(speak)}")
+        _head, _, body = seen.out.partition("\n\n")  # text mode: its line ends are translated
+        if seen.code != 0 or not body.startswith("{"):
             return []
-        return list(json.loads(seen.out)["data"]["result"])
+        return list(json.loads(body)["data"]["result"])
 
     def metric(self, expression: str) -> float:
         """Return the sum of what the monitor's Prometheus answers; 0 when it knows nothing."""

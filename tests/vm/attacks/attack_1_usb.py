@@ -88,7 +88,7 @@ def run(lab: Lab, trial: Trial) -> None:
     lab.root(HOST, "systemctl mask sekisho-agent; sync")
     lab.driver("power-cut", HOST)
     lab.driver("power-on", HOST, "--usb", "storage", timeout=400)
-    back, took = until(lambda: lab.user(HOST, "true", timeout=40).code == 0, timeout=400, every=3)
+    back, took = until(lambda: lab.user(HOST, "true", timeout=40).code == 0, timeout=400, every=1)
     trial.expect("the machine is back", back, f"{took:.0f} s")
     rows, _ = until(lambda: _usb(lab, HOST), timeout=30)
     trial.expect("booted with it: seen and not authorised",

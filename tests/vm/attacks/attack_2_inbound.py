@@ -85,12 +85,12 @@ def run(lab: Lab, trial: Trial) -> None:
     lab.root(
         HOST,
         f"systemd-run --quiet --collect --unit=hostile --property=StandardOutput=file:/run/hostile.out "
-        f"python3 /run/hostile.py {ADDRESS} {PEER_ADDRESS} fd77:1::2 25",
+        f"python3 /run/hostile.py {ADDRESS} {PEER_ADDRESS} fd77:1::2 15",
     )
     trial.step("the hospital keeps connecting and reads what comes back")
     reader = (
         "import socket,time\n"
-        "got=b''\nends=time.monotonic()+15\nopened=0\n"
+        "got=b''\nends=time.monotonic()+10\nopened=0\n"
         "while time.monotonic()<ends:\n"
         "  try:\n"
         f"    c=socket.create_connection(('{ADDRESS}',7601),timeout=3); opened+=1\n"
@@ -103,7 +103,7 @@ def run(lab: Lab, trial: Trial) -> None:
     opened, received = ([*read.out.split(), "0", "-1"])[:2]
     trial.expect("connections to inbound did open (the way in stands)", int(opened) > 0, opened)
     trial.expect("the hospital's programs read nothing", received == "0", f"{received} bytes")
-    until(lambda: "tries" in lab.root(HOST, "cat /run/hostile.out").out, timeout=60, every=3)
+    until(lambda: "tries" in lab.root(HOST, "cat /run/hostile.out").out, timeout=60, every=2)
     tried = lab.root(HOST, "cat /run/hostile.out").out
     trial.expect("the attacker wrote replies and tried to connect",
                  "'accepted': 0" not in tried and "'replies_written': 0" not in tried

@@ -9,17 +9,17 @@ from tests.vm.attacks.attack_2_inbound import ADDRESS, HOST, PEER, arrived, make
 from tests.vm.trial import Lab, Trial, failed_checks, until
 
 TITLE = "The power is cut during a delivery and during journal writes"
-SIZE = 200_000_000
+SIZE = 80_000_000
 
 
 def run(lab: Lab, trial: Trial) -> None:
     """Cut, boot, judge before the network, verify the journal, resume the delivery."""
-    trial.step("a delivery of 200 MB begins, and the journal is written to without pause")
+    trial.step("a delivery of 80 MB begins, and the journal is written to without pause")
     salt = secrets.token_hex(8)
     made = make(lab, salt, SIZE, "/srv/cut/scan.bin")
     trial.expect("the records are made", made.code == 0, made.err[-200:])
     send = (f"sekisho send /srv/cut --from {PEER} --to {HOST} --address {ADDRESS} --port 7601 "
-            "--part-mib 20 --state /var/tmp/cut.state --json")  # fmt: skip
+            "--part-mib 8 --state /var/tmp/cut.state --json")  # fmt: skip
     lab.root("outside", f"systemd-run --quiet --collect --unit=cut ip netns exec {PEER} {send}")
     noise = (
         "import json,socket\n"
@@ -31,7 +31,7 @@ def run(lab: Lab, trial: Trial) -> None:
     lab.put(HOST, "/run/noise.py", noise)
     lab.root(HOST, "systemd-run --quiet --collect --unit=noise python3 /run/noise.py")
     arriving, _ = until(
-        lambda: int(lab.root(HOST, "du -sb /var/lib/sekisho/incoming | cut -f1").out or 0) > 30_000_000,
+        lambda: int(lab.root(HOST, "du -sb /var/lib/sekisho/incoming | cut -f1").out or 0) > 12_000_000,
         timeout=120, every=1,
     )  # fmt: skip
     trial.expect("the delivery was under way when the power went", arriving)
@@ -41,7 +41,7 @@ def run(lab: Lab, trial: Trial) -> None:
     lab.driver("power-cut", HOST)
     time.sleep(1)
     lab.driver("power-on", HOST, timeout=400)
-    back, took = until(lambda: lab.user(HOST, "true", timeout=30).code == 0, timeout=400, every=3)
+    back, took = until(lambda: lab.user(HOST, "true", timeout=30).code == 0, timeout=400, every=1)
     trial.expect("the machine is back", back, f"{took:.0f} s")
     stamps = lab.root(
         HOST,
