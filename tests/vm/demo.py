@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib
+import itertools
 import os
 import re
 import shutil
@@ -14,25 +15,54 @@ import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from tests.vm import proof
 from tests.vm.trial import BIN, INVENTORY, LAB, MANAGED, REPOSITORY, Lab, Trial, until
 
-#: What may run at the same time, since it is on different machines: lanes of attacks, then the next.
-STAGES = (
-    (
-        ("attack_6_person", "attack_1_usb"),
-        ("attack_2_inbound", "attack_5_power"),
-        ("attack_4_loosening",),
-    ),
-    (("attack_3_network",),),  # its scan hears every answer: not beside a push
-    (("attack_7_one_way",),),
-)
+
+class Then(NamedTuple):
+    """Attacks of which each waits for the one before."""
+
+    parts: tuple[Plan, ...]
+
+
+class Beside(NamedTuple):
+    """Attacks that may be tried at the same time: they are on different machines."""
+
+    parts: tuple[Plan, ...]
+
+
+Plan: TypeAlias = str | Then | Beside
+
+#: Attack 4 is on machines that none of its neighbours needs untouched; mostly it waits for alerts.
+PLAN = Then((
+    Beside((
+        "attack_4_loosening",
+        Then((
+            Beside((
+                Then(("attack_6_person", "attack_1_usb")),
+                Then(("attack_2_inbound", "attack_5_power")),
+            )),
+            "attack_3_network",
+        )),
+    )),
+    "attack_7_one_way",
+))  # fmt: skip
 #: What the demo tells unless asked for more; `make test-lab` tries them all.
 TOLD = ("1", "2", "3", "4", "5", "6")
-ATTACKS = sorted(name for stage in STAGES for lane in stage for name in lane)
+
+
+def names(plan: Plan) -> list[str]:
+    """Return the attacks of a plan."""
+    return (
+        [plan] if isinstance(plan, str) else [name for part in plan.parts for name in names(part)]
+    )
+
+
+ATTACKS = sorted(names(PLAN))
 #: What a provisioned machine is made of: a state saved from other content is not restored.
 CONTENT = ("agent", "hardening", "inventory/lab", "monitors", "playbooks", "requirements")
 AUDIT = (BIN / "sekisho", "audit", "-i", INVENTORY,
@@ -144,15 +174,14 @@ def attack(lab: Lab, name: str) -> Trial:
     return trial
 
 
-def attacks(lab: Lab, wanted: Collection[str]) -> list[Trial]:
-    """Run the wanted attacks stage by stage, side by side where they do not meet; by number."""
-    trials: list[Trial] = []
-    for stage in STAGES:
-        lanes = [[name for name in lane if name in wanted] for lane in stage]
-        with ThreadPoolExecutor(max_workers=len(lanes)) as pool:
-            for done in pool.map(lambda lane: [attack(lab, name) for name in lane], lanes):
-                trials += done
-    return sorted(trials, key=lambda trial: trial.name)
+def attacks(lab: Lab, wanted: Collection[str], plan: Plan = PLAN) -> list[Trial]:
+    """Run the wanted attacks of a plan, side by side where they do not meet; return them by number."""
+    if isinstance(plan, str):
+        return [attack(lab, plan)] if plan in wanted else []
+    workers = len(plan.parts) if isinstance(plan, Beside) else 1
+    with ThreadPoolExecutor(workers) as pool:
+        done = list(pool.map(lambda part: attacks(lab, wanted, part), plan.parts))
+    return sorted(itertools.chain.from_iterable(done), key=lambda trial: trial.name)
 
 
 def main() -> int:

@@ -22,11 +22,11 @@ def run(lab: Lab, trial: Trial) -> None:
             "--part-mib 8 --state /var/tmp/cut.state --json")  # fmt: skip
     lab.root("outside", f"systemd-run --quiet --collect --unit=cut ip netns exec {PEER} {send}")
     noise = (
-        "import json,socket\n"
+        "import json,socket,time\n"
         "while True:\n"
         "  s=socket.socket(socket.AF_UNIX,socket.SOCK_SEQPACKET); s.connect('/run/sekisho/journal.sock')\n"
         "  for i in range(200):\n"
-        "    s.send(json.dumps({'kind':'trial.noise','data':{'i':i}}).encode()); s.recv(4096)\n"
+        "    s.send(json.dumps({'kind':'trial.noise','data':{'i':i}}).encode()); s.recv(4096); time.sleep(0.01)\n"
     )
     lab.put(HOST, "/run/noise.py", noise)
     lab.root(HOST, "systemd-run --quiet --collect --unit=noise python3 /run/noise.py")
