@@ -82,7 +82,7 @@ class Lab:
 
     def power_cut(self, host: str) -> None:
         """Cut the power of a machine."""
-        machines.power_cut(self.site.machine(host))
+        machines.power_cut(self.site.machine(host).name)
 
     def power_on(self, host: str, *devices: str, wait: float = 300) -> float:
         """Start a machine that is off and return the seconds until it answered over SSH.

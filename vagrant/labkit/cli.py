@@ -143,7 +143,7 @@ def usb_unplug(site: Site, args: Args) -> None:
 
 def power_cut(site: Site, args: Args) -> None:
     """Cut a machine's power."""
-    machines.power_cut(site.machine(args.host))
+    machines.power_cut(site.machine(args.host).name)
 
 
 def power_on(site: Site, args: Args) -> None:

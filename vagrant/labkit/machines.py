@@ -198,19 +198,19 @@ def restore(site: Site, name: str, only: Sequence[str] = ()) -> None:
     _everywhere(work, back, "restored")
 
 
-def power_cut(machine: Machine) -> None:
+def power_cut(name: str) -> None:
     """Cut the power: QEMU is killed; neither the guest nor QEMU writes anything back."""
     holder_id = holder.holder_pid()
     if holder_id is None:
         raise LabError("the lab is down")
-    pid = int(run(inside(["cat", f"/run/libvirt/qemu/{machine.name}.pid"])).stdout)
+    pid = int(run(inside(["cat", f"/run/libvirt/qemu/{name}.pid"])).stdout)
     run(inside(["kill", "-9", str(pid)]))
     deadline = time.monotonic() + 20
-    while virsh("domstate", machine.name) != "shut off":
+    while virsh("domstate", name) != "shut off":
         if time.monotonic() > deadline:
-            raise LabError(f"{machine.name}: still not off 20 s after the cut")
+            raise LabError(f"{name}: still not off 20 s after the cut")
         time.sleep(0.2)
-    ssh.forget_connection(machine)
+    ssh.forget_connection(name)
 
 
 def power_on(

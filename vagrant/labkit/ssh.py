@@ -50,12 +50,12 @@ def argv(machine: str, words: Sequence[str], *, tty: bool = False) -> list[str]:
     return ["ssh", "-F", str(CONFIG), *(["-t"] if tty else []), machine, "--", *words]
 
 
-def forget_connection(machine: Machine) -> None:
+def forget_connection(name: str) -> None:
     """End the kept ssh connection to a machine that lost its power.
 
     It would take 45 s to find out by itself, and whatever asks the machine waits behind it.
     """
-    run(inside(["ssh", "-F", str(CONFIG), "-O", "exit", machine.name]), check=False)
+    run(inside(["ssh", "-F", str(CONFIG), "-O", "exit", name]), check=False)
 
 
 def forget_connections() -> None:
