@@ -176,6 +176,16 @@ def test_each_way_is_a_leak_at_its_place_and_a_stray_elsewhere(event: dict[str, 
         assert len(strays([CHANGING], [event])) == 1
 
 
+def test_a_gadgets_own_end_is_no_stray_and_what_its_host_makes_of_it_is() -> None:
+    own = [
+        added("/devices/platform/dummy_udc.1/gadget.1/net/usb0", "net"),
+        added("/devices/virtual/tty/ttyGS0", "tty"),
+    ]
+    assert strays([STICK], own) == []
+    other = added("/devices/platform/dummy_hcd.1/usb9/9-1/9-1:1.0/net/usb1", "net")
+    assert len(strays([STICK], [*own, other])) == 1
+
+
 def test_the_listed_keyboard_is_let_in_and_what_it_becomes_is_not() -> None:
     first = [
         added(path(CHANGING), "usb", "usb_device"),

@@ -25,9 +25,11 @@ sys.path.insert(0, str(REPOSITORY / "vagrant"))
 from labkit.base import STATE, load_site  # noqa: E402
 from labkit.machines import ensure_box  # noqa: E402
 
-# Numbers come in by the port, the command and what it said lie in the folder.
+# Numbers come in by the port, the command and what it said lie in the folder. The processor's own
+# instructions for AES and SHA are what udev would load.
 SHELL = """\
 modprobe virtio_console
+for module in aesni_intel ghash_clmulni_intel sha256_ssse3; do modprobe -q $module; done
 until test -c /dev/vport*p1; do sleep 0.1; done
 set -- /dev/vport*p1
 exec <>"$1" >&0
@@ -93,7 +95,7 @@ def _start(folder: Path, box: Path) -> subprocess.Popen[bytes]:
     disk = folder / "disk"
     with disk.open("wb") as stream:
         subprocess.run(["tar", "-xOzf", box / "lab.box", "box.img"], stdout=stream, check=True)
-    cpu = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq,+rdrand,-svm"
+    cpu = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq,+rdrand,+sha-ni,-svm"
     return subprocess.Popen(
         [
             # Whoever started it and is killed takes it along.

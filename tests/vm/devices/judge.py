@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,12 +102,19 @@ def _tried(device: Device, probe: dict[str, Any], seen: Seen) -> None:
             seen.leak(f"authorized {usb['name']}")
 
 
+#: What a machine that pretends a gadget has of it by itself: the gadget's own end of its network
+#: card and its serial line.
+_PRETENDING = re.compile(r"/platform/dummy_udc\.[0-9]+/gadget|/virtual/tty/ttyGS[0-9]+$", re.ASCII)
+
+
 def strays(devices: Sequence[Device], events: Iterable[Event]) -> list[str]:
     """Return ways that opened at a place where none of ``devices`` sits."""
     found = []
     for event in events:
         added = event["k"] == "there" or (event["k"] == "event" and event["action"] == "add")
         path = event.get("path", "")
+        if _PRETENDING.search(path):
+            continue
         if added and event.get("sub") in WAYS and not any(d.owns(path) for d in devices):
             found.append(f"{event['sub']} {path}")
     return sorted(set(found))

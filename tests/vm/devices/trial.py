@@ -126,6 +126,8 @@ class Trial:
             return
         machine = self.machine
         with self._observing(moment + after) as note, usb.Monitor(machine.name) as monitor:
+            if self.walled and moment == "running":  # SSH answers before the boot is through
+                machine.root("until systemctl -q is-active sekisho-agent; do sleep 0.5; done")
             machine.mark()
             with self._during(moment):
                 if moment == "burst":

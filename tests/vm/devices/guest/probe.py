@@ -215,6 +215,8 @@ def every():
 
 def readable(name, text):
     """Return whether a block device's first sector holds ``text``."""
+    # One path to an NVMe namespace has no node of its own (nvme0c0n1): the namespace has (nvme0n1).
+    name = re.sub(r"^(nvme\d+)c\d+(n\d+)$", r"\1\2", name)
     try:
         with open("/dev/" + name, "rb") as stream:
             return text in stream.read(512)
