@@ -649,6 +649,7 @@ def explained(change: Change | None, ends: tuple[str, str], kind: str) -> str:
     return follow(delivery, site_of(), ends, wanted(kind), found[-1])
 
 
+@pytest.mark.slow
 def test_explain_says_what_stops_a_packet_the_rules_let_through() -> None:
     ends = ("hospital-a", "inbound-1")
     assert explained(None, ends, "tcp/7601") == ""
@@ -662,6 +663,7 @@ def test_explain_says_what_stops_a_packet_the_rules_let_through() -> None:
         assert explained(None, way, "any") == ""
 
 
+@pytest.mark.slow
 def test_the_command_tells_what_does_not_arrive(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
