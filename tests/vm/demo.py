@@ -126,8 +126,8 @@ def provision(lab: Lab) -> None:
 def settle_clocks(lab: Lab) -> None:
     """Let the restored machines' chrony agree with the monitor's again: their clocks were stepped."""
     # Four samples choose a source again; what is left of the difference is stepped, not slewed.
-    ask = ("{ chronyc -n burst 4/4; chronyc -n waitsync 20 0 0 0.5 && chronyc -n makestep; "
-           "chronyc -n waitsync 20 0.1 0 0.5; } >/dev/null")  # fmt: skip
+    ask = ("{ chronyc -n burst 4/4; chronyc -n waitsync 14 0 0 0.5 && chronyc -n makestep; "
+           "chronyc -n waitsync 4 0.1 0 0.5; } >/dev/null")  # fmt: skip
 
     def settle(host: str) -> None:
         agrees, _ = until(lambda: lab.root(host, ask).code == 0, timeout=120, every=0)
