@@ -25,7 +25,7 @@ class Run:
     """Run a command (argv, no shell) and keep its exit status and output."""
 
     argv: tuple[str, ...]
-    timeout_s: int = 20
+    timeout_s: int = 60  # a starved machine takes 20 for what is a third of a second elsewhere
     ok: tuple[int, ...] = (0,)
 
 
