@@ -66,8 +66,8 @@ def prove_command(  # noqa: PLR0913 - the options of a command
     """
     need_solver()
     from sekisho.flows.prover.deliver import deliverable  # noqa: PLC0415 - needs z3
-    from sekisho.flows.prover.findings import exit_code  # noqa: PLC0415 - same
-    from sekisho.flows.prover.prove import network_of, prove  # noqa: PLC0415 - same
+    from sekisho.flows.prover.findings import exit_code  # noqa: PLC0415 - needs z3
+    from sekisho.flows.prover.prove import network_of, prove  # noqa: PLC0415 - needs z3
 
     site = load_site(inventory)
     held = given(site, host, ruleset, bundle)
@@ -119,8 +119,8 @@ def explain_command(  # noqa: PLR0913 - the options of a command
     """
     need_solver()
     from sekisho.flows.prover.deliver import Delivery  # noqa: PLC0415 - needs z3
-    from sekisho.flows.prover.explain import explain, follow, wanted  # noqa: PLC0415 - same
-    from sekisho.flows.prover.prove import network_of  # noqa: PLC0415 - same
+    from sekisho.flows.prover.explain import explain, follow, wanted  # noqa: PLC0415 - needs z3
+    from sekisho.flows.prover.prove import network_of  # noqa: PLC0415 - needs z3
 
     site = load_site(inventory)
     held = given(site, None, None, bundle)

@@ -41,10 +41,10 @@ def _now() -> datetime:
 
 def _lines(inventory: Path) -> LinePki:
     from sekisho.edge.inventory import read_inventory  # noqa: PLC0415 - the control side's parts
-    from sekisho.edge.pki import Pki  # noqa: PLC0415 - same
-    from sekisho.edge.pki_lines import LinePki  # noqa: PLC0415 - same
-    from sekisho.site.invariants import check  # noqa: PLC0415 - same
-    from sekisho.site.parse import parse_site  # noqa: PLC0415 - same
+    from sekisho.edge.pki import Pki  # noqa: PLC0415 - the control side's parts
+    from sekisho.edge.pki_lines import LinePki  # noqa: PLC0415 - the control side's parts
+    from sekisho.site.invariants import check  # noqa: PLC0415 - the control side's parts
+    from sekisho.site.parse import parse_site  # noqa: PLC0415 - the control side's parts
 
     site = parse_site(read_inventory(inventory))
     problems = check(site, now=_now().date())
@@ -58,7 +58,7 @@ def _print(value: Any) -> None:
 
 
 def _request(file: Path | None) -> bytes:
-    from sekisho.site.sign import MAX_REQUEST  # noqa: PLC0415 - same
+    from sekisho.site.sign import MAX_REQUEST  # noqa: PLC0415 - the control side's parts
 
     if file is None:
         return sys.stdin.buffer.read(MAX_REQUEST + 1)
@@ -211,7 +211,7 @@ def crl(inventory: Inventory) -> None:
 @app.command("apply", epilog="Example:  sekisho pki apply")
 def apply(as_json: Json = False) -> None:
     """On a machine with lines: have strongSwan read its files again; cut off who is revoked."""
-    from sekisho.edge.swanctl import Swanctl  # noqa: PLC0415 - same
+    from sekisho.edge.swanctl import Swanctl  # noqa: PLC0415 - the control side's parts
 
     cut = Swanctl().apply()
     if as_json:
@@ -231,7 +231,7 @@ def peer(
     as_json: Json = False,
 ) -> None:
     """Write what a peer needs at its end: strongSwan's files, a packet filter, our authority."""
-    from sekisho.edge.render import render_peer  # noqa: PLC0415 - same
+    from sekisho.edge.render import render_peer  # noqa: PLC0415 - the control side's parts
 
     lines = _lines(inventory)
     written = render_peer(lines, name, out, now=_now())
