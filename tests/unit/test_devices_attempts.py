@@ -20,7 +20,7 @@ from sekisho.devices.attempts import (
     worst,
     worth_telling,
 )
-from sekisho.edge.udev_watch import describe, outcome, present, stubbed
+from sekisho.edge.udev_watch import describe, driver_of, functions_here, outcome, present
 
 
 def descriptors(*interfaces: str) -> bytes:
@@ -152,10 +152,15 @@ def test_a_removable_disk_is_present_and_a_built_in_one_is_not(tmp_path: Path) -
     assert describe("block", tmp_path / "block/sdb", "/block/sdb").label == "block"
 
 
-def stub(sys: Path, at: str) -> Path:
+def stub(sys: Path, at: str, vendor: str = "1b36", device: str = "0005") -> Path:
     """Put a PCI function held by the stub into a false /sys."""
     folder = sys / "devices/pci0000:00" / at
     folder.mkdir(parents=True)
+    for key, text in (("vendor", vendor), ("device", device), ("class", "010180")):
+        (folder / key).write_text(f"0x{text}\n")
+    bus = sys / "bus/pci/devices"
+    bus.mkdir(parents=True, exist_ok=True)
+    (bus / at).symlink_to(folder)
     driver = sys / "bus/pci/drivers/pci-stub"
     driver.mkdir(parents=True, exist_ok=True)
     (driver / at).symlink_to(folder)
@@ -169,8 +174,12 @@ def test_a_card_that_the_stub_holds_is_present(tmp_path: Path) -> None:
     ((attempt, folder),) = present(tmp_path)
     assert (attempt.subsystem, attempt.label, attempt.name) == ("pci", "pci", "0000:00:15.0")
     assert attempt.path == "/devices/pci0000:00/0000:00:15.0"
-    assert stubbed(folder)
-    assert not stubbed(tmp_path)
+    assert driver_of(folder) == "pci-stub"
+    assert not driver_of(tmp_path)
+    found = "0000:00:15.0 1b36:0005"
+    assert list(functions_here(tmp_path)) == [(found, "010180", "pci-stub")]
+    assert list(present(tmp_path, {found})) == []
+    assert [one.name for one, _ in present(tmp_path, {"0000:00:15.0 1b36:0006"})] == [attempt.name]
 
 
 def test_a_machine_without_usb_has_nothing_attached(tmp_path: Path) -> None:

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from test_devices_attempts import stub
 from test_devices_explain import BUS, KEYBOARD, keyboard, machines, record
 
 from sekisho.cli import devices, main
 from sekisho.devices.attempts import interface_label
 from sekisho.devices.explain import judge_dump
 from sekisho.devices.export_db import parse_export_db
+from sekisho.devices.functions import parse_functions
 from sekisho.devices.policy import INTERFACE, Device, decide, parse_devices
 from sekisho.devices.policy_file import parse_listed
 from sekisho.devices.propose import PROPOSABLE, RefusedError, propose
@@ -96,6 +99,22 @@ def here(
     monkeypatch.setattr(devices, "SYSFS", tmp_path / "sys")
     monkeypatch.setattr(devices, "HOST_POLICY", tmp_path / "none.json")
     return Machine(tmp_path, capsys)
+
+
+# -- pci -------------------------------------------------------------------------------------------
+
+
+def test_what_the_machine_is_made_of_is_written_as_its_site_file_takes_it(here: Machine) -> None:
+    assert here.run("pci")[0] == 2
+    stub(here.root / "sys", "0000:00:01.1", "8086", "7010")
+    done, out, _ = here.run("pci")
+    assert done == 0
+    assert parse_functions(yaml.safe_load(out)["pci"]) == {"0000:00:01.1 8086:7010"}
+    assert "# 010180 pci-stub" in out
+    _, told = here.json("pci")
+    assert told["pci"] == [
+        {"function": "0000:00:01.1 8086:7010", "class": "010180", "driver": "pci-stub"}
+    ]
 
 
 # -- list ------------------------------------------------------------------------------------------

@@ -345,6 +345,35 @@ def test_a_card_on_pci_that_the_stub_holds_is_refused_whenever_it_came(host: Hos
     assert host.journal.detections()[-1] == APPEARED
 
 
+def test_what_the_machine_is_made_of_is_no_attempt_and_whatever_else_hangs_there_is(
+    host: Host,
+) -> None:
+    own = "0000:00:01.1 8086:7010"
+    part, monitor, _ = devices_part(host)
+    part.policy(policy() | {"pci": [own]})
+    idle = stub(host.paths.sys, "0000:00:01.1", "8086", "7010")
+    part.start()
+    monitor.waiting.append(("pci", "/devices/pci0000:00/0000:00:01.1", idle))
+    part.announced()
+    assert host.journal.detections() == []
+    assert not host.metrics.get("sekisho_devices_present", "refused", "pci")
+    # A card put in while the machine was off: no driver has it, and yet it is told, once a start.
+    bare = stub(host.paths.sys, "0000:00:15.0", "8086", "7010")
+    (bare / "driver").unlink()
+    part.start()
+    part.look()
+    assert host.journal.detections() == [REFUSED]
+    assert host.metrics.get("sekisho_devices_present", "refused", "pci") == 1
+    # Another card in the place of an own one; and one that a driver of the machine's took.
+    (idle / "device").write_text("0x7011\n")
+    (bare / "driver").symlink_to(host.paths.sys / "bus/pci/drivers/e1000e")
+    part.start()
+    assert host.journal.detections() == [REFUSED, REFUSED, APPEARED]
+    part.policy(policy() | {"pci": []})  # a site that does not say: as it was without a list
+    part.look()
+    assert host.metrics.get("sekisho_devices_present", "refused", "pci") == 1
+
+
 def test_a_refused_device_that_works_all_the_same_is_told_once(host: Host) -> None:
     folder = plug(host.paths.sys, "1-2", "08:06:50", authorized="1")
     child = folder / "1-2:1.0"

@@ -47,6 +47,9 @@ VIOLATIONS: dict[str, tuple[dict[str, tuple[str, str] | str], str, str]] = {
     "two machines share a card": (
         {CORE: ("52:54:00:77:03:02", "52:54:00:77:03:01")}, "interfaces.eth1.mac", "6-iii-a",
     ),
+    "a disk hangs on a function the machine is not made of": (
+        {CORE: ("00:03.0 1af4:1001", "00:13.0 1af4:1001")}, "disks.system.path", "6-iii-c",
+    ),
     "a machine has two roles": (
         {"hosts.yml": ("core:\n  hosts:\n", "core:\n  hosts:\n    inbound-1:\n")},
         "core.hosts.inbound-1",

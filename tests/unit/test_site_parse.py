@@ -71,6 +71,8 @@ def test_the_lab_reads_as_it_is_written() -> None:
         ({CORE: (", serial: SEKISHO-DISK-0013", "")}, "disks[0].serial", "nothing"),
         ({CORE: ('"pci-0000:00:03.0"', "vda")}, "disks[0].path", "vda"),
         ({CORE: ("SEKISHO-DISK-0013}", "X, mode: rw}")}, "disks[0].mode", "rw"),
+        ({CORE: ("01.1 8086:7010", "01.1 8086:7010 x")}, "pci", "7010 x"),
+        ({CORE: ("00:01.1 8086:7010", "00:01.0 8086:7010")}, "pci", "0000:00:01.0 again"),
         ({CORE: ('vendor: "0627"', "vendor: 0627")}, "devices[0].vendor", "a YAML int"),
         ({CORE: ('port: "1"', "port: 1")}, "devices[0].port", "a YAML int"),
         ({CORE: ("serial: SEKISHO-KBD-1", "serial_hash: x")}, "devices[0].serial_hash", "x"),

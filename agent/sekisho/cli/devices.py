@@ -209,6 +209,32 @@ def propose_(
     return 0
 
 
+@app.command(
+    "pci",
+    epilog="Examples:  sekisho devices pci  ·  sekisho devices pci --json  ·  "
+    "ssh core-1 sekisho devices pci >>inventory/SITE/host_vars/core-1.yml",
+)
+def pci(*, as_json: _Json = False) -> int:
+    """Write what this machine is made of on PCI, for review and its site file (PCI 機器の一覧の案).
+
+    Read it before it is put into the site file: whatever is in the machine now becomes its own.
+    Exit code: 0 written, 2 this machine shows no PCI, 3 usage.
+    """
+    from sekisho.edge.udev_watch import functions_here  # noqa: PLC0415 - reads sysfs
+
+    found = list(functions_here(SYSFS))
+    if as_json:
+        keys = ("function", "class", "driver")
+        _print({"schema": 1, "pci": [dict(zip(keys, one, strict=True)) for one in found]})
+    elif found:
+        sys.stdout.write("  pci:  # place and maker's numbers; behind #: class, and driver or -\n")
+        for one, kind, driver in found:
+            sys.stdout.write(f'    - "{one}"  # {printable(kind, 6)} {driver or "-"}\n')
+    else:
+        sys.stderr.write("this machine shows no PCI (PCI がありません)\n")
+    return 0 if found else 2
+
+
 # -- reading -------------------------------------------------------------------------------------
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from sekisho.devices.attempts import (
     usb_attempt,
     worth_telling,
 )
+from sekisho.devices.functions import PLACE, function
 from sekisho.devices.policy import Device
 from sekisho.edge.debian_python import load
 from sekisho.edge.usb_admit import read_device
@@ -31,7 +31,6 @@ RECEIVE_BUFFER = 2 * 1024 * 1024  # bytes of announcements the kernel keeps for 
 _USB_ATTRIBUTES = ("idVendor", "idProduct", "serial", "manufacturer", "product", "devpath")
 _OTHER_ATTRIBUTES = ("serial", "model", "name", "address", "wwid")
 STUB = "bus/pci/drivers/pci-stub"
-_PCI = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.ASCII)
 #: Ways by which a disk can be attached to a running machine.
 _HOT_BUSES = ("/usb", "/mmc_host/", "/fw", "/thunderbolt", "/domain")
 
@@ -121,11 +120,12 @@ def outcome(folder: Path) -> Outcome | None:
     return Outcome(authorized == "1", tuple(live), tuple(drivers))
 
 
-def present(sys: Path = Path("/sys")) -> Iterator[tuple[Attempt, Path]]:
+def present(sys: Path = Path("/sys"), own: Collection[str] = ()) -> Iterator[tuple[Attempt, Path]]:
     """Yield what is attached now by a way that can be used while the machine runs.
 
     Every USB device but the controllers, every disk that is removable or hangs on a bus for
-    attaching things, and every PCI function that the wall gave to the stub.
+    attaching things, and every PCI function that is not in ``own`` (`sekisho.devices.functions`);
+    without a word of what is the machine's own, every one that the wall gave to the stub.
     """
     for link in sorted(_entries(sys / "bus/usb/devices")):
         if ":" in link.name or is_root_hub(link.name):
@@ -140,18 +140,31 @@ def present(sys: Path = Path("/sys")) -> Iterator[tuple[Attempt, Path]]:
         if read_attribute(folder, "removable") == "1" or any(way in path for way in _HOT_BUSES):
             yield describe("block", folder, path), folder
 
-    for link in sorted(_entries(sys / STUB)):
-        if _PCI.fullmatch(link.name):
-            folder = link.resolve()
+    for link in sorted(_entries(sys / ("bus/pci/devices" if own else STUB))):
+        folder = link.resolve()
+        if PLACE.fullmatch(link.name) and function_at(folder) not in own:
             yield describe("pci", folder, _place(folder, sys)), folder
 
 
-def stubbed(folder: Path) -> bool:
-    """Return whether the kernel's stub holds the PCI function in ``folder``."""
+def function_at(folder: Path) -> str:
+    """Return the PCI function in ``folder`` as the site writes it."""
+    return function(folder.name, read_attribute(folder, "vendor"), read_attribute(folder, "device"))
+
+
+def functions_here(sys: Path = Path("/sys")) -> Iterator[tuple[str, str, str]]:
+    """Yield the PCI functions of this machine, each with its class (six hex digits) and driver."""
+    for link in sorted(_entries(sys / "bus/pci/devices")):
+        folder = link.resolve()
+        kind = (read_attribute(folder, "class") or "").removeprefix("0x")
+        yield function_at(folder), kind, driver_of(folder)
+
+
+def driver_of(folder: Path) -> str:
+    """Return the driver that has the device in ``folder``; "" when none has it, or it is gone."""
     try:
-        return (folder / "driver").readlink().name == "pci-stub"
-    except OSError:  # no driver, or gone
-        return False
+        return (folder / "driver").readlink().name
+    except OSError:
+        return ""
 
 
 def _entries(folder: Path) -> list[Path]:

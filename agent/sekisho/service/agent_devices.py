@@ -15,9 +15,18 @@ from typing import Any, Protocol
 from sekisho.devices.attempts import CLASSES, DECISIONS, Attempt, tame
 from sekisho.devices.disks import Disk, judge_disk, parse_disks
 from sekisho.devices.exception import DeviceException, decide_excepted
+from sekisho.devices.functions import parse_functions
 from sekisho.devices.policy import Decision, Rule, parse_devices
 from sekisho.edge.disks_present import disk_of, disks_present
-from sekisho.edge.udev_watch import Outcome, describe, device_value, outcome, present, stubbed
+from sekisho.edge.udev_watch import (
+    Outcome,
+    describe,
+    device_value,
+    driver_of,
+    function_at,
+    outcome,
+    present,
+)
 from sekisho.edge.usb_admit import held_by, judge
 from sekisho.service.agent_book import Book, Paths
 
@@ -70,19 +79,21 @@ class DevicesPart:
         self._waiting: deque[tuple[Path, _Judged]] = deque()
         self._let_in: set[tuple[str, str]] = set()
         self._disks: tuple[Disk, ...] = ()
+        self._own: frozenset[str] = frozenset()
         self._unlisted: set[tuple[str, str]] = set()
 
     def policy(self, policy: Any) -> None:
         """Take the lists of a new policy; a garbled one admits nothing."""
         self._dry = policy.get("devices_mode", "enforce") == "dry-run"
         self._book.metrics.set("sekisho_devices_dry_run", int(self._dry))
-        self._rules, self._disks = (), ()
+        self._rules, self._disks, self._own = (), (), frozenset()
         self._rules = parse_devices(policy["devices"])
         self._disks = parse_disks(policy["disks"])
+        self._own = parse_functions(policy.get("pci", []))  # a policy from before there was one
 
     def start(self) -> None:
         """Record what is attached already: plugged in before the boot, or before the agent."""
-        for attempt, folder in present(self._sys):
+        for attempt, folder in present(self._sys, self._own):
             self._record(self._judge(attempt, folder), folder, "start")
         self.look()
 
@@ -109,10 +120,8 @@ class DevicesPart:
             if exception is not None and self._below_excepted(attempt, exception):
                 said = f"it is part of what is excepted as {exception.rule.name}"
                 return _Judged(attempt, "admitted", said, exception.rule.name)
-            if attempt.subsystem == "pci" and stubbed(folder):
-                return _Judged(
-                    attempt, "refused", "the kernel's stub holds it: not the machine's own"
-                )
+            if attempt.subsystem == "pci":
+                return self._judge_function(attempt, folder)
             return _Judged(attempt, "appeared", "it did not come by way of the USB gate")
         device = device_value(folder)
         found: Decision = judge(device, self._rules, {}, exception)
@@ -121,6 +130,17 @@ class DevicesPart:
             found = judge(device, self._rules, held, exception)
         decision = "admitted" if found.admit else "refused"
         return _Judged(attempt, decision, found.reason, found.rule, self._dry)
+
+    def _judge_function(self, attempt: Attempt, folder: Path) -> _Judged:
+        if function_at(folder) in self._own:
+            return _Judged(attempt, "admitted", "the machine is made of it", "pci")
+        driver = driver_of(folder)
+        if driver == "pci-stub":
+            said = "the kernel's stub holds it: not the machine's own"
+            return _Judged(attempt, "refused", said)
+        if not driver and self._own:  # should one take it yet, the next look tells
+            return _Judged(attempt, "refused", "no driver has it, and the site does not list it")
+        return _Judged(attempt, "appeared", "it did not come by way of the USB gate")
 
     def _below_excepted(self, attempt: Attempt, exception: DeviceException) -> bool:
         """Tell whether a disk hangs on the USB device that an open exception lets in."""
@@ -164,7 +184,7 @@ class DevicesPart:
         """Count what is attached now, and tell of what works although it is not listed."""
         counts = {(decision, label): 0 for decision in DECISIONS for label in CLASSES}
         let_in: set[tuple[str, str]] = set()
-        for attempt, folder in present(self._sys):
+        for attempt, folder in present(self._sys, self._own):
             judged = self._judge(attempt, folder)
             counts[judged.decision, attempt.label] += 1
             became = outcome(folder) if attempt.subsystem == "usb" else None

@@ -7,6 +7,7 @@ import re
 from sekisho.devices.disks import MODES as DISK_MODES
 from sekisho.devices.disks import PATH, WWN
 from sekisho.devices.disks import SERIAL as DISK_SERIAL
+from sekisho.devices.functions import FUNCTION, MAX_FUNCTIONS, twice
 from sekisho.devices.policy import MAX_COUNT, SERIAL_HASH
 from sekisho.site.fields import day
 from sekisho.site.model import Console, ConsoleProof, Device, Disk
@@ -91,6 +92,20 @@ def _device(read: Reader, entry: Node, key: str) -> Device:
         ),
         count=read.number(body.get("count"), f"{key}.count", 1, MAX_COUNT),
     )
+
+
+def functions(read: Reader, node: Node | None) -> tuple[str, ...]:
+    """Return the PCI functions the machine is made of, sorted; none where the site does not say."""
+    if node is None:
+        return ()
+    entries = read.entries(node, "pci", least=1)
+    if len(entries) > MAX_FUNCTIONS:
+        read.wrong(node.line, "pci", f"{len(entries)} entries", f"at most {MAX_FUNCTIONS}")
+    expected = "a place and numbers such as 0000:00:1f.2 8086:a102 (`sekisho devices pci`)"
+    found = [read.text(one, "pci", FUNCTION, expected) for one in entries[:MAX_FUNCTIONS]]
+    if place := twice(filter(None, found)):
+        read.wrong(node.line, "pci", f"{place} again", "each place once")
+    return tuple(sorted(filter(None, found)))
 
 
 def disks(read: Reader, node: Node | None) -> tuple[Disk, ...]:

@@ -101,6 +101,7 @@ def compile_host(site: Site, host: str, *, serial: int, issued: datetime) -> dic
         "devices": [device.as_json() for device in machine.devices],
         "devices_mode": machine.devices_mode,
         "disks": [disk.as_json() for disk in machine.disks],
+        "pci": list(machine.pci),
         "console": machine.console.value,
         "console_proof": machine.console_proof.as_json() if machine.console_proof else None,
         "orders": {"people": approvers(site)},

@@ -274,6 +274,15 @@ def _disks(machine: Machine) -> Iterator[Problem]:
         for key, value in (("name", disk.name), ("path", disk.path)):
             if value and seen.setdefault(f"{key} {value}", disk.at) != disk.at:
                 yield Problem(disk.at, f"disks.{disk.name}.{key}", f"{value} again", "it once")
+        place = disk.path.removeprefix("pci-")[:12]  # a PCI function's place has this length
+        if machine.pci and place not in {one.partition(" ")[0] for one in machine.pci}:
+            yield Problem(
+                disk.at,
+                f"disks.{disk.name}.path",
+                f"{place}, which `pci` does not list",
+                "a function the machine is made of",
+                "6-iii-c",
+            )
         if disk.mode == "read-only" and len(machine.disks) == 1:
             yield Problem(
                 disk.at,

@@ -226,6 +226,8 @@ class Machine:
     #: enforce: what is not listed is refused; dry-run: it is only told of.
     devices_mode: str = "enforce"
     modules: Modules = Modules()
+    #: The PCI functions it is made of (`sekisho.devices.functions`); none: the site does not say.
+    pci: tuple[str, ...] = ()
 
     def on(self, link: str) -> Interface | None:
         """Return the interface on ``link``, or None; invariants allow one per link."""

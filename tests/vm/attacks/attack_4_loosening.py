@@ -47,8 +47,17 @@ WORDS = (*(word for host in HOSTS for word in ("--host", host)),
          *(word for case in CASES for word in ("--check", case.check)))  # fmt: skip
 
 
+def firing(lab: Lab) -> set[tuple[str, str]]:
+    """Return the alerts that fire now, as host and check."""
+    told = (sample["metric"] for sample in lab.query('ALERTS{alertstate="firing"}'))
+    return {(one.get("host", ""), one.get("check", "")) for one in told}
+
+
 def run(lab: Lab, trial: Trial) -> None:
     """Loosen, audit, look for the alert, repair; verify.yml audits again."""
+    before = firing(lab)
+    quiet = {(case.host, case.alert) for case in CASES} - before
+    trial.expect("before, none of the five alerts fires", len(quiet) == len(CASES), sorted(before))
     for case in CASES:
         trial.step(f"{case.host}: {case.what}")
         done = lab.root(case.host, case.command)
@@ -76,9 +85,8 @@ def run(lab: Lab, trial: Trial) -> None:
     began = time.monotonic()
 
     def all_fire() -> bool:
-        for sample in lab.query('ALERTS{alertstate="firing"}'):
-            told = sample["metric"]
-            fired.setdefault((told.get("host"), told.get("check")), time.monotonic() - began)
+        for one in firing(lab):
+            fired.setdefault(one, time.monotonic() - began)
         return all((case.host, case.alert) in fired for case in CASES)
 
     until(all_fire, timeout=240, every=5)
