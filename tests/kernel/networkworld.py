@@ -23,10 +23,15 @@ from sekisho.service.agent_network import NetworkPart  # noqa: E402 - path first
 POLICY = policy(
     interfaces={"eth0": {"address": "10.77.0.13/24"}, "eth1": {"address": "10.77.3.2/24"}},
     routes=[{"to": "10.9.0.0/16", "via": "10.77.3.1", "interface": "eth1"}],
+    line_policies=["out 10.3.3.3/32 10.4.4.4/32 tcp 0 7600 esp tunnel 8"],
 )
 IPSEC = (
     "ip xfrm policy add dir out src 10.1.1.1/32 dst 10.2.2.2/32 proto tcp "
     "tmpl src 10.77.3.2 dst 10.77.3.1 proto esp mode tunnel reqid 7"
+)
+LINE = (
+    "ip xfrm policy add dir out src 10.3.3.3/32 dst 10.4.4.4/32 proto tcp dport 7600 "
+    "tmpl src 10.77.3.2 dst 10.77.3.1 proto esp mode tunnel reqid 8"
 )
 #: Name of a change → the command, and whether the agent puts it right.
 CHANGES: dict[str, tuple[str, bool]] = {
@@ -47,6 +52,7 @@ CHANGES: dict[str, tuple[str, bool]] = {
     "listening in": ("ip link set eth1 promisc on", False),
     "a new link": ("ip link add veth9 type veth peer name veth8", False),
     "ipsec policy": (IPSEC, False),
+    "ipsec flushed": ("ip xfrm policy flush", False),
     "forwarding of all": ("sysctl -qw net.ipv4.ip_forward=1", False),
     "ipv6 forwarding": ("sysctl -qw net.ipv6.conf.all.forwarding=1", False),
     "interface down": ("ip link set eth1 down", False),
@@ -69,6 +75,7 @@ def build() -> None:
         run(f"ip addr add {one['address']} dev {name} && ip link set {name} up")
     run("ip route add 10.9.0.0/16 via 10.77.3.1")
     run("sysctl -qw net.ipv4.ip_forward=0")
+    run(LINE)
 
 
 class Watched:

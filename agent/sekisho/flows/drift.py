@@ -64,6 +64,9 @@ def declared(policy: Mapping[str, Any]) -> Declared:
     made = _made([*cards.items(), ("lo", IPv4Interface("127.0.0.1/8"))])
     lines = policy.get("lines", ())
     policies = set(policy.get("line_policies", ()))
+    # strongSwan keeps a line's policies in the kernel with and without an association; without one
+    # nothing passes, and who took it away is to be told.
+    must |= {Fact("xfrm", text) for text in policies}
     associations = {
         f"association {ends} esp tunnel {child['reqid']}"
         for line in lines
