@@ -25,7 +25,7 @@ def main(bundle: Path, inventory: Path = INVENTORY) -> Trial:
 
     Machines that are not audited (terminals) stand there with what the site compiles to.
     """
-    trial = Trial("proof")
+    trial = Trial("proof", label="p")
     site = load_site(inventory)
     live = documents(site, list(MANAGED), None, bundle)
     others = [name for name in site.machines if name not in live]

@@ -41,6 +41,7 @@ CASES = (
 )  # fmt: skip
 
 
+AWAITED = {(case.host, case.alert) for case in CASES}
 HOSTS = tuple(dict.fromkeys(case.host for case in CASES))
 #: The audit of those hosts by the five checks: what is red on one has to be green on the others.
 WORDS = (*(word for host in HOSTS for word in ("--host", host)),
@@ -53,11 +54,20 @@ def firing(lab: Lab) -> set[tuple[str, str]]:
     return {(one.get("host", ""), one.get("check", "")) for one in told}
 
 
+def detected(lab: Lab) -> dict[tuple[str, str], float]:
+    """Return when each host's agent last detected what, by host and check; Unix time."""
+    return {
+        (one["metric"].get("host", ""), one["metric"].get("check", "")): float(one["value"][1])
+        for one in lab.query("sekisho_detection_last_timestamp_seconds")
+    }
+
+
 def run(lab: Lab, trial: Trial) -> None:
     """Loosen, audit, look for the alert, repair; verify.yml audits again."""
-    before = firing(lab)
-    quiet = {(case.host, case.alert) for case in CASES} - before
-    trial.expect("before, none of the five alerts fires", len(quiet) == len(CASES), sorted(before))
+    # Right after the playbooks some fire, since they made accounts and wrote guarded files: those
+    # count when the monitor knows of a later cause.
+    before, since = firing(lab), float(lab.root("monitor-1", "date +%s").out or "inf")
+    trial.step(f"before, of the five alerts fire: {sorted(before & AWAITED) or 'none'}")
     for case in CASES:
         trial.step(f"{case.host}: {case.what}")
         done = lab.root(case.host, case.command)
@@ -85,8 +95,10 @@ def run(lab: Lab, trial: Trial) -> None:
     began = time.monotonic()
 
     def all_fire() -> bool:
+        causes = detected(lab)
         for one in firing(lab):
-            fired.setdefault(one, time.monotonic() - began)
+            if one not in before or causes.get(one, 0) >= since:
+                fired.setdefault(one, time.monotonic() - began)
         return all((case.host, case.alert) in fired for case in CASES)
 
     until(all_fire, timeout=240, every=5)
