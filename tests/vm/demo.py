@@ -68,6 +68,8 @@ ATTACKS = sorted(names(PLAN))
 CONTENT = ("agent", "hardening", "inventory/lab", "monitors", "playbooks", "requirements")
 AUDIT = (BIN / "sekisho", "audit", "-i", INVENTORY,
          *(word for host in MANAGED for word in ("--host", host)))  # fmt: skip
+#: They take the time from the monitor, which is restored first.
+FOLLOWERS = tuple(host for host in MANAGED if host != "monitor-1")
 PKI = INVENTORY / "pki"
 LAB_STATE = Path(os.environ.get("SEKISHO_LAB_STATE", "/var/lib/sekisho-lab"))
 BEGAN = time.monotonic()
@@ -104,8 +106,7 @@ def provision(lab: Lab) -> None:
     state = state_name()
     if saved(state):
         say("restoring the provisioned lab (about half a minute)")
-        subprocess.run([str(LAB), "up", "--restore", state], check=True)
-        settle_clocks(lab)
+        restore(lab, state)
         if not (PKI / "serials.json").exists():  # a clean clone: the site's keys go with its state
             shutil.copytree(LAB_STATE / f"pki-{state}", PKI, dirs_exist_ok=True)
         return
@@ -124,19 +125,34 @@ def provision(lab: Lab) -> None:
     shutil.copytree(PKI, LAB_STATE / f"pki-{state}")
 
 
-def settle_clocks(lab: Lab) -> None:
-    """Let the restored machines' chrony agree with the monitor's again: their clocks were stepped."""
+def restore(lab: Lab, state: str) -> None:
+    """Bring the lab up as saved, each machine's chrony in step with the monitor's again."""
+    words = [str(LAB), "up", "--restore", state]
+    with (
+        ThreadPoolExecutor() as pool,
+        subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as running,
+    ):
+        settling = []
+        for line in running.stderr or ():
+            sys.stderr.write(line)
+            found = re.search(r"restored \d+/\d+: (\S+)$", line)
+            if found and found[1] in FOLLOWERS:
+                settling.append(pool.submit(settle_clock, lab, found[1]))
+    if running.returncode != 0:
+        raise SystemExit("the lab was not restored")
+    for one in settling:
+        one.result()
+
+
+def settle_clock(lab: Lab, host: str) -> None:
+    """Let a restored machine's chrony agree with the monitor's again: its clock was stepped."""
     # Four samples choose a source again; what is left of the difference is stepped, not slewed.
     ask = ("{ chronyc -n burst 4/4; chronyc -n waitsync 14 0 0 0.5 && chronyc -n makestep; "
            "chronyc -n waitsync 4 0.1 0 0.5; } >/dev/null")  # fmt: skip
 
-    def settle(host: str) -> None:
-        agrees, _ = until(lambda: lab.root(host, ask).code == 0, timeout=120, every=0)
-        if not agrees:
-            raise SystemExit(f"{host}: chrony does not follow the monitor's clock")
-
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(settle, (host for host in MANAGED if host != "monitor-1")))
+    agrees, _ = until(lambda: lab.root(host, ask).code == 0, timeout=120, every=0)
+    if not agrees:
+        raise SystemExit(f"{host}: chrony does not follow the monitor's clock")
 
 
 def roles() -> Callable[[str], None]:

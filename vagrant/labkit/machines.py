@@ -189,7 +189,8 @@ def restore(site: Site, name: str, only: Sequence[str] = ()) -> None:
             known += "" if line.split()[0] in there else f"{line}\n"
     for place in (ssh.KNOWN_HOSTS, INVENTORY / "keys" / "known_hosts"):
         write_atomic(place, known)
-    back = [m for m in machines if m.name in saved[name]]
+    # Last first: the others take the time from the monitors, which stand at the end.
+    back = [m for m in reversed(machines) if m.name in saved[name]]
 
     def work(machine: Machine) -> None:
         virsh("snapshot-revert", machine.name, name, "--running", timeout=300)
