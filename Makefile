@@ -28,8 +28,8 @@ deps-lab:
 	@vagrant/install $$(grep -v '^#' vagrant/packages.txt)
 
 lint: dev ## ruff, ansible-lint, shellcheck, yamllint
-	@$(BIN)/ruff check agent tests
-	@$(BIN)/ruff format --check agent tests
+	@$(BIN)/ruff check agent tests vagrant
+	@$(BIN)/ruff format --check agent tests vagrant
 	@git ls-files -z | xargs -0 grep -lIE '^#!(/usr/bin/env (ba)?sh|/bin/(ba)?sh)' | xargs shellcheck --exclude=SC2016 # apt's and dpkg's formats
 	@PATH="$$PWD/$(BIN):$$PATH" ANSIBLE_STRATEGY=linear $(BIN)/ansible-lint --offline -q playbooks
 

@@ -12,7 +12,7 @@ import time
 import xml.sax.saxutils
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from labkit import holder, ssh, usb
 from labkit.base import (
@@ -279,13 +279,13 @@ def asleep(name: str, words: Sequence[str] = ()) -> None:
         virsh("start", name, "--paused")
         return
     space = "http://libvirt.org/schemas/domain/qemu/1.0"
-    ElementTree.register_namespace("qemu", space)
-    domain = ElementTree.fromstring(virsh("dumpxml", "--inactive", "--security-info", name))
-    line = ElementTree.SubElement(domain, f"{{{space}}}commandline")
+    ET.register_namespace("qemu", space)
+    domain = ET.fromstring(virsh("dumpxml", "--inactive", "--security-info", name))  # noqa: S314 - libvirt's own
+    line = ET.SubElement(domain, f"{{{space}}}commandline")
     for word in words:
-        ElementTree.SubElement(line, f"{{{space}}}arg", value=word)
+        ET.SubElement(line, f"{{{space}}}arg", value=word)
     path = STATE / f"{name}.once.xml"
-    write_atomic(path, ElementTree.tostring(domain, encoding="unicode"), 0o600)
+    write_atomic(path, ET.tostring(domain, encoding="unicode"), 0o600)
     try:
         virsh("create", str(path), "--paused")
     finally:

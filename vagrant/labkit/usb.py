@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from labkit.base import STATE, VAGRANT, LabError, run
 from labkit.holder import inside, virsh
@@ -210,7 +210,7 @@ class Monitor:
         )  # fmt: skip
         self._rest = b""
 
-    def __enter__(self) -> Monitor:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
