@@ -71,6 +71,8 @@ class RulesPart:
         self._drifted = paths.state / "drift"
         self._switch = paths.state / "quarantined"
         self._quarantined: bool | None = None
+        self._read: tuple[bytes, str] = b"", ""  # the file, and the digest of its rules
+        self._digests: dict[str, str] = {}
 
     def start(self) -> None:
         """Remember what was enforced before this start."""
@@ -90,13 +92,13 @@ class RulesPart:
         current = self._current
         if (
             current is not None
-            and on_disk == digest(current.value["nftables"])
+            and on_disk == self._rules_digest(current)
             and (self._enforced is None or self._enforced.digest != current.digest)
         ):
             self._store.keep("enforced", current)
             self._enforced, self._wanted = current, None
         differs = self._enforced is not None and (
-            on_disk != digest(self._enforced.value["nftables"])
+            on_disk != self._rules_digest(self._enforced)
         )
         if differs and not self._file_differs:
             self._book.detect(FILE, "alert", f"{self._file} is not what the policy in force says")
@@ -104,10 +106,20 @@ class RulesPart:
 
     def _on_disk(self) -> str | None:
         try:
-            value = json.loads(read_bounded(self._file, MAX_FILE).decode("utf-8"))
-            return digest(value)
+            raw = read_bounded(self._file, MAX_FILE)
+            if raw != self._read[0]:  # nearly always it is what it was
+                self._read = raw, digest(json.loads(raw.decode("utf-8")))
         except (SekishoError, ValueError, TypeError, RecursionError):
             return None
+        return self._read[1]
+
+    def _rules_digest(self, policy: Policy) -> str:
+        """Return the digest of a policy's rules; those of the two in use are kept."""
+        if policy.digest not in self._digests:
+            held = {one.digest for one in (self._current, self._enforced) if one is not None}
+            self._digests = {one: sha for one, sha in self._digests.items() if one in held}
+            self._digests[policy.digest] = digest(policy.value["nftables"])
+        return self._digests[policy.digest]
 
     def check(self) -> None:
         """Compare, report, repair."""
