@@ -208,3 +208,13 @@ def test_readers_take_any_text_or_refuse_it(text: str) -> None:
     for reader in (read_digests, risky_words):
         with contextlib.suppress(ProbeError):
             reader(text)
+
+
+def test_the_kernels_own_socket_of_a_tunnel_is_no_programs() -> None:
+    line = "udp UNCONN 0 0 0.0.0.0:51820 0.0.0.0:* \n"
+    raw = {"names": ran("sh\n"), "listening": ran(line)}
+    told = ran("wg-2827a0be\t51820\n")
+    assert BY_NAME["processes"].parse(raw | {"tunnels": told})["listening"] == []
+    for other in (ran("wg-2827a0be\t51821\n"), ran("", rc=1), {"error": "wg is not installed"}):
+        with pytest.raises(ProbeError, match="not shown"):
+            BY_NAME["processes"].parse(raw | {"tunnels": other})

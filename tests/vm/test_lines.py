@@ -103,6 +103,7 @@ class Line(NamedTuple):
 
     encrypted: int
     clear: int
+    said: tuple[str, ...]
 
 
 class Wire:
@@ -119,6 +120,7 @@ class Wire:
         self.site.root("outside", "sleep 1; systemctl stop line")
         raw = self.site.root("outside", "base64 -w0 /run/line.pcap", timeout=300).out
         encrypted = clear = 0
+        said: list[str] = []
         for frame, _ in frames(base64.b64decode(raw)):
             head = 14 + (frame[14] & 15) * 4
             protocol, ports = frame[23], frame[head : head + 4]
@@ -129,7 +131,8 @@ class Wire:
                 encrypted += 1
             elif not (protocol == 1 and frame[head] == 3):
                 clear += 1
-        return Line(encrypted, clear)
+                said.append(frame[12:62].hex())
+        return Line(encrypted, clear, tuple(said[:3]))
 
 
 def _dropped(site: Lab) -> int:
@@ -245,7 +248,7 @@ def _install_strongswan(site: Lab, given: Path, certificate: str) -> None:
         mv {HOME}/key.pem {HOME}/swanctl/private/line.key.pem
         mv {HOME}/swanctl/conf.d/sekisho.conf {HOME}/swanctl/swanctl.conf 2>/dev/null
         {{ echo 'include /etc/strongswan.conf'; cat {HOME}/strongswan.d/*.conf
-           echo 'charon-systemd {{ plugins {{ vici {{ socket = unix://{HOME}/charon.vici }} }} }}'
+           printf 'charon-systemd {{\n plugins {{\n vici {{\n socket = unix://{HOME}/charon.vici\n }}\n }}\n}}\n'
         }} >{HOME}/strongswan.conf
         cat >/run/systemd/system/hospital-charon.service <<'END'
 [Service]

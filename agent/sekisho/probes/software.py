@@ -192,10 +192,22 @@ def _processes(raw: Mapping[str, Any]) -> dict[str, Any]:
     listening: set[str] = set()
     for line in output(raw, "listening").splitlines():
         programs = re.findall(r'\("((?:[^"\\]|\\.)*)",pid=', line)
+        if not programs and _tunnels(raw, line):
+            continue  # WireGuard's socket is the kernel's own; the tunnels' check looks at it
         if not programs:  # another's socket, and no right to see whose: not known, so no fact
             raise ProbeError(f"ss: the program behind {line[:60]!r} is not shown; ask as root")
         listening.update(programs)
     return {"names": names, "listening": sorted(listening)}
+
+
+def _tunnels(raw: Mapping[str, Any], line: str) -> bool:
+    """Tell whether a line of ss is the socket of a WireGuard interface, as the kernel says."""
+    try:
+        ports = {one.rpartition("\t")[2] for one in output(raw, "tunnels").splitlines()}
+    except ProbeError:  # no wg here, or no right to ask: nothing is a tunnel's
+        return False
+    words = line.split()
+    return len(words) > 4 and words[0] == "udp" and words[4].rpartition(":")[2] in ports
 
 
 #: Words of a kernel command line that hand the machine to whoever stands at it.
@@ -321,6 +333,7 @@ PROBES = (
         operations={
             "names": Run(("ps", "-eo", "comm=")),
             "listening": Run(("ss", "-H", "-l", "-n", "-t", "-u", "-p")),
+            "tunnels": Run(("wg", "show", "all", "listen-port")),
         },
         parse=_processes,
     ),
