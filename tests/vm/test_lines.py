@@ -23,6 +23,9 @@ from tests.vm.attacks.capture import frames
 from tests.vm.demo import state_name
 from tests.vm.trial import BIN, INVENTORY, REPOSITORY, Lab, Seen, Trial, until
 
+from sekisho.flows.ipsec import CERTIFICATE, KEY
+from sekisho.flows.lines import PEER_RULES
+
 pytestmark = pytest.mark.vm
 GATE, TAKER, PEER = "gate-in", "inbound-1", "hospital-a"
 GATE_END, PEER_END, TAKER_AT = "10.77.1.1", "10.77.1.2", "10.77.2.2"
@@ -184,7 +187,7 @@ def test_the_playbooks_put_ipsec_on_the_entry_line(lab: Driver, site: Lab) -> No
     trial.expect("the site is sound, and proven", checked.code == 0, checked.out[-400:])
 
     trial.step("the hospital makes its key and is certified; it gets its files")
-    asked = site.root("outside", f"mkdir -p {HOME}/swanctl && sekisho pki request {PEER} --key {HOME}/key.pem --json")  # fmt: skip
+    asked = site.root("outside", f"sekisho pki request {PEER} --key {KEY} --json")  # fmt: skip
     assert asked.code == 0, asked.err
     request = REPOSITORY / ".lab/lines/hospital.csr"
     request.write_text(json.loads(asked.out)["csr"], encoding="utf-8")
@@ -199,7 +202,10 @@ def test_the_playbooks_put_ipsec_on_the_entry_line(lab: Driver, site: Lab) -> No
     trial.step("gateway and receiver by the playbook (roles ipsec, flows, …)")
     _play(site, trial)
     _peer(site, "systemctl start hospital-charon")
-    _peer(site, f"{SWAN} swanctl --load-all --noprompt --uri unix://{HOME}/charon.vici")
+    loaded, _ = until(
+        lambda: site.peer(PEER, "swanctl --load-all --noprompt").code == 0, timeout=30
+    )
+    trial.expect("the hospital's daemon takes its files", loaded)
     wire = Wire(site)
     _deliver(site, trial, "records cross by IPsec, whole")
     seen = wire.stop()
@@ -228,38 +234,25 @@ def test_the_playbooks_put_ipsec_on_the_entry_line(lab: Driver, site: Lab) -> No
     assert [f"{entry.what}: {entry.seen}" for entry in trial.broken] == []
 
 
-SWAN = f"STRONGSWAN_CONF={HOME}/strongswan.conf SWANCTL_DIR={HOME}/swanctl"
-
-
 def _install_strongswan(site: Lab, given: Path, certificate: str) -> None:
-    """Lay the hospital's files below its own folder and have a unit run its daemon."""
+    """Lay the hospital's files where strongSwan looks, and have a unit run its daemon in its namespace."""
     for path in given.rglob("*"):
         if path.is_file():
-            place = f"{HOME}/{path.relative_to(given / 'etc')}"
+            place = f"/{path.relative_to(given)}"
             site.root("outside", f"mkdir -p {shlex.quote(str(Path(place).parent))}")
             site.put("outside", place, path.read_bytes())
-    site.root(
-        "outside", f"mkdir -p {HOME}/swanctl/x509 {HOME}/swanctl/private {HOME}/swanctl/conf.d"
-    )
-    site.put("outside", f"{HOME}/swanctl/x509/line.crt.pem", certificate)
+    site.put("outside", CERTIFICATE, certificate)
     laid = site.root(
         "outside",
         f"""
-        mv {HOME}/key.pem {HOME}/swanctl/private/line.key.pem
-        mv {HOME}/swanctl/conf.d/sekisho.conf {HOME}/swanctl/swanctl.conf 2>/dev/null
-        {{ echo 'include /etc/strongswan.conf'; cat {HOME}/strongswan.d/*.conf
-           printf 'charon-systemd {{\n plugins {{\n vici {{\n socket = unix://{HOME}/charon.vici\n }}\n }}\n}}\n'
-        }} >{HOME}/strongswan.conf
         cat >/run/systemd/system/hospital-charon.service <<'END'
 [Service]
-Environment={SWAN}
 ExecStart=/usr/sbin/ip netns exec {PEER} /usr/sbin/charon-systemd
 END
-        systemctl daemon-reload; find {HOME} -type f""",
+        systemctl daemon-reload""",
     )
     assert laid.code == 0, laid.err
-    rules = next(line for line in laid.out.splitlines() if line.endswith(".json"))
-    _peer(site, f"nft -j -f {rules}")
+    _peer(site, f"nft -j -f {PEER_RULES}")
 
 
 def test_the_playbooks_put_wireguard_on_the_entry_line(lab: Driver, site: Lab) -> None:
