@@ -97,9 +97,7 @@ class RulesPart:
         ):
             self._store.keep("enforced", current)
             self._enforced, self._wanted = current, None
-        differs = self._enforced is not None and (
-            on_disk != self._rules_digest(self._enforced)
-        )
+        differs = self._enforced is not None and (on_disk != self._rules_digest(self._enforced))
         if differs and not self._file_differs:
             self._book.detect(FILE, "alert", f"{self._file} is not what the policy in force says")
         self._file_differs = differs
