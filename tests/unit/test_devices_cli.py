@@ -19,7 +19,7 @@ from sekisho.cli import devices, main
 from sekisho.devices.attempts import interface_label
 from sekisho.devices.explain import judge_dump
 from sekisho.devices.export_db import parse_export_db
-from sekisho.devices.functions import parse_functions
+from sekisho.devices.pci import parse_functions
 from sekisho.devices.policy import INTERFACE, Device, decide, parse_devices
 from sekisho.devices.policy_file import parse_listed
 from sekisho.devices.propose import PROPOSABLE, RefusedError, propose

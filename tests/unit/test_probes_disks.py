@@ -189,24 +189,3 @@ def test_a_terminal_that_can_write_is_told_in_each_way() -> None:
 
 def test_a_word_that_only_begins_alike_is_another() -> None:
     assert terminal(OVERLAY, words=(f"{WORDS[0]}-not",))["cmdline_lacks"] == list(WORDS)
-
-
-def pci(numbers: dict[str, str | None]) -> Any:
-    texts = {f"/sys/bus/pci/devices/{key}": value for key, value in numbers.items()}
-    return BY_NAME["pci"].parse({"numbers": held(texts)})
-
-
-def test_functions_on_pci_are_told_as_the_policy_writes_them() -> None:
-    numbers: dict[str, str | None] = {
-        "0000:00:1f.2/vendor": "0x8086\n", "0000:00:1f.2/device": "0xa102\n",
-        "0000:00:01.0/vendor": "0x8086\n", "0000:00:01.0/device": "garbled",
-    }  # fmt: skip
-    assert pci(numbers) == {"functions": ["0000:00:01.0 8086:????", "0000:00:1f.2 8086:a102"]}
-
-
-@pytest.mark.parametrize(
-    "numbers", [{}, {"0000:00:1f.2/vendor": "0x8086"}, {"0000:00:1f.2/vendor": None}]
-)
-def test_functions_that_cannot_be_read_are_an_error(numbers: dict[str, str | None]) -> None:
-    with pytest.raises(ProbeError):
-        pci(numbers)

@@ -191,6 +191,22 @@ def _power_cut(lab: Driver, trial: Trial) -> None:
     lab.power_on(GATE)
 
 
+def _judge(lab: Driver, site: Lab, trial: Trial, check: str) -> None:
+    """Deliver over the line, watch the cable, audit, play again; once more after a power cut."""
+    _crosses(site, trial, "records cross, whole")
+    _audit(site, trial, check, "6-iv-d-4.line-key-private")
+    _play(site, trial, changes=False)
+    _power_cut(lab, trial)
+    _crosses(site, trial, "the line is back by itself, records cross")
+
+
+def _crosses(site: Lab, trial: Trial, what: str) -> None:
+    wire = Wire(site)
+    _deliver(site, trial, what)
+    seen = wire.stop()
+    trial.expect("on the cable there is nothing in clear", seen.encrypted > 1000 and not seen.clear, seen)  # fmt: skip
+
+
 def test_the_playbooks_put_ipsec_on_the_entry_line(lab: Driver, site: Lab) -> None:
     trial = Trial("ipsec on the entry line")
     _deliver(site, trial, "as provisioned, in clear, records cross (for the speed)")
@@ -218,18 +234,7 @@ def test_the_playbooks_put_ipsec_on_the_entry_line(lab: Driver, site: Lab) -> No
         lambda: site.peer(PEER, "swanctl --load-all --noprompt").code == 0, timeout=30
     )
     trial.expect("the hospital's daemon takes its files", loaded)
-    wire = Wire(site)
-    _deliver(site, trial, "records cross by IPsec, whole")
-    seen = wire.stop()
-    trial.expect("on the line there is nothing in clear", seen.encrypted > 1000 and not seen.clear, seen)  # fmt: skip
-    _audit(site, trial, "6-iv-d-1.lines-as-declared", "6-iv-d-4.line-key-private")
-    _play(site, trial, changes=False)
-
-    _power_cut(lab, trial)
-    wire = Wire(site)
-    _deliver(site, trial, "the line is back by itself, records cross")
-    seen = wire.stop()
-    trial.expect("nothing in clear", seen.encrypted > 1000 and not seen.clear, seen)
+    _judge(lab, site, trial, "6-iv-d-1.lines-as-declared")
 
     trial.step("root on the gateway flushes IPsec; the agent tells")
     known = len(site.journal(GATE, "agent.detection"))
@@ -290,18 +295,7 @@ def test_the_playbooks_put_wireguard_on_the_entry_line(lab: Driver, site: Lab) -
         ip link set wg0 mtu 1420 up
         ip route add {TAKER_AT}/32 dev wg0 src {INNER}""",
     )
-    wire = Wire(site)
-    _deliver(site, trial, "records cross by WireGuard, whole")
-    seen = wire.stop()
-    trial.expect("on the line there is nothing in clear", seen.encrypted > 1000 and not seen.clear, seen)  # fmt: skip
-    _audit(site, trial, "6-iv-d-1.tunnels-as-declared", "6-iv-d-4.line-key-private")
-    _play(site, trial, changes=False)
-
-    _power_cut(lab, trial)
-    wire = Wire(site)
-    _deliver(site, trial, "the tunnel is back by itself, records cross")
-    seen = wire.stop()
-    trial.expect("nothing in clear", seen.encrypted > 1000 and not seen.clear, seen)
+    _judge(lab, site, trial, "6-iv-d-1.tunnels-as-declared")
 
     _peer(site, f"ip link del wg0; ip route add {TAKER_AT}/32 via {GATE_END} src {INNER}")
     _naked(site, trial, INNER)

@@ -13,12 +13,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sekisho.devices.pci import PLACE
 from sekisho.errors import Problem, SekishoError, printable
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 #: As in /dev/disk/by-path: the PCI function, then what hangs below it.
 PATH = re.compile(
-    r"pci-([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])"
+    rf"pci-({PLACE.pattern})"
     r"(?:-ata-([1-9][0-9]{0,2})(?:\.[0-9]{1,2})?|-nvme-([1-9][0-9]{0,4})|-(?:scsi|sas)-[0-9a-zx:-]{1,64})?",
     re.ASCII,
 )
@@ -30,7 +31,7 @@ LIST = "/etc/sekisho/disks"
 MAX_DISKS = 64
 _KEYS = ("name", "path")
 _OPTIONAL = ("serial", "wwn", "mode")
-_PCI = re.compile(r"/([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])(?=/)", re.ASCII)
+_PCI = re.compile(rf"/({PLACE.pattern})(?=/)", re.ASCII)
 _HEAD = """\
 # Compiled from the site's policy: the machine's own disks, and no other block device. Read by
 # /usr/lib/sekisho/disk-wall in the initrd and at boot. PCI function, port, serial, WWN, mode, name.

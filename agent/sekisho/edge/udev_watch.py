@@ -20,7 +20,7 @@ from sekisho.devices.attempts import (
     usb_attempt,
     worth_telling,
 )
-from sekisho.devices.functions import PLACE, function
+from sekisho.devices.pci import PLACE, function
 from sekisho.devices.policy import Device
 from sekisho.edge.debian_python import load
 from sekisho.edge.usb_admit import read_device
@@ -124,7 +124,7 @@ def present(sys: Path = Path("/sys"), own: Collection[str] = ()) -> Iterator[tup
     """Yield what is attached now by a way that can be used while the machine runs.
 
     Every USB device but the controllers, every disk that is removable or hangs on a bus for
-    attaching things, and every PCI function that is not in ``own`` (`sekisho.devices.functions`);
+    attaching things, and every PCI function that is not in ``own`` (`sekisho.devices.pci`);
     without a word of what is the machine's own, every one that the wall gave to the stub.
     """
     for link in sorted(_entries(sys / "bus/usb/devices")):

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from sekisho.devices.disks import LIST, Disk, Named, Seen, fits_list, judge_disk, parse_disks
-from sekisho.devices.functions import function
 from sekisho.errors import SekishoError
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, files, text_of
 
@@ -27,8 +26,6 @@ _INITRD = (
     "/usr/share/initramfs-tools/scripts/init-top/a-sekisho-disks",
 )
 _BLOCK = "/sys/class/block"
-_PCI = "/sys/bus/pci/devices"
-_NUMBERS = ("vendor", "device")
 _ATA = re.compile(r"/(ata[0-9]+)/host[0-9]+/", re.ASCII)
 _HEX = re.compile(r"(\\x[0-9a-f]{2}|[\x00-\x1f])", re.ASCII)
 #: PCI classes of network and wireless cards, and those that hold or carry disks (storage, SD hosts,
@@ -198,19 +195,6 @@ def _wall(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _functions(raw: Mapping[str, Any]) -> dict[str, Any]:
-    numbers = files(raw, "numbers")
-    places = sorted({path.split("/")[5] for path in numbers})
-    if not places:
-        raise ProbeError("this machine shows no PCI function at all")
-    return {
-        "functions": [
-            function(place, *(text_of(numbers, f"{_PCI}/{place}/{key}") for key in _NUMBERS))
-            for place in places
-        ]
-    }
-
-
 def _idle(driver: str, at: str, raw: Mapping[str, Any]) -> bool:
     """Tell whether a virtio function holds only a device without a driver of its own."""
     if driver != "virtio-pci":
@@ -256,10 +240,5 @@ PROBES = (
             "policy": Read(("/etc/sekisho/policy.json",)),
         },
         parse=_wall,
-    ),
-    Probe(
-        name="pci",
-        operations={"numbers": Read(tuple(f"{_PCI}/*/{key}" for key in _NUMBERS))},
-        parse=_functions,
     ),
 )  # fmt: skip

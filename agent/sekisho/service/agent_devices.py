@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from sekisho.devices.attempts import CLASSES, DECISIONS, Attempt, tame
 from sekisho.devices.disks import Disk, judge_disk, parse_disks
 from sekisho.devices.exception import DeviceException, decide_excepted
-from sekisho.devices.functions import parse_functions
+from sekisho.devices.pci import parse_functions
 from sekisho.devices.policy import Decision, Rule, parse_devices
 from sekisho.edge.disks_present import disk_of, disks_present
 from sekisho.edge.udev_watch import (

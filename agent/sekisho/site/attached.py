@@ -7,7 +7,7 @@ import re
 from sekisho.devices.disks import MODES as DISK_MODES
 from sekisho.devices.disks import PATH, WWN
 from sekisho.devices.disks import SERIAL as DISK_SERIAL
-from sekisho.devices.functions import FUNCTION, MAX_FUNCTIONS, twice
+from sekisho.devices.pci import FUNCTION, MAX_FUNCTIONS, twice
 from sekisho.devices.policy import MAX_COUNT, SERIAL_HASH
 from sekisho.site.fields import day
 from sekisho.site.model import Console, ConsoleProof, Device, Disk

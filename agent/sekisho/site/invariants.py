@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import date, timedelta
 from ipaddress import IPv4Address, IPv4Network
 
+from sekisho.devices.disks import Disk as Named
 from sekisho.devices.module_list import Wanted, defects
 from sekisho.errors import Problem, printable
 from sekisho.site.flowrules import flow_problems
@@ -274,7 +275,7 @@ def _disks(machine: Machine) -> Iterator[Problem]:
         for key, value in (("name", disk.name), ("path", disk.path)):
             if value and seen.setdefault(f"{key} {value}", disk.at) != disk.at:
                 yield Problem(disk.at, f"disks.{disk.name}.{key}", f"{value} again", "it once")
-        place = disk.path.removeprefix("pci-")[:12]  # a PCI function's place has this length
+        place = Named(disk.name, disk.path).pci
         if machine.pci and place not in {one.partition(" ")[0] for one in machine.pci}:
             yield Problem(
                 disk.at,

@@ -226,7 +226,7 @@ class Machine:
     #: enforce: what is not listed is refused; dry-run: it is only told of.
     devices_mode: str = "enforce"
     modules: Modules = Modules()
-    #: The PCI functions it is made of (`sekisho.devices.functions`); none: the site does not say.
+    #: The PCI functions it is made of (`sekisho.devices.pci`); none: the site does not say.
     pci: tuple[str, ...] = ()
 
     def on(self, link: str) -> Interface | None:

@@ -67,6 +67,7 @@ def run(lab: Lab, trial: Trial) -> None:
     # Right after the playbooks some fire, since they made accounts and wrote guarded files: those
     # count when the monitor knows of a later cause.
     before, since = firing(lab), float(lab.root("monitor-1", "date +%s").out or "inf")
+    trial.expect("the monitor tells its alerts", ("", "6-v-b.watchdog") in before, len(before))
     trial.step(f"before, of the five alerts fire: {sorted(before & AWAITED) or 'none'}")
     for case in CASES:
         trial.step(f"{case.host}: {case.what}")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sekisho.devices.functions import FUNCTION, MAX_FUNCTIONS, function, parse_functions, twice
+from sekisho.devices.pci import FUNCTION, MAX_FUNCTIONS, function, parse_functions, twice
 from sekisho.errors import SekishoError
 
 ONE = "0000:00:1f.2 8086:a102"
