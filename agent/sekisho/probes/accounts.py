@@ -195,14 +195,24 @@ def _owner(path: str, accounts: Iterable[Account]) -> str:
     return "+".join(names) or f"nobody:{home}"
 
 
+#: What the collector says where its own rights, not the file, are in the way.
+_DENIED = ("Permission denied", "Operation not permitted")
+
+
 def _all_keys(found: Mapping[str, FileOutcome], accounts: Iterable[Account]) -> list[Key]:
     keys: list[Key] = []
     for path, entry in sorted(found.items()):
         if entry.kind == "dir":
             continue
-        if entry.text is None:
+        owner = _owner(path, accounts)
+        if entry.text is not None:
+            keys += read_keys(path, owner, entry.text)
+        elif path.startswith(KEY_FOLDER) or (entry.kind == "file" and entry.error in _DENIED):
             raise ProbeError(f"{path}: {entry.error or 'not a regular file'}")
-        keys += read_keys(path, _owner(path, accounts), entry.text)
+        else:
+            # A link, a FIFO, a file too long: a person's own doing is a finding about that person.
+            mark = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+            keys.append(Key(owner, path, f"unreadable:{mark}", "", weak=True))
     return keys
 
 
