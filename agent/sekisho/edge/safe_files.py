@@ -69,8 +69,8 @@ def _plain(name: str) -> str:
     return name
 
 
-class Pinned:
-    """One inode, held by a handle that opens nothing: what is done to it is done to no other."""
+class _Held:
+    """An inode held by a handle; ``info`` is what it was when it was taken."""
 
     def __init__(self, handle: int, path: str) -> None:
         self.handle, self.path = handle, path
@@ -80,24 +80,19 @@ class Pinned:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the handle go."""
         os.close(self.handle)
 
     @property
     def _way(self) -> str:
         return f"/proc/self/fd/{self.handle}"
 
-    def expect(self, judged: os.stat_result) -> None:
-        """Raise `UnsafeError` unless this is the inode that was examined, of the same owner."""
-        if not same(self.info, judged) or self.info.st_uid != judged.st_uid:
-            raise UnsafeError(self.path, "not what was examined any more", errno.ESTALE)
-
     def real_path(self) -> str:
         """Return the path the kernel knows the inode by now."""
         return os.readlink(self._way)
-
-    def target(self) -> str:
-        """Return the target of a symbolic link."""
-        return os.readlink("", dir_fd=self.handle)
 
     def chmod(self, mode: int) -> None:
         """Set the mode of this inode; a link has none."""
@@ -108,6 +103,19 @@ class Pinned:
     def chown(self, uid: int, gid: int) -> None:
         """Set owner and group of this inode, a link's own included."""
         os.chown(self._way, uid, gid)
+
+
+class Pinned(_Held):
+    """One inode of any kind, by a handle that opens nothing: what is done hits no other."""
+
+    def expect(self, judged: os.stat_result) -> None:
+        """Raise `UnsafeError` unless this is the inode that was examined, of the same owner."""
+        if not same(self.info, judged) or self.info.st_uid != judged.st_uid:
+            raise UnsafeError(self.path, "not what was examined any more", errno.ESTALE)
+
+    def target(self) -> str:
+        """Return the target of a symbolic link."""
+        return os.readlink("", dir_fd=self.handle)
 
     def open(self, flags: int = os.O_RDONLY) -> int:
         """Return an open handle of a regular file; nothing else is ever opened."""
@@ -127,34 +135,15 @@ class Pinned:
         return data
 
 
-class Folder:
+class Folder(_Held):
     """An open folder; names in it are reached relative to its handle.
 
     ``path`` is its real path at the time; ``alone`` whether it and all above it are root's alone.
     """
 
     def __init__(self, handle: int, path: str, *, alone: bool) -> None:
-        self.handle, self.path = handle, path
-        self.info = os.fstat(handle)
+        super().__init__(handle, path)
         self.alone = alone and _roots_alone(self.info)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let the handle go."""
-        os.close(self.handle)
-
-    def chmod(self, mode: int) -> None:
-        """Set the mode of this folder."""
-        os.chmod(f"/proc/self/fd/{self.handle}", mode)
-
-    def chown(self, uid: int, gid: int) -> None:
-        """Set owner and group of this folder."""
-        os.chown(f"/proc/self/fd/{self.handle}", uid, gid)
 
     @classmethod
     def open(cls, path: str, *, links: bool = True, make: int | None = None) -> Folder:
@@ -182,7 +171,7 @@ class Folder:
                     continue
                 try:
                     held.append(held[-1]._step(name, make))
-                except NotADirectoryError:
+                except UnsafeError:
                     target = held[-1]._roots_link(name, hops)
                     hops -= 1
                     while target.startswith("/") and len(held) > 1:
@@ -217,15 +206,19 @@ class Folder:
         return target
 
     def sub(self, name: str) -> Folder:
-        """Open a folder in this one; a link to one is none (`NotADirectoryError`)."""
-        handle = os.open(_plain(name), _FOLDER, dir_fd=self.handle)
+        """Open a folder in this one; a link to one is none."""
+        try:
+            handle = os.open(_plain(name), _FOLDER, dir_fd=self.handle)
+        except NotADirectoryError:
+            text = "no directory, or a link in the place of one"
+            raise UnsafeError(self._join(name), text, errno.ENOTDIR) from None
         return Folder(handle, self._join(name), alone=self.alone)
 
     def enter(self, name: str) -> Folder:
         """Open a folder in this one, also by a link that root alone can have made."""
         try:
             return self.sub(name)
-        except NotADirectoryError:
+        except UnsafeError:
             self._roots_link(name, _MAX_LINKS)
             return Folder.open(self._join(name))
 
@@ -320,12 +313,9 @@ class Folder:
         target = self.handle if to is None else to.handle
         os.rename(_plain(name), _plain(new), src_dir_fd=self.handle, dst_dir_fd=target)
 
-    def link(self, name: str, new: str) -> None:
-        """Give a file a second name here; `FileExistsError` when any such name is there."""
-        os.link(
-            _plain(name), _plain(new),
-            src_dir_fd=self.handle, dst_dir_fd=self.handle, follow_symlinks=False,
-        )  # fmt: skip
+    def link(self, handle: int, name: str) -> None:
+        """Give an open file a name here; `FileExistsError` when any such name is there."""
+        os.link(f"/proc/self/fd/{handle}", _plain(name), dst_dir_fd=self.handle)
 
     def symlink(self, target: str, name: str) -> None:
         """Make a symbolic link."""
