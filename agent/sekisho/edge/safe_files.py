@@ -48,15 +48,6 @@ def kind_of(info: os.stat_result) -> str:
     return _KINDS.get(stat.S_IFMT(info.st_mode), "of no known kind")
 
 
-def same(one: os.stat_result, other: os.stat_result) -> bool:
-    """Return whether two results speak of one inode of one kind."""
-    return (one.st_dev, one.st_ino, stat.S_IFMT(one.st_mode)) == (
-        other.st_dev,
-        other.st_ino,
-        stat.S_IFMT(other.st_mode),
-    )
-
-
 def _roots_alone(info: os.stat_result) -> bool:
     """Return whether nobody but root (and this process's own user) can change a folder's names."""
     writers = info.st_mode & (0o002 if info.st_gid == 0 else 0o022)
@@ -67,6 +58,10 @@ def _plain(name: str) -> str:
     if name in {"", ".", ".."} or "/" in name or "\0" in name:
         raise UnsafeError(name, "no plain file name", errno.EINVAL)
     return name
+
+
+def _absolute(path: str) -> str:
+    return path if path.startswith("/") else os.path.join(os.getcwd(), path)
 
 
 class _Held:
@@ -110,7 +105,10 @@ class Pinned(_Held):
 
     def expect(self, judged: os.stat_result) -> None:
         """Raise `UnsafeError` unless this is the inode that was examined, of the same owner."""
-        if not same(self.info, judged) or self.info.st_uid != judged.st_uid:
+        for one in ("st_dev", "st_ino", "st_uid"):
+            if getattr(self.info, one) != getattr(judged, one):
+                raise UnsafeError(self.path, "not what was examined any more", errno.ESTALE)
+        if kind_of(self.info) != kind_of(judged):
             raise UnsafeError(self.path, "not what was examined any more", errno.ESTALE)
 
     def target(self) -> str:
@@ -160,7 +158,7 @@ class Folder(_Held):
 
         """
         held = [cls(os.open("/", _FOLDER), "/", alone=True)]
-        todo = list(reversed(os.path.join(os.getcwd(), path).split("/")))
+        todo = _absolute(path).split("/")[::-1]
         hops = _MAX_LINKS if links else 0
         try:
             while todo:
@@ -226,13 +224,19 @@ class Folder(_Held):
         """Open a folder in this one, made with ``mode`` when it is missing."""
         return self._step(_plain(name), mode)
 
-    def names(self) -> list[str]:
-        """Return the names in the folder, sorted."""
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[int]:
+        """Give a handle by which the folder can be listed, locked and synced."""
         handle = os.open(".", _LIST, dir_fd=self.handle)
         try:
-            return sorted(os.listdir(handle))
+            yield handle
         finally:
             os.close(handle)
+
+    def names(self) -> list[str]:
+        """Return the names in the folder, sorted."""
+        with self.opened() as handle:
+            return sorted(os.listdir(handle))
 
     def stat(self, name: str) -> os.stat_result | None:
         """Return what a name is, a link itself; None when it is not there."""
@@ -323,17 +327,14 @@ class Folder(_Held):
 
     def sync(self) -> None:
         """Bring the folder's names to the disk."""
-        handle = os.open(".", _LIST, dir_fd=self.handle)
-        try:
+        with self.opened() as handle:
             os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 @contextlib.contextmanager
 def beside(path: str, *, make: int | None = None) -> Iterator[tuple[Folder, str]]:
     """Give the open folder of a path and the path's last name; see `Folder.open`."""
-    folder, name = os.path.split(os.path.join(os.getcwd(), path).rstrip("/"))
+    folder, name = os.path.split(_absolute(path).rstrip("/"))
     with Folder.open(folder, make=make) as opened:
         yield opened, _plain(name)
 
@@ -367,7 +368,8 @@ def set_aside(path: str, shelf: str) -> None:
 
     Across file systems, files, folders and links are made anew there; the rest is taken away.
     """
-    new = f"{time.time_ns()}{path.replace('/', '%')}"[-255:]
+    stamp = f"{time.time_ns()}"
+    new = stamp + os.fsdecode(os.fsencode(path.replace("/", "%"))[len(stamp) - 255 :])
     with Folder.open(shelf, make=0o700) as kept, beside(path) as (folder, name):
         kept.chmod(0o700)
         try:

@@ -40,6 +40,7 @@ KEY_TYPES = (
     *("sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"),
 )
 MIN_RSA_BITS = 3072
+_DENIED = "Permission denied"  # the collector's rights are in the way, not the file
 _PASSWD_FIELDS, _GROUP_FIELDS, _SHADOW_FIELDS = 7, 4, 7
 _DAY_ZERO = date(1970, 1, 1)
 
@@ -195,24 +196,15 @@ def _owner(path: str, accounts: Iterable[Account]) -> str:
     return "+".join(names) or f"nobody:{home}"
 
 
-#: What the collector says where its own rights, not the file, are in the way.
-_DENIED = ("Permission denied", "Operation not permitted")
-
-
 def _all_keys(found: Mapping[str, FileOutcome], accounts: Iterable[Account]) -> list[Key]:
     keys: list[Key] = []
     for path, entry in sorted(found.items()):
         if entry.kind == "dir":
             continue
-        owner = _owner(path, accounts)
-        if entry.text is not None:
-            keys += read_keys(path, owner, entry.text)
-        elif path.startswith(KEY_FOLDER) or (entry.kind == "file" and entry.error in _DENIED):
+        if entry.text is None and (path.startswith(KEY_FOLDER) or entry.error == _DENIED):
             raise ProbeError(f"{path}: {entry.error or 'not a regular file'}")
-        else:
-            # A link, a FIFO, a file too long: a person's own doing is a finding about that person.
-            mark = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-            keys.append(Key(owner, path, f"unreadable:{mark}", "", weak=True))
+        text = f"unreadable {path}" if entry.text is None else entry.text  # a finding, as no key
+        keys += read_keys(path, _owner(path, accounts), text)
     return keys
 
 
