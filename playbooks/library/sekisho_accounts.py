@@ -172,8 +172,8 @@ class Run:
                 if stat.S_ISDIR(found.info.st_mode) and (mode & 0o027 or found.info.st_uid != uid):
                     self.note(home, "%04o %d" % (mode, found.info.st_uid), "0700 %d" % uid)
                     if not self.module.check_mode:
-                        found.chmod(0o700)
-                        found.chown(uid, -1)
+                        found.set_mode(0o700)
+                        found.set_owner(uid, -1)
         except FileNotFoundError:
             return
         except OSError as bad:
@@ -227,8 +227,8 @@ class Run:
                     elif held & ~mode or info.st_uid != 0 or info.st_gid not in (0, group):
                         self.note(path, "%04o %d:%d" % (held, info.st_uid, info.st_gid), "%04o" % mode)
                         if not self.module.check_mode:
-                            found.chown(0, group)
-                            found.chmod(mode)
+                            found.set_owner(0, group)
+                            found.set_mode(mode)
             except FileNotFoundError:
                 continue
 
@@ -296,7 +296,7 @@ class Run:
         except FileNotFoundError:
             folder = None  # in check mode only
         if folder is not None and not self.module.check_mode:
-            folder.chmod(0o755)
+            folder.set_mode(0o755)
         for name, account in sorted(accounts.items()):
             options = "restrict,pty"
             if account["role"] == "auditor":

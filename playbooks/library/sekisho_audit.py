@@ -153,8 +153,8 @@ def main():
         if not module.check_mode:
             with safe.pinned(path) as found:
                 if not stat.S_ISLNK(found.info.st_mode):
-                    found.chown(0, -1)
-                    found.chmod(mode)
+                    found.set_owner(0, -1)
+                    found.set_mode(mode)
 
     def digest():
         return _digest([*sorted(glob.glob(PARTS)), *([RULES] if os.path.exists(RULES) else [])])

@@ -76,8 +76,8 @@ def _put(path, state, data, mode, owner):
             folder.sync()
         elif state == "directory":
             with folder.make(name) as made:
-                made.chown(*owner)
-                made.chmod(mode)
+                made.set_owner(*owner)
+                made.set_mode(mode)
         else:
             folder.write(name, data, mode, owner)
 

@@ -232,8 +232,8 @@ class Run:
         if found.info.st_uid != 0 or mode & 0o022:
             self.done.append("close %s (%04o, owner %d)" % (path, mode, found.info.st_uid))
             if not self.module.check_mode:
-                found.chown(0, -1)
-                found.chmod(mode & ~(0o022 if found.info.st_uid == 0 else 0o6022))
+                found.set_owner(0, -1)
+                found.set_mode(mode & ~(0o022 if found.info.st_uid == 0 else 0o6022))
 
     def walk(self):
         """Mend what the walk over the local file systems finds."""
@@ -272,7 +272,8 @@ class Run:
         mode = stat.S_IMODE(info.st_mode)
         act = not self.module.check_mode
         if stat.S_ISBLK(info.st_mode) or stat.S_ISCHR(info.st_mode):
-            if not path.startswith("/dev/") and "/systemd/inaccessible/" not in path:
+            kernels = path.startswith("/dev/") and not path.startswith("/dev/shm/")
+            if not kernels and "/systemd/inaccessible/" not in path:
                 self.done.append("remove device " + path)
                 if act:
                     folder.unlink(name)
@@ -280,7 +281,7 @@ class Run:
         if not (_known(pwd.getpwuid, info.st_uid) and _known(grp.getgrgid, info.st_gid)):
             self.done.append("give root %s (was %d:%d)" % (path, info.st_uid, info.st_gid))
             if act:
-                found.chown(0, 0)
+                found.set_owner(0, 0)
         if stat.S_ISLNK(info.st_mode):
             return
         wanted = mode
@@ -297,7 +298,7 @@ class Run:
         if wanted != mode:
             self.done.append("%s: %04o to %04o" % (path, mode, wanted))
             if act:
-                found.chmod(wanted)
+                found.set_mode(wanted)
 
     def privileged(self):
         """Return device and inode of the programs that may be set-id."""

@@ -89,13 +89,13 @@ class _Held:
         """Return the path the kernel knows the inode by now."""
         return os.readlink(self._way)
 
-    def chmod(self, mode: int) -> None:
+    def set_mode(self, mode: int) -> None:
         """Set the mode of this inode; a link has none."""
         if stat.S_ISLNK(self.info.st_mode):
             raise UnsafeError(self.path, "a symbolic link")
         os.chmod(self._way, mode)
 
-    def chown(self, uid: int, gid: int) -> None:
+    def set_owner(self, uid: int, gid: int) -> None:
         """Set owner and group of this inode, a link's own included."""
         os.chown(self._way, uid, gid)
 
@@ -254,7 +254,7 @@ class Folder(_Held):
 
         A link of others is held itself. The caller closes both.
         """
-        here, hops = self.again(), 0
+        here, hops = Folder(os.dup(self.handle), self.path, alone=self.alone), 0
         try:
             while True:
                 pinned = here.pin(name)
@@ -268,10 +268,6 @@ class Folder(_Held):
         except BaseException:
             here.close()
             raise
-
-    def again(self) -> Folder:
-        """Return a second handle of the same folder."""
-        return Folder(os.dup(self.handle), self.path, alone=self.alone)
 
     def read(self, name: str, limit: int) -> bytes:
         """Return a regular file's content, at most ``limit`` bytes."""
@@ -371,7 +367,7 @@ def set_aside(path: str, shelf: str) -> None:
     stamp = f"{time.time_ns()}"
     new = stamp + os.fsdecode(os.fsencode(path.replace("/", "%"))[len(stamp) - 255 :])
     with Folder.open(shelf, make=0o700) as kept, beside(path) as (folder, name):
-        kept.chmod(0o700)
+        kept.set_mode(0o700)
         try:
             folder.rename(name, new, to=kept)
         except OSError as bad:
