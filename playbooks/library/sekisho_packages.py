@@ -202,8 +202,8 @@ class Run:
                 self.quarantine(path)
         if units and not self.module.check_mode:
             self.ask("systemctl", "stop", *units, ok=(0, 1, 5))
-            with open(PUT_OFF, "w"):
-                pass  # sekisho_live has systemd read its files again, once for all
+            with safe.beside(PUT_OFF) as (folder, name):
+                folder.write(name, b"", 0o644)  # sekisho_live has systemd read its files once for all
 
     def quarantine(self, path):
         """Move one file where only root reaches it; its path is its name there."""

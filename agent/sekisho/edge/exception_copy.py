@@ -71,7 +71,7 @@ def mount(opened: Open, run: Path = state.RUN) -> Path:
     if library.unshare(_NEWNS) or library.mount(b"none", b"/", None, _REC | _PRIVATE, None):
         raise OSError(ctypes.get_errno(), "no mount namespace of its own")
     target = run / "medium"
-    target.mkdir(mode=0o700, exist_ok=True)
+    Folder.open(str(target), make=0o700).close()
     flags = _NOSUID | _NODEV | _NOEXEC | (_RDONLY if reads else 0)
     options = {"vfat": b"utf8=1,umask=077", "ext4": b"noload" if reads else None}
     for name in reversed(names):  # partitions before the disk
