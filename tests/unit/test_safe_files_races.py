@@ -19,6 +19,7 @@ import signal
 import stat
 import struct
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -41,7 +42,8 @@ pytestmark = [
 NOBODY = 65534
 MARK = "the secret of root"
 LIBRARY = Path(__file__).resolve().parents[2] / "playbooks/library"
-ROUNDS = [pytest.param(2_000, id="2000"), pytest.param(40_000, id="40000", marks=pytest.mark.slow)]
+ROUNDS = [pytest.param(2_000, id="2000"), pytest.param(10_000, id="10000", marks=pytest.mark.slow)]
+AT_IT = 100  # exchanges before root begins; more must follow
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _AT_FDCWD, _EXCHANGE = -100, 2
 
@@ -92,8 +94,15 @@ def exchanging(*pairs: tuple[Path, Path]) -> Iterator[Callable[[], int]]:
             for one, other in words:
                 done += _LIBC.renameat2(_AT_FDCWD, one, _AT_FDCWD, other, _EXCHANGE) == 0
             struct.pack_into("q", counter, 0, done)
+
+    def count() -> int:
+        return int(struct.unpack_from("q", counter, 0)[0])
+
     try:
-        yield lambda: int(struct.unpack_from("q", counter, 0)[0])
+        until = time.monotonic() + 60
+        while count() <= AT_IT and time.monotonic() < until:  # a busy machine lets it wait
+            time.sleep(0.001)
+        yield count
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
@@ -180,7 +189,7 @@ def test_mending_files_hits_nothing_of_roots(world: Path, rounds: int, how: str)
             _LIBC.renameat2(_AT_FDCWD, bytes(theirs), _AT_FDCWD, bytes(world / "home/q"), _EXCHANGE)
         assert state_of(world / "root") == before
     assert mended > 0
-    assert flips > 100
+    assert flips > AT_IT
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
@@ -202,7 +211,7 @@ def test_cleaning_key_files_touches_no_others(world: Path, rounds: int) -> None:
         flips = count()
     assert state_of(world / "root") == before
     assert run.after
-    assert flips > 100
+    assert flips > AT_IT
 
 
 @pytest.fixture
@@ -249,7 +258,7 @@ def test_nothing_of_roots_goes_out_under_an_exception(
     assert digest not in [data.get("sha256") for data in told]
     assert all(data["inode"] for data in told if "sha256" in data)
     assert crossed > 0
-    assert flips > 100
+    assert flips > AT_IT
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
@@ -277,7 +286,7 @@ def test_nothing_comes_into_roots_folders_under_an_exception(
         for path in (place, way):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     assert crossed > 0
-    assert flips > 100
+    assert flips > AT_IT
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
@@ -319,7 +328,7 @@ def test_the_senders_state_is_never_written_elsewhere(world: Path, rounds: int) 
         flips = count()
     assert state_of(world / "root") == before
     assert sent > 0
-    assert flips > 100
+    assert flips > AT_IT
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
@@ -345,7 +354,7 @@ def test_the_collector_gives_nothing_of_roots(world: Path, rounds: int) -> None:
             given += "a key of worker's" in text
         flips = count()
     assert given > 0
-    assert flips > 100
+    assert flips > AT_IT
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
@@ -374,4 +383,4 @@ def test_nothing_of_roots_is_sent_or_set_aside(world: Path, rounds: int) -> None
     assert state_of(world / "root/only") == before
     assert sent > 0
     assert moved > 0
-    assert flips > 100
+    assert flips > AT_IT
