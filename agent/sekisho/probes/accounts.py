@@ -40,6 +40,7 @@ KEY_TYPES = (
     *("sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"),
 )
 MIN_RSA_BITS = 3072
+_DENIED = "Permission denied"  # the collector's rights are in the way, not the file
 _PASSWD_FIELDS, _GROUP_FIELDS, _SHADOW_FIELDS = 7, 4, 7
 _DAY_ZERO = date(1970, 1, 1)
 
@@ -200,9 +201,10 @@ def _all_keys(found: Mapping[str, FileOutcome], accounts: Iterable[Account]) -> 
     for path, entry in sorted(found.items()):
         if entry.kind == "dir":
             continue
-        if entry.text is None:
+        if entry.text is None and (path.startswith(KEY_FOLDER) or entry.error == _DENIED):
             raise ProbeError(f"{path}: {entry.error or 'not a regular file'}")
-        keys += read_keys(path, _owner(path, accounts), entry.text)
+        text = f"unreadable {path}" if entry.text is None else entry.text  # a finding, as no key
+        keys += read_keys(path, _owner(path, accounts), text)
     return keys
 
 

@@ -57,13 +57,17 @@ def _places(raw: Mapping[str, Any]) -> dict[str, Any]:
         "library_paths": _foreign(at("/etc/ld.so.conf.d/"), owned),
         "units": _foreign(units, owned),
         "unit_links": sorted(
-            f"{e.path} -> {e.target}"
-            for e in units
-            if e.kind == "link"
-            and not e.path.startswith("/usr/lib/")
-            and not posixpath.join(posixpath.dirname(e.path), e.target or "").startswith(
-                ("/usr/lib/systemd/", "/lib/systemd/", "/dev/null")
-            )
+            {
+                f"{e.path} -> {e.target}"
+                for e in units
+                if e.kind == "link"
+                and not e.path.startswith("/usr/lib/")
+                and not posixpath.join(posixpath.dirname(e.path), e.target or "").startswith(
+                    ("/usr/lib/systemd/", "/lib/systemd/", "/dev/null")
+                )
+            }
+            # What a person's folder hides behind a link, or from root: it was not looked into.
+            | {f"{e.path} -> {e.target or e.error}" for e in at("/home/") if e.error is not None}
         ),
         "drop_ins": _foreign(
             [e for p, e in found.items() if re.search(r"/systemd/system/[^/]+\.d/[^/]+$", p)], owned
