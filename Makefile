@@ -66,7 +66,7 @@ test-fresh: ## as root: run commands, each from a clean clone in a fresh Debian 
 	@tests/fresh-root $(SUITE) $(FRESH)
 
 demo: dev needs-demo deb ## the whole story: build, provision, audit, six attacks
-	@$(BIN)/python tests/vm/demo.py
+	@$(BIN)/python tests/vm/demo.py $(WORDS)
 
 lab-up: dev needs-lab ## bring up the lab's machines (restored when a saved state is there)
 	@vagrant/lab up
