@@ -62,7 +62,7 @@ test-time: dev needs-check ## on a quiet machine: no wrong packet at boot, reloa
 
 FRESH ?= "make dev" "make check" "make deb && apt-get install -qq --yes ./dist/sekisho_*_all.deb && sekisho --version && sekisho audit --help >/dev/null"
 SUITE ?= trixie
-test-fresh: ## as root: run commands, each from a clean clone in a fresh Debian root (SUITE=bookworm|trixie FRESH='"make dev" …')
+test-fresh: needs-fresh ## as root: run commands, each from a clean clone in a fresh Debian root (SUITE=bookworm|trixie FRESH='"make dev" …')
 	@tests/fresh-root $(SUITE) $(FRESH)
 
 demo: dev needs-demo deb ## the whole story: build, provision, audit, six attacks
