@@ -168,3 +168,13 @@ def test_the_boot_parameters_of_our_grub_file_are_read(repository: Any) -> None:
     )
     assert told["runtime"] == ["root=/dev/vda", "ro"]
     assert "usbcore.authorized_default=0" in told["disk"]
+
+
+def test_a_hidden_file_is_seen_and_is_no_setting_in_force() -> None:
+    """systemd-sysctl, kmod and udev pass over it: its content must make no check green."""
+    told = fact(
+        "sysctl", live=held({}), disk=held({"/etc/sysctl.d/.60-x.conf": "kernel.sysrq=0\n"})
+    )
+    assert "kernel.sysrq" not in told["disk"]
+    told = fact("sysctl", live=held({}), disk=held({"/etc/sysctl.d/60-x.conf": "kernel.sysrq=0\n"}))
+    assert told["disk"]["kernel.sysrq"] == "0"

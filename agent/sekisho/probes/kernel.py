@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, files, text_of
+from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, drop_ins, files, text_of
 
 #: sysctl.d precedence: the last directory wins for equal file names (sysctl.d(5)).
 SYSCTL_DIRS = ("/usr/lib/sysctl.d", "/usr/local/lib/sysctl.d", "/run/sysctl.d", "/etc/sysctl.d")
@@ -48,11 +48,12 @@ def sysctl_name(written: str) -> str:
 def effective_files(found: Mapping[str, FileOutcome], dirs: tuple[str, ...]) -> list[FileOutcome]:
     """Return drop-in files in the order they are read; a name in a later directory hides earlier.
 
-    A link to /dev/null hides and holds nothing; an unreadable file raises `ProbeError`.
+    A link to /dev/null hides and holds nothing; an unreadable file raises `ProbeError`. A name that
+    begins with a dot is not read (`drop_ins`).
     """
     by_name: dict[str, FileOutcome] = {}
     rank = {folder: index for index, folder in enumerate(dirs)}
-    for path, entry in found.items():
+    for path, entry in drop_ins(found).items():
         folder, _, name = path.rpartition("/")
         held = by_name.get(name)
         if held is None or rank[held.path.rpartition("/")[0]] <= rank.get(folder, len(dirs)):

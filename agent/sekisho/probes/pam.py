@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sekisho.probes.model import Probe, ProbeError, Read, files
+from sekisho.probes.model import Probe, ProbeError, Read, drop_ins, files
 
 _FOLDER = "/etc/pam.d/"
 _LINE = re.compile(
@@ -65,7 +65,7 @@ def _pam(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
     timeouts = [
         int(seconds)
-        for path, entry in found.items()
+        for path, entry in drop_ins(found).items()
         if path.startswith("/etc/profile")
         for seconds in _TIMEOUT.findall(entry.text or "")
     ]
