@@ -81,7 +81,11 @@ def _places(raw: Mapping[str, Any]) -> dict[str, Any]:
             owned,
         ),
         "lingering": sorted(p.rpartition("/")[2] for p in found if "/linger/" in p),
-        "cron": _foreign(at("/etc/cron", "/var/spool/cron/", "/var/spool/at/"), owned),
+        # at's counter of jobs is no job.
+        "cron": _foreign(
+            at("/etc/cron", "/var/spool/cron/", "/var/spool/at/"),
+            {*owned, "/var/spool/cron/atjobs/.SEQ"},
+        ),
         "start_scripts": _foreign(
             at(
                 "/etc/profile.d/",
