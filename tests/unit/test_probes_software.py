@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from probes_raw import held, link, owning, ran, unreadable
 
 from sekisho.probes.model import ProbeError
-from sekisho.probes.software import PROBES, read_digests, risky_words
+from sekisho.probes.software import PROBES, read_digests
 
 BY_NAME = {probe.name: probe for probe in PROBES}
 MD5 = "0123456789abcdef0123456789abcdef"
@@ -156,46 +156,6 @@ def test_a_listener_whose_program_is_not_shown_is_no_fact() -> None:
         BY_NAME["processes"].parse({"names": ran("sh\n"), "listening": ran(line)})
 
 
-@pytest.mark.parametrize(
-    ("line", "found"),
-    [
-        ("root=/dev/vda ro quiet audit=1 apparmor=1", []),
-        ("ro init=/bin/sh", ["init=/bin/sh"]),
-        ("ro init=/usr/lib/sekisho/terminal-init", []),
-        ("ro init=/usr/lib/sekisho/terminal-init2", ["init=/usr/lib/sekisho/terminal-init2"]),
-        ("ro single", ["single"]),
-        ("ro systemd.debug_shell rd.break=mount", ["rd.break=mount", "systemd.debug_shell"]),
-        ("audit=0", ["audit=0"]),
-        ("initcall_debug systemd.hostname=core-1 s390=1", []),
-    ],
-)
-def test_words_that_open_the_machine_at_boot_are_told(line: str, found: list[str]) -> None:
-    assert risky_words(line) == found
-
-
-def boot(texts: dict[str, str | None]) -> Any:
-    return BY_NAME["boot_words"].parse({"files": held({"/proc/cmdline": "ro\n"} | texts)})
-
-
-def test_the_next_boot_is_judged_by_the_boot_loaders_files() -> None:
-    told = boot(
-        {
-            "/etc/default/grub.d/x.cfg": '# init=/x\nGRUB_CMDLINE_LINUX="ro init=/bin/sh"\n',
-            "/boot/grub/grub.cfg": "  linux /vmlinuz root=/dev/vda ro single\n  linux /v audit=0\n",
-        }
-    )
-    assert told["disk"] == [
-        "/boot/grub/grub.cfg: audit=0",
-        "/etc/default/grub.d/x.cfg: init=/bin/sh",
-    ]
-    assert told["running"] == []
-
-
-def test_without_the_kernels_own_line_there_is_no_fact() -> None:
-    with pytest.raises(ProbeError):
-        BY_NAME["boot_words"].parse({"files": held({})})
-
-
 def test_active_timers_are_told() -> None:
     told = BY_NAME["timers"].parse({"timers": ran("a.timer loaded active waiting A\n\n")})
     assert told == {"active": ["a.timer"]}
@@ -205,9 +165,8 @@ def test_active_timers_are_told() -> None:
 
 @given(st.text())
 def test_readers_take_any_text_or_refuse_it(text: str) -> None:
-    for reader in (read_digests, risky_words):
-        with contextlib.suppress(ProbeError):
-            reader(text)
+    with contextlib.suppress(ProbeError):
+        read_digests(text)
 
 
 def test_the_kernels_own_socket_of_a_tunnel_is_no_programs() -> None:

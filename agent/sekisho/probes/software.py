@@ -3,7 +3,7 @@
 Ownership is dpkg's record, read once for all places; whether the programs that guard the machine
 are still the packages' own is told by their digests. Who can change files as root can change that
 record too: the audit over SSH compares two such machines, the kernel's audit tells who wrote.
-Sources: dpkg-query(1), ld.so(8), systemd.unit(5), crontab(5), kernel-command-line(7).
+Sources: dpkg-query(1), ld.so(8), systemd.unit(5), crontab(5).
 """
 
 from __future__ import annotations
@@ -218,60 +218,6 @@ def _tunnels(raw: Mapping[str, Any], line: str) -> bool:
     return len(words) > 4 and words[0] == "udp" and words[4].rpartition(":")[2] in ports
 
 
-#: Words of a kernel command line that hand the machine to whoever stands at it.
-_RISKY = re.compile(
-    r"(init|rdinit|rd\.break|break|rd\.shell|systemd\.debug[-_]shell|systemd\.run\S*"
-    r"|systemd\.unit|systemd\.wants|systemd\.confirm_spawn|systemd\.setenv|single|s|S|1|emergency"
-    r"|rescue|rd\.systemd\.unit|apparmor|audit|enforcing|selinux|module\.sig_enforce|nokaslr)"
-    r"(=(?P<value>.*))?"
-)
-#: Of those, values that are how it should be.
-_HARMLESS = {
-    ("apparmor", "1"), ("audit", "1"), ("module.sig_enforce", "1"), ("enforcing", "1"),
-    ("init", "/usr/lib/sekisho/terminal-init"),  # a terminal's start; its own checks judge it
-}  # fmt: skip
-
-
-def risky_words(line: str) -> list[str]:
-    """Return the words of a kernel command line that open a shell or switch a guard off."""
-    found = []
-    for word in line.split():
-        match = _RISKY.fullmatch(word)
-        if match and (match[1], match["value"]) not in _HARMLESS:
-            found.append(word)
-    return sorted(set(found))
-
-
-def _boot(raw: Mapping[str, Any]) -> dict[str, Any]:
-    found = files(raw, "files")
-    running = found.get("/proc/cmdline")
-    if running is None or running.text is None:
-        raise ProbeError("/proc/cmdline: not readable")
-    disk: set[str] = set()
-    for path, entry in found.items():
-        if path == "/proc/cmdline":
-            continue
-        if entry.text is None:
-            raise ProbeError(f"{path}: {entry.error or 'not a regular file'}")
-        for line in entry.text.splitlines():
-            words = _boot_words(path, line)
-            disk.update(f"{path}: {word}" for word in risky_words(words))
-    return {"running": risky_words(running.text), "disk": sorted(disk)}
-
-
-def _boot_words(path: str, line: str) -> str:
-    """Return the kernel's words of one line of a boot loader's file, or nothing."""
-    text = line.strip()
-    if path.endswith("/cmdline"):
-        return text
-    if match := re.match(r"linux\S*\s+\S+\s+(.*)", text):  # grub.cfg
-        # Debian's own rescue entries say "single": they ask for root's password, which is locked.
-        return re.sub(r"\bsingle\b", "", match[1])
-    if match := re.match(r"GRUB_CMDLINE_LINUX\w*=(.*)", text):
-        return match[1].strip("\"'")
-    return ""
-
-
 def _timers(raw: Mapping[str, Any]) -> dict[str, Any]:
     timers = [line.split()[0] for line in output(raw, "timers").splitlines() if line.split()]
     return {"active": sorted(timers)}
@@ -344,18 +290,6 @@ PROBES = (
             "tunnels": Run(("wg", "show", "all", "listen-port")),
         },
         parse=_processes,
-    ),
-    Probe(
-        name="boot_words",
-        operations={
-            "files": Read(
-                (
-                    *("/proc/cmdline", "/etc/default/grub", "/etc/default/grub.d/*"),
-                    *("/boot/grub/grub.cfg", "/etc/kernel/cmdline"),
-                )
-            )
-        },
-        parse=_boot,
     ),
     Probe(
         name="timers",
