@@ -12,6 +12,8 @@ from typing import Any
 from sekisho.probes.model import Probe, ProbeError, Read, drop_ins, files
 
 _FOLDER = "/etc/pam.d/"
+#: The vendor's stacks; one of the same name in /etc counts instead (pam.conf(5)).
+_VENDOR = ("/usr/lib/pam.d/", "/usr/local/lib/pam.d/")
 _LINE = re.compile(
     r"-?(?P<phase>auth|account|password|session)\s+(?P<control>\[.*?\]|\S+)\s+(?P<rest>\S.*)"
 )
@@ -50,9 +52,10 @@ def _pam(raw: Mapping[str, Any]) -> dict[str, Any]:
     found = files(raw, "files")
     stacks: dict[str, list[str]] = {}
     for path, entry in found.items():
-        if path.startswith(_FOLDER) and entry.kind != "dir":
+        if path.startswith((_FOLDER, *_VENDOR)) and entry.kind != "dir":
             if entry.text is None:
                 raise ProbeError(f"{path}: {entry.error or 'not a regular file'}")
+            # Every stack is read, the vendor's under its whole path: none hides another here.
             stacks[path.removeprefix(_FOLDER)] = read_stack(path, entry.text)
     if "common-auth" not in stacks:
         raise ProbeError("/etc/pam.d/common-auth: no such file")
@@ -95,7 +98,8 @@ PROBES = (
         operations={
             "files": Read(
                 (
-                    *("/etc/pam.d/*", "/etc/security/faillock.conf"),
+                    *("/etc/pam.d/*", *(f"{folder}*" for folder in _VENDOR)),
+                    *("/etc/pam.conf", "/etc/security/faillock.conf"),
                     *("/etc/security/pwquality.conf", "/etc/profile", "/etc/profile.d/*.sh"),
                 )
             )
