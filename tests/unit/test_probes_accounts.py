@@ -259,6 +259,19 @@ def test_a_password_or_a_key_makes_an_account_usable_without_a_shell() -> None:
     assert accounts()["usable"] == ["aoki", "baba"]
 
 
+def test_two_groups_of_one_number_are_one_group() -> None:
+    told = accounts(group=f"{GROUP}helpers:x:6:baba\n")
+    assert "disk baba" in told["privileged"]
+
+
+def test_two_names_of_one_uid_share_an_account_when_both_can_be_used() -> None:
+    twin = f"{PEOPLE}baba2:x:2002:2002::/home/b:/usr/sbin/nologin\n"
+    status = "root L 2026-01-01\nbaba2 P 2026-01-01\n"
+    told = accounts(passwd=twin, shadow=shadow(baba2=""), status=status)
+    assert told["shared_uids"] == ["2002: baba baba2"]
+    assert accounts(passwd=twin, shadow=shadow(baba2=""))["shared_uids"] == []
+
+
 @pytest.mark.parametrize("name", ["aoki", "baba2", "sato.k", "testa", "adminoto", "root-a"])
 def test_a_persons_name_is_not_taken_for_a_functions(name: str) -> None:
     assert impersonal(name) is (name == "root-a")

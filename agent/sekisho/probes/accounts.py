@@ -91,6 +91,7 @@ def read_groups(text: str, accounts: Iterable[Account]) -> dict[str, list[str]]:
     """Return members by group, primary groups included."""
     found: dict[str, set[str]] = {}
     names: dict[int, str] = {}
+    same: dict[int, set[str]] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -99,9 +100,13 @@ def read_groups(text: str, accounts: Iterable[Account]) -> dict[str, list[str]]:
             raise ProbeError(f"/etc/group:{number}: not a group: {line[:80]!r}")
         names[int(parts[2])] = parts[0]
         found.setdefault(parts[0], set()).update(name for name in parts[3].split(",") if name)
+        same.setdefault(int(parts[2]), set()).add(parts[0])
     for account in accounts:
         if account.gid in names and names[account.gid] != account.name:
             found[names[account.gid]].add(account.name)
+    for group in same.values():  # two names of one number are one group to the kernel
+        together = {member for name in group for member in found[name]}
+        found |= {name: set(together) for name in group}
     return {group: sorted(members) for group, members in sorted(found.items())}
 
 
@@ -292,7 +297,9 @@ def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
         "system_with_shell": sorted(
             a.name for a in accounts if a.may_log_in and not a.person and a.uid != 0
         ),
-        "shared_uids": _several((str(a.uid), a.name) for a in accounts if a.may_log_in),
+        "shared_uids": _several(
+            (str(a.uid), a.name) for a in accounts if a.may_log_in or a.name in usable
+        ),
         "repeated_names": sorted(
             {a.name for a in accounts if sum(b.name == a.name for b in accounts) > 1}
         ),

@@ -133,12 +133,53 @@ def _lockdown(raw: Mapping[str, Any]) -> dict[str, Any]:
     return fact
 
 
+_GRUB_SET = re.compile(
+    r"""(?:export\s+)?GRUB_CMDLINE_LINUX(?P<default>_DEFAULT)?(?P<more>\+?)=(?P<words>.*)"""
+)
+_GRUB_ENTRY = re.compile(r"linux\S*\s+\S+(?P<words>.*)")
+MENU = "/boot/grub/grub.cfg"
+
+
+def _next_words(found: Mapping[str, FileOutcome]) -> list[str]:
+    """Return the words that every entry of the boot menu has.
+
+    Without a menu: what update-grub would write, a later file over an earlier one.
+    """
+    menu = found.get(MENU)
+    if menu is not None:
+        if menu.text is None:
+            raise ProbeError(f"{MENU}: {menu.error or 'no content'}")
+        entries = [
+            match["words"].split()
+            for line in menu.text.replace("\\\n", " ").split("\n")
+            if (match := _GRUB_ENTRY.fullmatch(line.strip()))
+        ]
+        return (
+            [word for word in entries[0] if all(word in one for one in entries)] if entries else []
+        )
+    values = {"": "", "_DEFAULT": ""}
+    order = sorted(
+        drop_ins(found), key=lambda path: (path.startswith("/etc/default/grub.d/"), path)
+    )
+    for path in order:
+        if not path.startswith("/etc/default/"):
+            continue
+        for line in (found[path].text or "").replace("\\\n", " ").split("\n"):
+            match = _GRUB_SET.fullmatch(line.strip())
+            if match is None:
+                continue
+            key = match["default"] or ""
+            words = match["words"].strip().strip("\"'")
+            held = values[key].replace("\\", r"\\")
+            for name in (f"$GRUB_CMDLINE_LINUX{key}", f"${{GRUB_CMDLINE_LINUX{key}}}"):
+                words = re.sub(rf"{re.escape(name)}(?![A-Z_])", held, words)
+            values[key] = f"{values[key]} {words}" if match["more"] else words
+    return f"{values['']} {values['_DEFAULT']}".split()
+
+
 def _cmdline(raw: Mapping[str, Any]) -> dict[str, Any]:
     found = files(raw, "cmdline")
-    running = text_of(found, "/proc/cmdline").split()
-    grub = found.get("/etc/default/grub.d/sekisho.cfg")
-    configured = re.findall(r'="\$GRUB_CMDLINE_LINUX ([^"]*)"', (grub.text or "") if grub else "")
-    return {"runtime": running, "disk": configured[-1].split() if configured else []}
+    return {"runtime": text_of(found, "/proc/cmdline").split(), "disk": _next_words(found)}
 
 
 PROBES = (
@@ -186,7 +227,11 @@ PROBES = (
     ),
     Probe(
         name="kernel-command-line",
-        operations={"cmdline": Read(("/proc/cmdline", "/etc/default/grub.d/sekisho.cfg"))},
+        operations={
+            "cmdline": Read(
+                ("/proc/cmdline", MENU, "/etc/default/grub", "/etc/default/grub.d/*.cfg")
+            )
+        },
         parse=_cmdline,
     ),
 )

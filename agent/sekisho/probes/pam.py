@@ -14,6 +14,8 @@ from sekisho.probes.model import Probe, ProbeError, Read, drop_ins, files
 _FOLDER = "/etc/pam.d/"
 #: The vendor's stacks; one of the same name in /etc counts instead (pam.conf(5)).
 _VENDOR = ("/usr/lib/pam.d/", "/usr/local/lib/pam.d/")
+#: A module named by its whole path lies in Debian's own folder of modules, or is somebody's own.
+_FOLDERS = re.compile(r"(/usr)?/lib/([a-z0-9_]+-linux-[a-z0-9]+/)?security/pam_[a-z0-9_]+\.so")
 _LINE = re.compile(
     r"-?(?P<phase>auth|account|password|session)\s+(?P<control>\[.*?\]|\S+)\s+(?P<rest>\S.*)"
 )
@@ -82,6 +84,15 @@ def _pam(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "stacks": stacks,
         "modules": sorted(modules),
+        "modules_elsewhere": sorted(
+            {
+                word
+                for entries in stacks.values()
+                for entry in entries
+                for word in entry.split()
+                if ".so" in word and "/" in word and not _FOLDERS.fullmatch(word)
+            }
+        ),
         "empty_passwords": sorted(
             name
             for name, entries in stacks.items()
