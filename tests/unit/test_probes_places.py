@@ -117,6 +117,11 @@ def test_local_software_is_told_whoever_brought_it() -> None:
     assert told["local"] == ["/opt/y", "/usr/local/bin/.agent", "/usr/local/bin/x"]
 
 
+def test_roots_own_python_modules_are_told() -> None:
+    path = "/root/.local/lib/python3.13/site-packages/x.pth"
+    assert places({path: None})["local_python"] == [path]
+
+
 def test_a_program_of_no_package_is_told_and_an_alternative_is_not() -> None:
     told = places(
         {"/etc/alternatives/awk": None},

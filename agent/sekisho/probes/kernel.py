@@ -138,9 +138,11 @@ _GRUB_SET = re.compile(
 )
 _GRUB_ENTRY = re.compile(r"linux\S*\s+\S+(?P<words>.*)")
 MENU = "/boot/grub/grub.cfg"
+#: What says with which words the machine starts next (`next_words`).
+BOOT_FILES = (MENU, "/etc/default/grub", "/etc/default/grub.d/*.cfg")
 
 
-def _next_words(found: Mapping[str, FileOutcome]) -> list[str]:
+def next_words(found: Mapping[str, FileOutcome]) -> list[str]:
     """Return the words that every entry of the boot menu has.
 
     Without a menu: what update-grub would write, a later file over an earlier one.
@@ -179,7 +181,7 @@ def _next_words(found: Mapping[str, FileOutcome]) -> list[str]:
 
 def _cmdline(raw: Mapping[str, Any]) -> dict[str, Any]:
     found = files(raw, "cmdline")
-    return {"runtime": text_of(found, "/proc/cmdline").split(), "disk": _next_words(found)}
+    return {"runtime": text_of(found, "/proc/cmdline").split(), "disk": next_words(found)}
 
 
 PROBES = (
@@ -227,11 +229,7 @@ PROBES = (
     ),
     Probe(
         name="kernel-command-line",
-        operations={
-            "cmdline": Read(
-                ("/proc/cmdline", MENU, "/etc/default/grub", "/etc/default/grub.d/*.cfg")
-            )
-        },
+        operations={"cmdline": Read(("/proc/cmdline", *BOOT_FILES))},
         parse=_cmdline,
     ),
 )

@@ -146,7 +146,10 @@ def _places(raw: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "local_libraries": here.foreign(here.of(_LOCAL_LIBRARIES)),
         "local_python": sorted(
-            p for p in found if re.match(r"/usr/local/lib/python3[^/]*/dist-packages/.", p)
+            # root's own packages count: its Python looks there before Debian's.
+            p
+            for p in found
+            if re.match(r"/(usr/local|root/\.local)/lib/python3[^/]*/(dist|site)-packages/.", p)
         ),
         "python_start": foreign(
             path
@@ -209,6 +212,7 @@ PROBES = (
                     *_LOCAL,
                     *_LOCAL_LIBRARIES,
                     "/usr/local/lib/python3*/dist-packages/*",
+                    "/root/.local/lib/python3*/site-packages/*",
                     *("/usr/lib/python3/dist-packages/*", "/usr/lib/python3.*/*"),
                     "/usr/lib/*/security/*.so",
                     *("/usr/lib/*/libnss_*.so*", "/usr/lib/security/*.so"),
