@@ -12,10 +12,10 @@ from sekisho.devices.disks import render
 from sekisho.probes.disks import CARD_LIST, CARDS, HELPER, NEWCOMERS, STATE, UDEV
 from sekisho.probes.disks import PROBES as DISKS
 from sekisho.probes.model import ProbeError
-from sekisho.probes.terminal import WORDS
 from sekisho.probes.terminal import HELPER as TERMINAL_HELPER
 from sekisho.probes.terminal import PROBES as TERMINAL
 from sekisho.probes.terminal import STATE as TERMINAL_STATE
+from sekisho.probes.terminal import WORDS
 
 BY_NAME = {probe.name: probe for probe in (*DISKS, *TERMINAL)}
 SYSTEM = {"name": "system", "path": "pci-0000:00:03.0", "serial": "D13", "mode": "read-write"}
