@@ -18,6 +18,7 @@ _LISTS: dict[tuple[Op, str], str] = {
     (Op.CONTAINS, "masked"): "not masked",
     (Op.CONTAINS, "enabled"): "not enabled",
     (Op.CONTAINS, "active"): "not running",
+    (Op.CONTAINS, "disk"): "not on the next boot's kernel command line",
     (Op.LACKS, "masked"): "masked",
     (Op.LACKS, "active"): "running",
     (Op.LACKS, "installed"): "installed",
