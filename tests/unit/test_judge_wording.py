@@ -148,7 +148,8 @@ def test_a_catalogues_mark_for_nothing_is_never_shown_as_observed(check: Check) 
             held = held[part]
         held.pop(one.key[-1])
         told = on(alone, {one.probe: facts})
-        wanted = "not set" if told.verdict is Verdict.FAIL else f"not set (default: {one.missing})"
+        bare = told.verdict is Verdict.FAIL or one.missing in (None, "", [])
+        wanted = "not set" if bare else f"not set (default: {one.missing})"
         assert told.observed == wanted
 
 
