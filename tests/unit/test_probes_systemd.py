@@ -86,3 +86,27 @@ def test_no_list_makes_the_reader_crash(text: str) -> None:
         BY_NAME["units"].parse({"units": ran(text)})
     except ProbeError:
         return
+
+
+WANTED = link("/usr/lib/systemd/system/x.service")
+
+
+@pytest.mark.parametrize(
+    ("etc", "enabled"),
+    [
+        ({f"{ETC}/multi-user.target.wants/x.service": WANTED}, ["x.service"]),
+        ({f"{ETC}/rescue.target.wants/x.service": WANTED}, []),
+        ({f"{ETC}/reboot.target.wants/x.service": WANTED}, []),
+        ({f"{ETC}/.multi-user.target.wants/x.service": WANTED}, []),
+        ({f"{ETC}/multi-user.target.wants/.x.service": WANTED}, []),
+        (
+            {
+                f"{ETC}/multi-user.target.wants/x.service": WANTED,
+                f"{ETC}/x.service": link("/dev/null"),
+            },
+            [],
+        ),
+    ],
+)
+def test_enabled_is_what_a_usual_boot_starts(etc: dict[str, Any], enabled: list[str]) -> None:
+    assert unit_files(etc)["enabled"] == enabled

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -27,11 +27,17 @@ PRIVILEGED = (
     *("root", "adm", "disk", "docker", "incus-admin", "kmem", "kvm", "libvirt", "lxd"),
     *("sekisho-admin", "shadow", "staff", "sudo", "systemd-journal", "tty", "wheel"),
 )
-#: Names that say a function, not a person.
+#: Words of a name that say a function, a product or a group, not a person.
 NOBODY_IN_PARTICULAR = frozenset(
     (
-        *("admin", "administrator", "ansible", "debian", "deploy", "guest", "maintenance", "oper"),
-        *("service", "shared", "support", "sysadmin", "temp", "test", "ubuntu", "user", "vagrant"),
+        *("admin", "administrator", "ansible", "anonymous", "backup", "cloud", "cloudsdk"),
+        *("common", "debian", "default", "demo", "deploy", "ec2", "everybody", "everyone"),
+        *("ftp", "generic", "git", "guest", "helpdesk", "jenkins", "kiosk", "maintenance"),
+        *("maintainer", "manager", "mysql", "nobody", "oper", "operator", "ops", "oracle"),
+        *("postgres", "public", "puppet", "root", "scanner", "server", "service", "share"),
+        *("shared", "staff", "student", "support", "sysadmin", "sysop", "system", "team"),
+        *("temp", "test", "tester", "tmp", "toor", "ubuntu", "user", "vagrant", "webmaster"),
+        *("www"),
     )
 )
 KEY_TYPES = (
@@ -85,6 +91,7 @@ def read_groups(text: str, accounts: Iterable[Account]) -> dict[str, list[str]]:
     """Return members by group, primary groups included."""
     found: dict[str, set[str]] = {}
     names: dict[int, str] = {}
+    same: dict[int, set[str]] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -93,9 +100,13 @@ def read_groups(text: str, accounts: Iterable[Account]) -> dict[str, list[str]]:
             raise ProbeError(f"/etc/group:{number}: not a group: {line[:80]!r}")
         names[int(parts[2])] = parts[0]
         found.setdefault(parts[0], set()).update(name for name in parts[3].split(",") if name)
+        same.setdefault(int(parts[2]), set()).add(parts[0])
     for account in accounts:
         if account.gid in names and names[account.gid] != account.name:
             found[names[account.gid]].add(account.name)
+    for group in same.values():  # two names of one number are one group to the kernel
+        together = {member for name in group for member in found[name]}
+        found |= {name: set(together) for name in group}
     return {group: sorted(members) for group, members in sorted(found.items())}
 
 
@@ -208,6 +219,25 @@ def _all_keys(found: Mapping[str, FileOutcome], accounts: Iterable[Account]) -> 
     return keys
 
 
+def _usable(accounts: Iterable[Account], status: Mapping[str, str], keys: list[Key]) -> list[str]:
+    """Return whoever can get in besides root: by a shell, a password (or none needed), or a key."""
+    keyed = {key.account for key in keys}
+    return sorted(
+        {
+            account.name
+            for account in accounts
+            if account.name != "root"
+            and (account.may_log_in or status.get(account.name) in ("P", "NP"))
+        }
+        | {account.name for account in accounts if account.name != "root" and account.name in keyed}
+    )
+
+
+def impersonal(name: str) -> bool:
+    """Return whether an account's name says no person: one of its words is a function's."""
+    return not NOBODY_IN_PARTICULAR.isdisjoint(re.split(r"[^a-z]+", name.lower()))
+
+
 def _several(pairs: Iterable[tuple[str, str]]) -> list[str]:
     """Return ``key: a b`` for every key that more than one name holds."""
     held: dict[str, set[str]] = {}
@@ -245,6 +275,7 @@ def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
         raise ProbeError(f"date: {today!r} is not a day")
     keys = _all_keys(files(raw, "keys"), accounts)
     people = [account for account in accounts if account.person]
+    usable = _usable(accounts, status, keys)
     folder = {p: e for p, e in files(raw, "keys").items() if p.startswith(KEY_FOLDER)}
     uids = {account.uid for account in accounts}
     # A person's account that the playbook shut keeps its groups; it leads nowhere any more.
@@ -266,12 +297,15 @@ def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
         "system_with_shell": sorted(
             a.name for a in accounts if a.may_log_in and not a.person and a.uid != 0
         ),
-        "shared_uids": _several((str(a.uid), a.name) for a in accounts if a.may_log_in),
+        "shared_uids": _several(
+            (str(a.uid), a.name) for a in accounts if a.may_log_in or a.name in usable
+        ),
         "repeated_names": sorted(
             {a.name for a in accounts if sum(b.name == a.name for b in accounts) > 1}
         ),
         "shared_homes": _several((a.home, a.name) for a in people),
-        "impersonal": sorted(a.name for a in people if a.name in NOBODY_IN_PARTICULAR),
+        "usable": usable,
+        "impersonal": [name for name in usable if impersonal(name)],
         "not_in_shadow": sorted(a.name for a in accounts if a.name not in expiry),
         "with_password": sorted(name for name, state in status.items() if state == "P"),
         "needs_no_password": sorted(name for name, state in status.items() if state == "NP"),
@@ -304,67 +338,6 @@ def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _flat(entries: Any) -> str:
-    """Return one list of cvtsudoers' members as words: a name, a group, a command."""
-    words = []
-    for entry in entries if isinstance(entries, list) else []:
-        if isinstance(entry, dict):
-            prefix = {"usergroup": "%", "netgroup": "+"}
-            negated = "!" if entry.get("negated") else ""
-            words += [
-                f"{negated}{prefix.get(key, '')}{value}"
-                for key, value in entry.items()
-                if key != "negated"
-            ]
-    return ",".join(words)
-
-
-def _sudo_rule(spec: Mapping[str, Any]) -> list[str]:
-    rules = []
-    for command in spec.get("Cmnd_Specs") or [{}]:
-        options = [
-            f"{key}={value}"
-            for entry in command.get("Options") or []
-            for key, value in sorted(entry.items())
-        ]
-        runas = _flat(command.get("runasusers")) or "root"
-        rules.append(
-            f"{_flat(spec.get('User_List'))} {_flat(spec.get('Host_List'))}=({runas})"
-            f" {' '.join(options)}{' ' if options else ''}{_flat(command.get('Commands'))}"
-        )
-    return rules
-
-
-def _sudo(raw: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        policy = json.loads(output(raw, "effective"))
-    except ValueError as bad:
-        raise ProbeError(f"cvtsudoers: {bad}") from None
-    if not isinstance(policy, dict):
-        raise ProbeError(f"cvtsudoers: {type(policy).__name__}, not an object")
-    defaults: dict[str, Any] = {}
-    for entry in policy.get("Defaults") or []:
-        if not entry.get("Binding"):
-            for option in entry.get("Options") or []:
-                defaults |= {
-                    k: v if isinstance(v, (bool, str)) else str(v) for k, v in option.items()
-                }
-    found = files(raw, "files")
-    return {
-        "rules": sorted(
-            rule for spec in policy.get("User_Specs") or [] for rule in _sudo_rule(spec)
-        ),
-        "defaults": defaults,
-        "bound_defaults": sum(1 for e in policy.get("Defaults") or [] if e.get("Binding")),
-        "files": sorted(path for path, entry in found.items() if entry.kind != "dir"),
-        "loose": sorted(
-            f"{path} {entry.mode:04o}"
-            for path, entry in found.items()
-            if entry.uid != 0 or entry.mode & (0o022 if entry.kind == "dir" else 0o337)
-        ),
-    }
-
-
 PROBES = (
     Probe(
         name="accounts",
@@ -388,13 +361,5 @@ PROBES = (
             "homes": Read(("/root", "/home/*"), content=False),
         },
         parse=_accounts,
-    ),
-    Probe(
-        name="sudo",
-        operations={
-            "effective": Run(("cvtsudoers", "-f", "json", "/etc/sudoers")),
-            "files": Read(("/etc/sudoers", "/etc/sudoers.d", "/etc/sudoers.d/*"), content=False),
-        },
-        parse=_sudo,
     ),
 )

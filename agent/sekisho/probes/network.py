@@ -9,7 +9,17 @@ from fnmatch import fnmatch
 from typing import Any
 
 from sekisho.flows.lines import IKE_DAEMON, IKE_PORTS
-from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output, text_of
+from sekisho.probes.model import (
+    FileOutcome,
+    Probe,
+    ProbeError,
+    Read,
+    Run,
+    drop_ins,
+    files,
+    output,
+    text_of,
+)
 
 _DMI = "/sys/class/dmi/id"
 #: networkd reads these in the order of the file's name; the same name counts once, /etc first.
@@ -195,7 +205,7 @@ def _networkd(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return what networkd will do after a boot: the first file that names a card counts."""
     by_name: dict[str, FileOutcome] = {}
     for folder in reversed(_FOLDERS):
-        for path, entry in files(raw, "networks").items():
+        for path, entry in drop_ins(files(raw, "networks")).items():
             if path.rpartition("/")[0] == folder:
                 by_name[path.rpartition("/")[2]] = entry
     cards = sorted(path.split("/")[4] for path in files(raw, "cards") if path.split("/")[4] != "lo")

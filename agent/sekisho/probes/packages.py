@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output
+from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, drop_ins, files, output
 
 INSTALLED = Run(("dpkg-query", "-W", "-f", "${Package}\\t${Version}\\t${db:Status-Abbrev}\\n"))
 _STATUS = re.compile(r"[uihrp][ncHUFWti][ R]")
@@ -104,7 +104,7 @@ def read_deb822(path: str, text: str) -> list[Source]:
 def read_sources(found: Mapping[str, FileOutcome]) -> list[Source]:
     """Return every enabled source of every file apt reads."""
     sources: list[Source] = []
-    for path, entry in sorted(found.items()):
+    for path, entry in sorted(drop_ins(found).items()):
         if entry.kind == "dir":
             continue
         if entry.text is None:

@@ -9,9 +9,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sekisho.probes.model import Probe, ProbeError, Read, files
+from sekisho.probes.model import Probe, ProbeError, Read, drop_ins, files
 
 _FOLDER = "/etc/pam.d/"
+#: The vendor's stacks; one of the same name in /etc counts instead (pam.conf(5)).
+_VENDOR = ("/usr/lib/pam.d/", "/usr/local/lib/pam.d/")
+#: A module named by its whole path lies in Debian's own folder of modules, or is somebody's own.
+_FOLDERS = re.compile(r"(/usr)?/lib/([a-z0-9_]+-linux-[a-z0-9]+/)?security/pam_[a-z0-9_]+\.so")
 _LINE = re.compile(
     r"-?(?P<phase>auth|account|password|session)\s+(?P<control>\[.*?\]|\S+)\s+(?P<rest>\S.*)"
 )
@@ -50,9 +54,10 @@ def _pam(raw: Mapping[str, Any]) -> dict[str, Any]:
     found = files(raw, "files")
     stacks: dict[str, list[str]] = {}
     for path, entry in found.items():
-        if path.startswith(_FOLDER) and entry.kind != "dir":
+        if path.startswith((_FOLDER, *_VENDOR)) and entry.kind != "dir":
             if entry.text is None:
                 raise ProbeError(f"{path}: {entry.error or 'not a regular file'}")
+            # Every stack is read, the vendor's under its whole path: none hides another here.
             stacks[path.removeprefix(_FOLDER)] = read_stack(path, entry.text)
     if "common-auth" not in stacks:
         raise ProbeError("/etc/pam.d/common-auth: no such file")
@@ -65,7 +70,7 @@ def _pam(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
     timeouts = [
         int(seconds)
-        for path, entry in found.items()
+        for path, entry in drop_ins(found).items()
         if path.startswith("/etc/profile")
         for seconds in _TIMEOUT.findall(entry.text or "")
     ]
@@ -79,6 +84,15 @@ def _pam(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "stacks": stacks,
         "modules": sorted(modules),
+        "modules_elsewhere": sorted(
+            {
+                word
+                for entries in stacks.values()
+                for entry in entries
+                for word in entry.split()
+                if ".so" in word and "/" in word and not _FOLDERS.fullmatch(word)
+            }
+        ),
         "empty_passwords": sorted(
             name
             for name, entries in stacks.items()
@@ -95,7 +109,8 @@ PROBES = (
         operations={
             "files": Read(
                 (
-                    *("/etc/pam.d/*", "/etc/security/faillock.conf"),
+                    *("/etc/pam.d/*", *(f"{folder}*" for folder in _VENDOR)),
+                    *("/etc/pam.conf", "/etc/security/faillock.conf"),
                     *("/etc/security/pwquality.conf", "/etc/profile", "/etc/profile.d/*.sh"),
                 )
             )

@@ -22,6 +22,7 @@ LISTS = (
 )
 #: Repeated, one pattern a line or several words a line.
 WORDS = ("allowusers", "denyusers", "allowgroups", "denygroups", "authorizedkeysfile")
+BANNER = "/etc/issue.net"
 MAIN_FILE = "/etc/ssh/sshd_config"
 _INCLUDE = re.compile(r"\s*include(?:\s*=\s*|\s+)(?P<paths>.+)", re.IGNORECASE)
 _LISTENER = re.compile(r"\S*sshd: (?P<argv>.*sshd\b.*) \[listener\].*")
@@ -96,12 +97,14 @@ def _sshd(raw: Mapping[str, Any]) -> dict[str, Any]:
         raise ProbeError(f"{MAIN_FILE}: {'no such file' if main is None else main.error}")
     host_keys = files(raw, "host_keys")
     defaults = found.get("/etc/default/ssh")
+    banner = files(raw, "banner").get(BANNER)
     options = re.findall(
         r"^\s*SSHD_OPTS=(.*)$", (defaults.text or "") if defaults else "", re.MULTILINE
     )
     return {
         "effective": read_effective(output(raw, "effective")),
         "auditor": read_effective(output(raw, "auditor")),
+        "banner": (banner.text or "").strip() if banner else "",
         "includes": read_includes(main.text),
         "settings_in_main": sorted(
             {
@@ -177,6 +180,7 @@ PROBES = (
                 )
             ),
             "host_keys": Read(("/etc/ssh/ssh_host_*_key",), content=False),
+            "banner": Read((BANNER,)),
         },
         parse=_sshd,
     ),

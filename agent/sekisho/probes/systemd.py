@@ -29,15 +29,30 @@ def _units(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {"active": sorted(active), "failed": sorted(failed)}
 
 
+#: Targets that no usual boot reaches: what only they want does not start by itself.
+_NOT_REACHED = frozenset(
+    f"{name}.target"
+    for name in (
+        *("rescue", "emergency", "shutdown", "final", "halt", "poweroff", "reboot", "kexec"),
+        *("soft-reboot", "exit", "umount", "sleep", "suspend", "hibernate", "hybrid-sleep"),
+        *("suspend-then-hibernate", "system-update", "factory-reset", "ctrl-alt-del"),
+    )
+)
+
+
 def _unit_files(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is masked, and what a usual boot starts: wanted by something, and not masked."""
     masked, enabled, present, changed = [], set(), set(), []
     for path, entry in files(raw, "etc").items():
         name = path.removeprefix("/etc/systemd/system/")
-        if entry.kind == "link" and entry.target == "/dev/null":
+        if "/." in path:
+            continue  # systemd reads neither hidden units nor hidden folders
+        if entry.kind == "link" and entry.target == "/dev/null" and "/" not in name:
             masked.append(name)
         elif "/" in name:
             folder, _, unit = name.partition("/")
-            if folder.endswith((".wants", ".requires")):
+            wanting, ending = folder.rpartition(".")[::2]
+            if ending in ("wants", "requires") and wanting not in _NOT_REACHED:
                 enabled.add(unit)
             elif folder.endswith(".d"):
                 changed.append(name)
@@ -47,7 +62,7 @@ def _unit_files(raw: Mapping[str, Any]) -> dict[str, Any]:
         present.add(path.rpartition("/")[2])
     return {
         "masked": sorted(masked),
-        "enabled": sorted(enabled),
+        "enabled": sorted(enabled - set(masked)),
         "present": sorted(present - set(masked)),
         "drop_ins": sorted(changed),
     }

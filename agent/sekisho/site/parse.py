@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from sekisho.errors import Problem, SekishoError, printable
-from sekisho.site.attached import attached_devices, console, disks, functions, mode
+from sekisho.site.attached import attached_devices, boot_words, console, disks, functions, mode
 from sekisho.site.fields import (
     address,
     addresses,
@@ -69,6 +69,7 @@ _MACHINE = dict.fromkeys(("title", "identity", "console", "devices", "disks", "i
 _MACHINE["devices_mode"] = False
 _MACHINE["modules"] = False
 _MACHINE["pci"] = False
+_MACHINE["boot"] = False
 _IDENTITY = {"dmi_uuid": True, "serial": True}
 _INTERFACE = {"link": True, "mac": True, "address": True}
 _PERSON_ID = re.compile(r"[a-z][a-z0-9-]{0,30}")
@@ -184,6 +185,7 @@ class _Parser:
             devices=attached_devices(read, top.get("devices")),
             disks=disks(read, top.get("disks")),
             pci=functions(read, top.get("pci")),
+            boot=boot_words(read, top.get("boot")),
             interfaces=MappingProxyType(interfaces),
             ansible_host=(reach.text or "") if reach is not None else "",
             at=read.at(node.line),
