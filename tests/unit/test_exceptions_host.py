@@ -17,7 +17,7 @@ from probes_raw import held, ran
 from agentworld import Host
 from orderworld import CONTENT, NOW, SIGNERS, STICK, body, good
 from sekisho.devices.exception import parse_exception
-from sekisho.edge import exception_copy, exception_state, usb_admit
+from sekisho.edge import boot_clock, exception_copy, exception_state, usb_admit
 from sekisho.edge.exception_state import Open
 from sekisho.errors import SekishoError
 from sekisho.orders.model import write_time
@@ -87,8 +87,8 @@ class World:
             monkeypatch.setattr(function, "__defaults__", (self.run,))
         monkeypatch.setattr(state, "RUN", self.run)
         monkeypatch.setattr(state, "STATE", self.state)
-        monkeypatch.setattr(state, "boot_id", lambda: self.boot)
-        monkeypatch.setattr(state, "boottime", lambda: self.boot_s)
+        monkeypatch.setattr(boot_clock, "boot_id", lambda: self.boot)
+        monkeypatch.setattr(boot_clock, "boottime", lambda: self.boot_s)
         monkeypatch.setattr(service, "JOURNAL", self.journal)
         monkeypatch.setattr(service, "host_policy", lambda: SimpleNamespace(value=POLICY))
         monkeypatch.setattr(service, "submit", self.submit)

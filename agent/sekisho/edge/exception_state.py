@@ -27,7 +27,6 @@ RUN = Path("/run/sekisho-exception")
 #: In ``RUN``: the USB device whose disk the disk wall (agent/helpers/disk-wall) leaves alone.
 DISK = "disk"
 STATE = Path("/var/lib/sekisho/orders")
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 LIMIT = 128 * 1024
 MAX_SPOOL = 10_000
 
@@ -52,16 +51,6 @@ class Open:
     def over(self, now: float, boottime: float) -> bool:
         """Tell whether it is past its end by either clock."""
         return now >= self.end or boottime >= self.deadline
-
-
-def boottime() -> float:
-    """Return seconds since the boot, sleep included; no step of the clock changes it."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def boot_id() -> str:
-    """Return the id of this boot."""
-    return BOOT_ID.read_text().strip()
 
 
 def read_open(run: Path = RUN) -> Open | None:

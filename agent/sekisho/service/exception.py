@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sekisho.devices.exception import DeviceException, parse_exception
+from sekisho.edge import boot_clock, usb_admit
 from sekisho.edge import exception_state as state
 from sekisho.edge import exception_wall as wall
-from sekisho.edge import usb_admit
 from sekisho.edge.journal_client import submit
 from sekisho.errors import Problem, SekishoError, printable
 
@@ -112,9 +112,9 @@ def apply(path: Path) -> dict[str, Any]:
             "state": "open",
             "file": raw.decode(),
             "opened": _utc(now),
-            "boot": state.boot_id(),
+            "boot": boot_clock.boot_id(),
             "end_at": int(order.end.timestamp()),
-            "deadline": int(state.boottime()) + remain,
+            "deadline": int(boot_clock.boottime()) + remain,
         }
         state.remember(entry)
         try:
@@ -236,11 +236,11 @@ def due() -> int:
 def _over(entry: Mapping[str, Any]) -> str:
     if entry["state"] != "open" or {"boot", "end_at", "deadline"} - entry.keys():
         return "its record is garbled"
-    if entry["boot"] != state.boot_id():
+    if entry["boot"] != boot_clock.boot_id():
         return "the machine was restarted"
     if time.time() >= entry["end_at"]:
         return "its window is over"
-    if state.boottime() >= entry["deadline"]:
+    if boot_clock.boottime() >= entry["deadline"]:
         return "its time is over by the clock nobody sets"
     return ""
 
