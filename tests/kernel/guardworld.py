@@ -176,7 +176,9 @@ exec /usr/sbin/sshd -D -e -f {own}/sshd 2>{own}/log
         for path in self.folder.glob("login.begin.*"):
             end = Path(str(path).replace(".begin.", ".end."))
             if end.exists():
-                found.append([float(path.read_text().split()[0]), float(end.read_text().split()[0])])
+                found.append(
+                    [float(path.read_text().split()[0]), float(end.read_text().split()[0])]
+                )
         return sorted(found)
 
     def state(self, name: str) -> dict[str, object]:

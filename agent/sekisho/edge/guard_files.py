@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
 import stat
@@ -39,7 +40,14 @@ def make_folder(folder: Path, mode: int = 0o755) -> None:
 def write_atomically(path: Path, data: bytes, mode: int) -> None:
     """Write a file whole or not at all; make its folder where there is none."""
     make_folder(path.parent)
-    write_atomic(path, data, mode)
+    clear(path)
+    write_atomic(path, data, mode, prefix=f".{path.name}.guard-")
+
+
+def clear(path: Path) -> None:
+    """Remove what a write of this file left when it was killed; the caller holds the lock."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.guard-*"):
+        left.unlink(missing_ok=True)
 
 
 def remove(path: Path) -> None:
@@ -107,10 +115,10 @@ def put_back(kept: dict[str, Any], folder: Path) -> None:
 
     """
     path = Path(kept["path"])
+    clear(path)
     if "link" in kept:
         if not path.is_symlink() or str(path.readlink()) != kept["link"]:
-            fresh = path.with_name(f".{path.name}.sekisho-guard")
-            fresh.unlink(missing_ok=True)
+            fresh = path.with_name(f".{path.name}.guard-link")
             fresh.symlink_to(kept["link"])
             fresh.replace(path)
             sync_dir(path.parent)

@@ -114,7 +114,7 @@ class Store:
             for path in self.state.iterdir():
                 if TOKEN.fullmatch(path.name) and path.name not in named:
                     shutil.rmtree(path)
-                elif path.name.startswith(".sekisho-"):  # a write that was killed
+                elif path.name.startswith("."):  # a write that was killed
                     path.unlink()
 
     @staticmethod
@@ -163,5 +163,6 @@ class Store:
         with contextlib.suppress(FileNotFoundError):
             (self.state / "readback.json").replace(previous / "readback.json")
             sync_dir(previous)
+            sync_dir(self.state)
         previous.rename(self.folder(marker["token"]))
         sync_dir(self.state)
