@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from guardfaults import Disk, Machine, cuts, killed_at, recorded
-from sekisho.edge import guard_store
+from sekisho.edge import guard_files, guard_store
 from sekisho.edge.guard_request import GuardError
 
 pytestmark = pytest.mark.process  # the operation runs, and dies, in a process of its own
@@ -275,6 +277,48 @@ def test_a_listing_that_nft_does_not_take_back_is_replaced_by_its_file(place: Pa
     machine._run = refuses  # type: ignore[method-assign]
     rolls_back(machine)
     assert machine.versions(running=True) == {OLD}
+
+
+def half_applied(machine: Machine) -> None:
+    """Be killed between the two files of a change."""
+    step = 1
+    while machine.versions(running=False) != {OLD, NEW}:
+        shutil.rmtree(machine.root)
+        machine.__init__(machine.root)  # type: ignore[misc] - the same host, anew
+        for act in (applies(OLD), confirms):
+            act(machine)
+        assert killed_at(machine, applies(NEW), step)
+        machine.watch = None
+        step += 1
+
+
+def half_rolled_back(machine: Machine) -> None:
+    """Have a roll-back that cannot restore one file, for want of room."""
+    for act in (applies(OLD), confirms, applies(NEW)):
+        act(machine)
+    put = guard_files.write_atomic
+
+    def full(path: Path, *words: Any, **named: Any) -> None:
+        if path == machine.sshd:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        put(path, *words, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guard_files, "write_atomic", full)
+        with pytest.raises(GuardError, match="not put back on disk"):
+            rolls_back(machine)
+
+
+@pytest.mark.parametrize("half", [half_applied, half_rolled_back])
+def test_what_is_in_force_by_half_cannot_be_confirmed(place: Path, half: Act) -> None:
+    machine = Machine(place)
+    half(machine)
+    assert machine.versions(running=False) == {OLD, NEW}
+    with pytest.raises(GuardError, match="not in force as a whole"):
+        confirms(machine)
+    machine.fire_timers()
+    assert machine.versions(running=True) == {OLD}
+    goes_on(machine)
 
 
 def test_a_change_whose_timer_was_lost_does_not_block_the_next(

@@ -150,6 +150,7 @@ class Guard:
             else:
                 write_atomically(entry.path, entry.content, entry.mode)
         self.live.put_in_force(wanted)
+        self.store.in_force(token).touch(0o600)
 
     def _give_up(self, token: str, why: Exception) -> None:
         """Undo what an apply began, at once; always raises."""
@@ -171,6 +172,12 @@ class Guard:
                 if self.store.decided(self.store.confirmed, token) is not None:
                     return {"confirmed": token}  # asked again: the answer was lost
                 raise self._nothing_to_confirm(token, marker)
+            if "boot" in marker and not self.store.in_force(token).exists():
+                raise GuardError(
+                    "nothing to confirm under that token: the change is not in force as a whole, "
+                    "its apply or its roll-back was interrupted; it rolls itself back in "
+                    f"{max(0.0, self.store.left_s(marker)):.0f} s"
+                )
             live = self.live.table()
             if live is not None:
                 write_atomically(self.store.folder(token) / "readback.json", live, 0o600)
@@ -250,6 +257,7 @@ class Guard:
         if marker is None:
             return
         folder = self.store.folder(marker["token"])
+        remove(self.store.in_force(marker["token"]))  # from here on there is nothing to confirm
         stuck: list[str] = []
         missing: list[str] = []
         for kept in marker["files"]:

@@ -7,7 +7,8 @@ A change has one marker file, and where the marker is says what became of the ch
     confirmed.json     ... this rename makes it lasting, or
     rolled-back.json   ... this rename says that everything is as it was before
 
-``TOKEN/`` holds what the change replaced (``file-N``, ``table.json``) and, once it is confirmed,
+``TOKEN/in-force`` is there while the change is in force as a whole; only then it can be confirmed.
+``TOKEN/`` also holds what the change replaced (``file-N``, ``table.json``) and, once it is confirmed,
 the read-back of the rules (``readback.json``). It is whole and on the disk before a marker names
 it. A folder that no marker names is nobody's and is removed.
 """
@@ -71,6 +72,10 @@ class Store:
     def folder(self, token: str) -> Path:
         """Return where a change's kept copies are."""
         return self.state / token
+
+    def in_force(self, token: str) -> Path:
+        """Return the file that is there while a change is in force as a whole."""
+        return self.folder(token) / "in-force"
 
     def readback(self) -> bytes | None:
         """Return the read-back of the rules at the last confirmation, None without one."""
