@@ -82,7 +82,7 @@ class Machine:
         finally:
             self.silent = False
 
-    def _run(self, argv: list[str], stdin: bytes) -> Done:
+    def _run(self, argv: list[str], stdin: bytes) -> Done:  # noqa: C901 - one case per command
         table = self._get("table")
         if argv[:3] == ["nft", "-j", "-s"]:
             if table is None:
@@ -221,7 +221,7 @@ def _path(name: Any, folder: Any = -1) -> str:
     return os.path.abspath(text)
 
 
-def _told(event: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+def _told(event: str, args: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: PLR0911 - one per kind
     """Return a change as `cuts` replays it."""
     if event == "open":
         return ("open", _path(args[0]))
@@ -342,7 +342,7 @@ class Disk:
             yield left
 
     def write(self, entries: Entries) -> None:
-        """Make the folder as a cut left it; what lies in a folder that is not there is not either."""
+        """Make the folder as a cut left it; what is in a folder that is gone is gone, too."""
         shutil.rmtree(self.root)
         Path(self.root).mkdir()
         for path, node in sorted(entries.items()):
@@ -354,7 +354,7 @@ class Disk:
                 Path(path).write_bytes(self.content[node])
 
 
-def cuts(machine: Machine, start: Disk, log: Sequence[Any]) -> Iterator[tuple[int, int]]:
+def cuts(start: Disk, log: Sequence[Any]) -> Iterator[tuple[int, int]]:
     """Yield (position, acts done) for every cut, the machine's disk made as the cut left it."""
     done = 0
     for position in range(len(log) + 1):

@@ -62,7 +62,7 @@ def earlier_form(machine: Machine) -> None:
     folder.rename(state / "previous")
 
 
-#: Scene → what was there, what leads up to the operation, the operation, versions that may be after.
+#: Scene → what leads up to the operation, the operation, versions that may be after it.
 SCENES: dict[str, tuple[list[Act], Act, set[str | None]]] = {
     "apply, on a fresh host": ([], applies(NEW), {None}),
     "apply": ([applies(OLD), confirms], applies(NEW), {OLD}),
@@ -170,7 +170,7 @@ def test_a_power_cut_at_every_step_leaves_the_old_or_the_new(place: Path, scene:
     start = Disk(machine.disk)
     log = recorded(machine, acts)
     tried, last = 0, -1
-    for position, done in cuts(machine, start, log):
+    for position, done in cuts(start, log):
         where = f"after {log[max(0, position - 1)]}"
         machine.power_cycle()
         found = machine.versions(running=True)

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from agentworld import policy, signed, signer_pem
-from orderworld import NOW, SIGNERS, good, sign
+from orderworld import NOW, SIGNERS, good, sign, write_journal
 from sekisho.canonical import canonical
+from sekisho.edge import exception_state
 from sekisho.edge.maintenance import Maintenance, Opened
 from sekisho.errors import SekishoError
 from sekisho.orders.model import Act, write_time
@@ -108,7 +109,7 @@ def test_outside_its_window_it_opens_nothing_and_is_not_used_up(host: Host, hour
     with pytest.raises(SekishoError):
         host.hand.begin()
     assert host.armed == []
-    assert not host.hand.used.exists()
+    assert not list((host.root / "var/lib/sekisho").glob("orders/*.json"))
 
 
 def test_without_an_armed_end_it_opens_nothing(host: Host) -> None:
@@ -175,7 +176,34 @@ def test_a_policy_that_root_wrote_by_hand_names_no_approvers(host: Host) -> None
 
 def test_a_garbled_record_of_uses_opens_nothing(host: Host) -> None:
     host.hand.place(maintenance(), "order")
-    host.hand.used.write_text("[]")
+    host.hand.record.earlier.write_text("[]")  # as an earlier version kept it
     with pytest.raises(SekishoError, match="garbled"):
         host.hand.begin()
     assert host.armed == []
+
+
+def test_what_an_earlier_version_kept_as_used_is_used(host: Host) -> None:
+    order = host.hand.place(maintenance(), "order")
+    host.hand.record.earlier.write_bytes(canonical({order.id: {"boot_id": "boot-1", "at": "x"}}))
+    assert host.hand.current().id == order.id, "that boot's maintenance goes on over an upgrade"
+    host.start("boot-2")
+    with pytest.raises(SekishoError, match="used"):
+        host.hand.begin()
+
+
+def test_its_use_waits_for_the_journal(host: Host) -> None:
+    order = host.hand.place(maintenance(), "order")
+    host.hand.begin()
+    [(_, kind, data)] = exception_state.spooled(host.hand.record.store)
+    assert (kind, data["order"], data["opens"]) == ("maintenance.used", order.id, ["modules"])
+    assert data["approvers"] == ["chiba", "aoki"]
+
+
+def test_a_clock_set_back_within_the_boot_does_not_keep_it_open(host: Host) -> None:
+    host.hand.place(maintenance(), "order")
+    host.hand.begin()
+    (host.root / "var/lib/sekisho/journal").mkdir()
+    write_journal(
+        host.root / "var/lib/sekisho/journal", [(NOW + timedelta(hours=2), "agent.start", {})]
+    )
+    assert host.hand.current() == Opened()

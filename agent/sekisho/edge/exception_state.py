@@ -1,7 +1,10 @@
-"""What is kept of device exceptions on a host. Standard library only: udev's helper reads it too.
+"""What is kept of orders on a host, and of open device exceptions.
+
+Standard library only: udev's helper reads it too.
 
 ``/run/sekisho-exception/open.json`` is the one exception that stands open now, gone with a restart;
-``/var/lib/sekisho/orders/ID.json`` remembers every order that was used, before anything was opened;
+``/var/lib/sekisho/orders/ID.json`` remembers every order of any kind that was used, before anything
+was opened;
 ``…/orders/spool/`` holds events the journal could not take yet; the agent brings them in.
 """
 
@@ -29,6 +32,8 @@ DISK = "disk"
 STATE = Path("/var/lib/sekisho/orders")
 LIMIT = 128 * 1024
 MAX_SPOOL = 10_000
+#: What may wait for the journal.
+SPOOLED = ("exception.", "maintenance.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +176,7 @@ def spooled(state: Path = STATE) -> Iterator[tuple[Path, str, dict[str, Any]]]:
         try:
             value = json.loads(path.read_bytes()[:LIMIT])
             kind, data = value["kind"], value["data"]
-            if not str(kind).startswith("exception.") or type(data) is not dict:
+            if not str(kind).startswith(SPOOLED) or type(data) is not dict:
                 raise ValueError("another kind")  # noqa: TRY301
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             kind, data = "exception.garbled", {"file": path.name}

@@ -7,10 +7,10 @@ A change has one marker file, and where the marker is says what became of the ch
     confirmed.json     ... this rename makes it lasting, or
     rolled-back.json   ... this rename says that everything is as it was before
 
-``TOKEN/in-force`` is there while the change is in force as a whole; only then it can be confirmed.
-``TOKEN/`` also holds what the change replaced (``file-N``, ``table.json``) and, once it is confirmed,
-the read-back of the rules (``readback.json``). It is whole and on the disk before a marker names
-it. A folder that no marker names is nobody's and is removed.
+``TOKEN/`` holds what the change replaced (``file-N``, ``table.json``), whole and on the disk before
+a marker names it; ``in-force`` while the change is in force as a whole, for only then it can be
+confirmed; and, once it is confirmed, the read-back of the rules (``readback.json``). A folder that
+no marker names is nobody's and is removed.
 """
 
 from __future__ import annotations
