@@ -162,7 +162,7 @@ class Machine:
 class Steps:
     """Counts the changes a process makes, and kills it before one of them."""
 
-    def __init__(self, machine: Machine, kill_at: int, seen: list[Any] | None = None) -> None:
+    def __init__(self, machine: Any, kill_at: int, seen: list[Any] | None = None) -> None:
         self.machine, self.kill_at, self.count = machine, kill_at, 0
         self.seen = seen
         machine.watch = self._step
@@ -193,8 +193,11 @@ class Steps:
             self.machine.silent = False
 
 
-def killed_at(machine: Machine, act: Callable[[Machine], object], step: int) -> bool:
-    """Run ``act`` in a process of its own, killed before its ``step``; False: it ended before."""
+def killed_at(machine: Any, act: Callable[[Any], object], step: int) -> bool:
+    """Run ``act`` in a process of its own, killed before its ``step``; False: it ended before.
+
+    ``machine`` is a `Machine`, or anything with its ``watch`` and ``silent``.
+    """
     child = os.fork()
     if child == 0:
         code = 0

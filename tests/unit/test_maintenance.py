@@ -6,11 +6,13 @@ import base64
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from agentworld import policy, signed, signer_pem
+from guardfaults import killed_at
 from orderworld import NOW, SIGNERS, good, sign, write_journal
 from sekisho.canonical import canonical
 from sekisho.edge import exception_state
@@ -189,6 +191,35 @@ def test_what_an_earlier_version_kept_as_used_is_used(host: Host) -> None:
     host.start("boot-2")
     with pytest.raises(SekishoError, match="used"):
         host.hand.begin()
+
+
+@pytest.mark.process  # begins, and dies, in a process of its own
+def test_killed_at_every_step_an_order_opens_one_boot_at_most(tmp_path: Path) -> None:
+    step, killed = 0, True
+    while killed:
+        step += 1
+        host = Host(tmp_path / str(step))
+        armed = tmp_path / f"armed-{step}"
+
+        def run(_argv: Sequence[str], armed: Path = armed) -> int:
+            armed.touch()
+            return 0
+
+        host.run = run  # type: ignore[method-assign, assignment]
+        order = host.hand.place(maintenance(), "order")
+        box: Any = SimpleNamespace(watch=None, silent=False)
+        killed = killed_at(box, lambda _, host=host: host.hand.begin(), step)
+        if armed.exists() or host.notice():
+            assert host.hand.record.used(order), f"step {step}: opened before it was used"
+        opened = 0 if killed else 1
+        for boot in ("boot-2", "boot-3"):
+            host.start(boot)
+            try:
+                opened += host.hand.begin().id == order.id
+            except SekishoError as bad:
+                assert "used" in bad.diagnostics()  # noqa: PT017 - which of the two is no matter
+        assert opened <= 1, f"step {step}"
+    assert step > 8, "nothing was tried"
 
 
 def test_its_use_waits_for_the_journal(host: Host) -> None:
