@@ -2,7 +2,8 @@
 
 Words: number of hosts, seconds that every fresh login of the guard is held up, window in seconds,
 strategy, and what to try ("good": rules that let the controller in; "shut": on the last host, ones
-that do not; "stranger": the last host shows another key than the pinned one). Prints JSON.
+that do not; "stranger": the last host shows another key than the pinned one; "look": a dry run).
+Prints JSON.
 
 A host is a network namespace (a cable to the controller's bridge) and a mount namespace with
 /usr/lib/sekisho, /var/lib/sekisho and /etc/sekisho of its own; guard, sshd and nft are the real
@@ -138,7 +139,9 @@ exec /usr/sbin/sshd -D -e -f {own}/sshd 2>{own}/log
         host = self.hosts[self.names.index(name)]
         return run("nsenter", "-t", host.pid, "-n", "-m", *argv, check=False).stdout
 
-    def play(self, window: int, strategy: str, policies: dict[str, str]) -> dict[str, object]:
+    def play(
+        self, window: int, strategy: str, policies: dict[str, str], *more: str
+    ) -> dict[str, object]:
         hosts = {
             name: {"ansible_host": self.address(name), "sekisho_guarded": [
                 {"path": f"{self.folder}/{name}/etc/nftables.json", "mode": "0600",
@@ -164,7 +167,7 @@ exec /usr/sbin/sshd -D -e -f {own}/sshd 2>{own}/log
         began = time.monotonic()
         done = subprocess.run(
             [Path(PYTHON).parent / "ansible-playbook", "-i", self.folder / "inventory",
-             self.folder / "play.yml"], cwd=REPOSITORY, env=environment, check=False,
+             self.folder / "play.yml", *more], cwd=REPOSITORY, env=environment, check=False,
             capture_output=True, text=True, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         return {"code": done.returncode, "said": done.stdout + done.stderr,
@@ -204,7 +207,8 @@ def main(count: str, delay: str, window: str, strategy: str, what: str) -> None:
             policies = dict.fromkeys(world.names, "accept")
             if what == "shut":
                 policies[world.names[-1]] = "drop"
-            played = world.play(int(window), strategy, policies)
+            dry = ("--check", "--diff") if what == "look" else ()
+            played = world.play(int(window), strategy, policies, *dry)
             states = {host: world.state(host) for host in world.names}
             sys.stdout.write(json.dumps({**played, "logins": world.logins(), "states": states}))
         finally:
