@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -130,72 +130,105 @@ def read_manifest(stream: BinaryIO) -> Manifest:
         OSError: the stream cannot be read.
 
     """
-    from_ = Cursor(stream, MAX_MANIFEST)
-    from_.literal(b'{"created":')
-    created = from_.integer("created", 0, MAX_SEQUENCE)
-    from_.literal(b',"delivery":')
-    delivery = from_.text("delivery", DELIVERY)
-    from_.literal(b',"files":[')
+    cursor = Cursor(stream, MAX_MANIFEST)
+    created, delivery = _head(cursor)
     files: list[Entry] = []
-    index = 0
     together = Together("manifest")
-    while not files or from_.maybe(b","):
-        where = f"files[{len(files)}]"
+    index = 0
+    while not files or cursor.maybe(b","):
         if len(files) == MAX_FILES:
             raise refuse("files", f"more than {MAX_FILES} files", f"1 to {MAX_FILES}")
-        entry = _entry(from_, where, index)
-        index += len(entry.parts)
-        together.add(entry.path)
-        files.append(entry)
-    from_.literal(b'],"from":', "files")
-    sender = from_.text("from", PARTY)
-    from_.literal(b',"sequence":')
-    sequence = from_.integer("sequence", 1, MAX_SEQUENCE)
-    from_.literal(b',"to":')
-    recipient = from_.text("to", PARTY)
-    from_.literal(b',"total":')
-    total = from_.integer("total", 0, MAX_TOTAL)
+        parts: list[Part] = []
+        path, size, sha256 = _file(cursor, f"files[{len(files)}]", index, parts.append)
+        index += len(parts)
+        together.add(path)
+        files.append(Entry(path, size, sha256, tuple(parts)))
+    cursor.literal(b'],"from":', "files")
+    sender = cursor.text("from", PARTY)
+    cursor.literal(b',"sequence":')
+    sequence = cursor.integer("sequence", 1, MAX_SEQUENCE)
+    cursor.literal(b',"to":')
+    recipient = cursor.text("to", PARTY)
+    cursor.literal(b',"total":')
+    total = cursor.integer("total", 0, MAX_TOTAL)
     if total != sum(entry.size for entry in files):
         raise refuse("total", total, "the sum of the files' sizes")
-    from_.literal(b',"v":1}')
-    from_.end()
+    cursor.literal(b',"v":1}')
+    cursor.end()
     return Manifest(delivery, sequence, sender, recipient, created, tuple(files), total)
 
 
-def _entry(from_: Cursor, where: str, index: int) -> Entry:
-    from_.literal(b'{"parts":[', where)
-    parts: list[Part] = []
-    offset = 0
-    while from_.maybe(b"," if parts else b"{"):
-        if parts:
-            from_.literal(b"{", where)
-        part = _part(from_, f"{where}.parts[{len(parts)}]", index + len(parts), offset)
-        parts.append(part)
+def each_file(stream: BinaryIO) -> Iterator[tuple[str, int, int]]:
+    """Yield (path, first part, number of parts) of each file of a manifest accepted before.
+
+    One file is in memory at a time, none of its parts.
+
+    Raises:
+        SekishoError: it is not the manifest that was accepted.
+        OSError: the stream cannot be read.
+
+    """
+    cursor = Cursor(stream, MAX_MANIFEST)
+    _head(cursor)
+    number = index = 0
+    while number == 0 or cursor.maybe(b","):
+        first = index
+
+        def count(_: Part) -> None:
+            nonlocal index
+            index += 1
+
+        path, _, _ = _file(cursor, f"files[{number}]", first, count)
+        yield path, first, index - first
+        number += 1
+
+
+def _head(cursor: Cursor) -> tuple[int, str]:
+    cursor.literal(b'{"created":')
+    created = cursor.integer("created", 0, MAX_SEQUENCE)
+    cursor.literal(b',"delivery":')
+    delivery = cursor.text("delivery", DELIVERY)
+    cursor.literal(b',"files":[')
+    return created, delivery
+
+
+def _file(
+    cursor: Cursor, where: str, index: int, take: Callable[[Part], None]
+) -> tuple[str, int, str | None]:
+    """Return path, size and digest of the next file; each of its parts goes to ``take``."""
+    cursor.literal(b'{"parts":[', where)
+    offset = count = 0
+    expected: str | None = EMPTY
+    while cursor.maybe(b",{" if count else b"{"):
+        part = _part(cursor, f"{where}.parts[{count}]", index + count, offset)
+        take(part)
         offset += part.size
-    from_.literal(b'],"path":', where)
-    path = check_path(from_.string(f"{where}.path", MAX_PATH), f"manifest {where}")
-    from_.literal(b',"sha256":', where)
-    sha256 = None if from_.maybe(b"null") else from_.text(f"{where}.sha256", HEX64)
-    if sha256 != digest_of(parts):
+        count += 1
+        expected = part.sha256 if count == 1 else None
+    cursor.literal(b'],"path":', where)
+    path = check_path(cursor.string(f"{where}.path", MAX_PATH), f"manifest {where}")
+    cursor.literal(b',"sha256":', where)
+    sha256 = None if cursor.maybe(b"null") else cursor.text(f"{where}.sha256", HEX64)
+    if sha256 != expected:
         raise refuse(f"{where}.sha256", sha256, "the digest of its only part; null for several")
-    from_.literal(b',"size":', where)
-    size = from_.integer(f"{where}.size", 0, MAX_TOTAL)
+    cursor.literal(b',"size":', where)
+    size = cursor.integer(f"{where}.size", 0, MAX_TOTAL)
     if offset != size:
         raise refuse(f"{where}.parts", f"{offset} bytes", f"{size} bytes, the file's size")
-    from_.literal(b"}", where)
-    return Entry(path, size, parts[0].sha256 if len(parts) == 1 else sha256, tuple(parts))
+    cursor.literal(b"}", where)
+    return path, size, expected  # one object with the part's: half the memory
 
 
-def _part(from_: Cursor, where: str, index: int, offset: int) -> Part:
+def _part(cursor: Cursor, where: str, index: int, offset: int) -> Part:
     if index >= MAX_PARTS:
         raise refuse(where, f"more than {MAX_PARTS} parts", f"at most {MAX_PARTS}; larger parts")
-    from_.literal(b'"index":', where)
-    from_.integer(f"{where}.index", index, index)
-    from_.literal(b',"sha256":', where)
-    sha256 = from_.text(f"{where}.sha256", HEX64)
-    from_.literal(b',"size":', where)
-    size = from_.integer(f"{where}.size", 1, MAX_PART)
-    from_.literal(b"}", where)
+    cursor.literal(b'"index":', where)
+    cursor.integer(f"{where}.index", index, index)
+    cursor.literal(b',"sha256":', where)
+    sha256 = cursor.text(f"{where}.sha256", HEX64)
+    cursor.literal(b',"size":', where)
+    size = cursor.integer(f"{where}.size", 1, MAX_PART)
+    cursor.literal(b"}", where)
     return Part(index, offset, size, sha256)
 
 
