@@ -222,6 +222,35 @@ def test_whatever_one_user_does_another_ones_event_is_kept(
         client.close()
 
 
+def test_an_event_waits_while_the_kernels_queue_of_connections_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_socket, "BACKLOG", 1)
+    users = Users(tmp_path, monkeypatch)
+    held = []
+    with contextlib.suppress(BlockingIOError):
+        for _ in range(10):
+            client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            client.setblocking(False)
+            held.append(client)
+            client.connect(str(users.intake.path))
+    assert len(held) < 10
+
+    def serve() -> None:
+        for _ in range(len(held)):
+            server = users.intake.accept(0.0)
+            if server is not None and select.select([server], [], [], 0.3)[0]:
+                users.intake.serve(server, 0.0)
+
+    later = threading.Timer(0.3, serve)
+    later.start()
+    assert submit("transfer.received", {}, timeout=10.0, path=users.intake.path) == 1
+    later.join()
+    users.intake.close()
+    for client in held:
+        client.close()
+
+
 @pytest.mark.process
 @pytest.mark.skipif(UID != 0, reason="another user's process is started")
 def test_a_user_who_takes_every_place_and_connects_without_end_does_not_stop_root() -> None:
