@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -202,5 +202,9 @@ class Neighbours(RuleBasedStateMachine):
 
 TestNeighbours = Neighbours.TestCase
 TestNeighbours.settings = settings(
-    max_examples=examples(60), stateful_step_count=30, deadline=None, database=None
+    max_examples=examples(60),
+    stateful_step_count=30,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],  # each step syncs, beside other tests
 )

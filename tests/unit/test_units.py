@@ -126,3 +126,19 @@ def test_systemd_itself_reads_the_units(repository: Path) -> None:
     # systemd of Debian 12, which runs no host, does not know these of Debian 13's.
     newer = ("PollLimit", "notify-reload")
     assert [line for line in said if not any(word in line for word in newer)] == []
+
+
+def test_everything_that_listens_has_its_row(repository: Path) -> None:
+    page = (repository / "docs/limits.md").read_text(encoding="utf-8")
+    agent = repository / "agent"
+    found = [
+        str(path.relative_to(repository))
+        for path in sorted(agent.rglob("*.py"))
+        if ".listen(" in path.read_text(encoding="utf-8")
+    ]
+    found += [path.name for path in (repository / "hardening/systemd").glob("*.socket")]
+    assert len(found) >= 4
+    for name in found:
+        assert f"`{name}`" in page, name
+    for name in re.findall(r"`((?:tests|playbooks|agent)/[^`]+)`", page):
+        assert (repository / name).exists(), name

@@ -42,7 +42,7 @@ __all__ = ["Journal", "Limits", "Peer", "Place", "Store"]
 
 Journal = Callable[[str, dict[str, Any]], int | None]
 SMALL = 1024 * 1024  # bytes of a manifest that waits for no turn
-LARGE_AT_ONCE = 2  # each takes up to 200 MiB for a moment
+LARGE_AT_ONCE = 1  # takes up to 200 MiB for a moment; two would not be ready sooner
 CHUNK = 256 * 1024
 PATH_MAX = 4095  # bytes of a path the kernel takes
 
