@@ -68,6 +68,24 @@ def _unit_files(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+#: The auditors' socket as systemd runs it; drop-ins are in it.
+SOCKET = "sekisho-probe.socket"
+SOCKET_PROPERTIES = ("LoadState", "TriggerLimitIntervalUSec", "MaxConnections", "DropInPaths")
+
+
+def _probe_socket(raw: Mapping[str, Any]) -> dict[str, Any]:
+    shown: dict[str, str] = {}
+    for line in output(raw, "show").split("\n"):
+        key, sep, value = line.partition("=")
+        if sep and key in SOCKET_PROPERTIES:
+            shown[key] = value
+    missing = [key for key in SOCKET_PROPERTIES if key not in shown]
+    if missing and shown.get("LoadState") != "not-found":
+        raise ProbeError(f"systemctl show {SOCKET}: no {', '.join(missing)}")
+    drop_ins = shown.pop("DropInPaths", "").split()
+    return {**shown, "drop_ins": sorted(path.rpartition("/")[2] for path in drop_ins)}
+
+
 PROBES = (
     Probe(
         name="units",
@@ -105,5 +123,12 @@ PROBES = (
             ),
         },
         parse=_unit_files,
+    ),
+    Probe(
+        name="probe-socket",
+        operations={
+            "show": Run(("systemctl", "show", SOCKET, f"--property={','.join(SOCKET_PROPERTIES)}"))
+        },
+        parse=_probe_socket,
     ),
 )
