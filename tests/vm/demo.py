@@ -112,6 +112,8 @@ def provision(lab: Lab) -> None:
         return
     say("box and machines (emulated, 2 cores: about 5 minutes; with KVM about 2)")
     subprocess.run([str(LAB), "up"], check=True)
+    for kept in ("hosts", "monitors", "wireguard"):  # of machines that are gone
+        shutil.rmtree(PKI / kept, ignore_errors=True)
     say("playbooks preflight.yml and site.yml (log: .lab/preflight+site.log)")
     seen = lab.playbook("preflight+site", progress=roles())
     if seen.code != 0:

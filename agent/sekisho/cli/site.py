@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from sekisho.edge.inventory import read_inventory
-from sekisho.errors import Problem, SekishoError
+from sekisho.errors import Problem, SekishoError, printable
 from sekisho.site.invariants import check as check_site
 from sekisho.site.model import MANAGEMENT, Site
 from sekisho.site.parse import parse_site
@@ -216,6 +216,48 @@ def enroll(
         number=certificate_number(),
     )
     sys.stdout.write(certificate.public_bytes(Encoding.PEM).decode("ascii"))
+
+
+@app.command(
+    "accept",
+    epilog="Example:  ssh core-1 sudo sekisho agent enroll --host core-1 | "
+    "sekisho site accept inventory/lab core-1",
+)
+def accept(  # noqa: PLR0913 - a command's options
+    inventory: Inventory,
+    host: Annotated[str, typer.Argument(help="The machine that answered.", show_default=False)],
+    purpose: Annotated[
+        str, typer.Option("--for", help="What its key is for: agent, monitor or tunnel.")
+    ] = "agent",
+    *,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="It was set up anew: take another key than the kept.")
+    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing.")] = False,
+    renew_days: Annotated[
+        int, typer.Option(min=1, max=825, help="Renew a certificate this many days before its end.")
+    ] = 60,
+) -> None:
+    """Take a host's own key into the site: its answer (JSON) on standard input, JSON out.
+
+    The answer is parsed and proven here; another key than the kept one is refused.
+    """
+    from sekisho.edge.enrolment import MAX_ANSWER, PLACES, Enrolment  # noqa: PLC0415
+
+    now = _now()
+    if purpose not in PLACES:
+        problem = Problem("--for", "", printable(purpose, 40), ", ".join(PLACES))
+        raise SekishoError("cannot accept a key", (problem,))
+    enrolment = Enrolment(inventory, _load(inventory, now))
+    answer = sys.stdin.buffer.read(MAX_ANSWER + 1)
+    if purpose == "tunnel":
+        done = enrolment.accept_tunnel(host, answer, replace=replace, check=check)
+    else:
+        done = enrolment.accept(
+            host, answer, purpose=purpose, now=now, replace=replace, check=check,
+            renew_days=renew_days,
+        )  # fmt: skip
+    _print({"changed": bool(done.paths), "paths": done.paths, "certificate": done.certificate})
 
 
 @app.command(
