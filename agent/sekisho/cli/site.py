@@ -13,7 +13,7 @@ import typer
 from sekisho.edge.inventory import read_inventory
 from sekisho.errors import Problem, SekishoError, printable
 from sekisho.site.invariants import check as check_site
-from sekisho.site.model import MANAGEMENT, Site
+from sekisho.site.model import Site
 from sekisho.site.parse import parse_site
 from sekisho.site.tunnels import tunnels_of
 
@@ -176,46 +176,6 @@ def keys(inventory: Inventory, as_json: Json = False) -> None:
         sys.stdout.write(f"made {', '.join(made)} in {inventory / 'pki'}\n")
     else:
         sys.stdout.write(f"{inventory / 'pki'}: every key is there\n")
-
-
-@app.command(
-    "enroll",
-    epilog="Example:  sekisho site enroll inventory/lab core-1 < core-1.csr.pem > core-1.crt.pem",
-)
-def enroll(
-    inventory: Inventory,
-    host: Annotated[str, typer.Argument(help="The machine that asks.", show_default=False)],
-) -> None:
-    """Sign a host's TLS request (PEM on standard input), certificate to standard output.
-
-    The certificate names the host and its management address, whatever the request wished for.
-    """
-    from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415
-
-    from sekisho.edge.pki import Pki, certificate_number  # noqa: PLC0415
-    from sekisho.site.sign import MAX_REQUEST, make_host_certificate, read_request  # noqa: PLC0415
-
-    now = _now()
-    site = _load(inventory, now)
-    machine = site.machines.get(host)
-    ours = machine.on(MANAGEMENT) if machine else None
-    if machine is None or ours is None:
-        raise SekishoError(
-            "cannot enroll",
-            (Problem(str(inventory), host, "no such machine", "a machine of hosts.yml"),),
-        )
-    public = read_request(sys.stdin.buffer.read(MAX_REQUEST + 1), host=host)
-    authority, key = Pki(inventory).authority()
-    certificate = make_host_certificate(
-        authority,
-        key,
-        public,
-        host=host,
-        address=ours.address,
-        now=now,
-        number=certificate_number(),
-    )
-    sys.stdout.write(certificate.public_bytes(Encoding.PEM).decode("ascii"))
 
 
 @app.command(

@@ -211,7 +211,18 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Write a file so that it is the old one or the new one after a power cut, never half."""
+    """Write a file so that it is the old one or the new one after a power cut, never half.
+
+    An OSError names ``path``, not the temporary file beside it.
+    """
+    try:
+        _write_beside(path, data, mode)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def _write_beside(path: Path, data: bytes, mode: int) -> None:
     handle, temporary = tempfile.mkstemp(prefix=".sekisho-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:

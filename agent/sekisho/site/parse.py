@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from sekisho.errors import Problem, SekishoError, printable
+from sekisho.site.ansible_fields import undoes_pinning
 from sekisho.site.attached import attached_devices, console, disks, functions, mode
 from sekisho.site.fields import (
     address,
@@ -19,6 +20,7 @@ from sekisho.site.fields import (
     title,
     wireguard_key,
 )
+from sekisho.site.identity import is_filler, is_filler_uuid
 from sekisho.site.model import (
     GROUPS,
     MANAGEMENT,
@@ -91,6 +93,12 @@ class _Parser:
         read = self.reader(self.raw.hosts.path)
         root = read.compose(self.raw.hosts.text)
         roles: dict[str, tuple[Role, str]] = {}
+        if root is not None and root.pairs is not None and {"all", "ungrouped"} & set(root.pairs):
+            read.wrong(
+                root.line, "", "a tree below `all`", f"the roles at the top: {', '.join(GROUPS)}",
+                hint="core: {hosts: {core-1: }} and so on; see inventory/example/hosts.yml",
+            )  # fmt: skip
+            return roles
         groups = read.mapping(root, "", dict.fromkeys(GROUPS, False)) or {}
         for group, node in groups.items():
             body = read.mapping(node, group, {"hosts": True})
@@ -119,6 +127,8 @@ class _Parser:
 
     def machines(self, roles: Mapping[str, tuple[Role, str]]) -> dict[str, Machine]:
         files: dict[str, RawFile] = {}
+        if not roles and self.problems:
+            return {}  # hosts.yml is what is wrong, not each machine's description
         for file in self.raw.host_vars:
             name = file.path.removeprefix("host_vars/").rsplit(".", 1)[0]
             if name not in roles:
@@ -156,6 +166,7 @@ class _Parser:
         if top is None:
             return None
         identity = read.mapping(top.get("identity"), "identity", _IDENTITY) or {}
+        _own_identity(read, identity)
         kind, proof = console(read, top.get("console"))
         interfaces: dict[str, Interface] = {}
         for ifname, line, value in read.named(
@@ -329,9 +340,12 @@ class _Parser:
         for name, line, value in read.named(node, "people", _PERSON_ID, "account names"):
             key = f"people.{name}"
             body = read.mapping(value, key, _PERSON) or {}
+            shown = title(read, body.get("name"), f"{key}.name")
+            if set(f"{shown.en}{shown.ja}") & set(":,"):
+                read.wrong(line, f"{key}.name", "a colon or a comma", "a name passwd(5) can hold")
             found[name] = Person(
                 id=name,
-                name=title(read, body.get("name"), f"{key}.name"),
+                name=shown,
                 role=PersonRole(read.one_of(body.get("role"), f"{key}.role", tuple(PersonRole))),
                 uid=read.number(body.get("uid"), f"{key}.uid", 1000, 59999),
                 keys=public_keys(read, body.get("keys"), f"{key}.keys", self.raw.keys),
@@ -345,14 +359,33 @@ class _Parser:
         return found
 
 
+def _own_identity(read: Reader, identity: Mapping[str, Node]) -> None:
+    """Refuse what makers leave in every machine of a batch: it tells no two of them apart."""
+    for key, filler in (("dmi_uuid", is_filler_uuid), ("serial", is_filler)):
+        node = identity.get(key)
+        if node is not None and node.text and filler(node.text):
+            read.wrong(
+                node.line, f"identity.{key}", f"{node.describe()}, a filler of the maker's",
+                "the machine's own", "6-iii-a",
+                "dmidecode -s system-serial-number, baseboard-serial-number or the label on the "
+                "case; a maker's tool can set it",
+            )  # fmt: skip
+
+
 def _only_ours(read: Reader, root: Node, ours: set[str]) -> None:
-    """Ansible's own variables are its business; a misspelt one of ours is not."""
+    """Refuse a misspelt variable of ours, and one of Ansible's that undoes the pinned keys."""
     if root.pairs is None:
         read.wrong(root.line, "", root.describe(), "a mapping of variables")
         return
-    for name, (line, _) in root.pairs.items():
+    for name, (line, node) in root.pairs.items():
         if name.startswith("sekisho") and name not in ours:
             read.wrong(line, printable(name), "an unknown key", ", ".join(sorted(ours)) or "none")
+        elif wanted := undoes_pinning(name, node.text):
+            read.wrong(
+                line, printable(name), node.describe(), wanted, "6-iv-a",
+                "the machine that answers must be the one whose host key is pinned; for one run "
+                "of your own: ansible-playbook -e",
+            )  # fmt: skip
 
 
 def parse_site(raw: RawInventory) -> Site:
