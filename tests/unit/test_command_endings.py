@@ -170,7 +170,8 @@ def test_ctrl_c_ends_with_130_whatever_runs(body: str) -> None:
         _, err = running.communicate(timeout=60)
         took = time.monotonic() - sent
     assert running.returncode == 130, err
-    assert err == "sekisho: interrupted\n"
+    # ctypes says for itself that a callback of its was interrupted.
+    assert err.endswith("sekisho: interrupted\n")
     assert took < 10, "a second on a quiet machine; this one may be busy"
 
 

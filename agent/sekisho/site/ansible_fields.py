@@ -10,6 +10,9 @@ import re
 import shlex
 from collections.abc import Iterator
 
+from sekisho.errors import printable
+from sekisho.site.nodes import Node, Reader
+
 #: Variables that may stand in the inventory, whatever their value.
 _FREE = frozenset(
     (
@@ -42,6 +45,22 @@ _FLAGS = frozenset("46CTnqtvx")
 _WITH_VALUE = frozenset("BbcIiJlmpS")
 _OWN_FOLDER = re.compile(r"\{\{ (?:inventory_dir|ansible_inventory_sources \| first) \}\}")
 _NOWHERE = frozenset(("/dev/null", "none"))
+
+
+def only_ours(read: Reader, root: Node, ours: set[str]) -> None:
+    """Refuse a misspelt variable of ours, and one of Ansible's that undoes the pinned keys."""
+    if root.pairs is None:
+        read.wrong(root.line, "", root.describe(), "a mapping of variables")
+        return
+    for name, (line, node) in root.pairs.items():
+        if name.startswith("sekisho") and name not in ours:
+            read.wrong(line, printable(name), "an unknown key", ", ".join(sorted(ours)) or "none")
+        elif wanted := undoes_pinning(name, node.text):
+            read.wrong(
+                line, printable(name), node.describe(), wanted, "6-iv-a",
+                "the machine that answers must be the one whose host key is pinned; for one run "
+                "of your own: ansible-playbook -e",
+            )  # fmt: skip
 
 
 def undoes_pinning(name: str, text: str | None) -> str:

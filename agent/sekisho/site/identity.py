@@ -7,6 +7,9 @@ every machine of a batch, so they identify none.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+
+from sekisho.site.nodes import Node, Reader
 
 #: Text that stands for "nobody filled this in", in small letters, without blanks and punctuation.
 _FILLERS = (
@@ -44,3 +47,16 @@ def is_filler_uuid(uuid: str) -> bool:
     """Return whether a UUID is the empty one, all ones, or one known to be shared."""
     bare = uuid.casefold()
     return bare in _UUIDS or len(set(bare.replace("-", ""))) <= 2
+
+
+def refuse_fillers(read: Reader, identity: Mapping[str, Node]) -> None:
+    """Refuse what makers leave in every machine of a batch: it tells no two of them apart."""
+    for key, filler in (("dmi_uuid", is_filler_uuid), ("serial", is_filler)):
+        node = identity.get(key)
+        if node is not None and node.text and filler(node.text):
+            read.wrong(
+                node.line, f"identity.{key}", f"{node.describe()}, a filler of the maker's",
+                "the machine's own", "6-iii-a",
+                "dmidecode -s system-serial-number, baseboard-serial-number or the label on the "
+                "case; a maker's tool can set it",
+            )  # fmt: skip

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from sekisho.errors import Problem, SekishoError, printable
-from sekisho.site.ansible_fields import undoes_pinning
+from sekisho.errors import Problem, SekishoError
+from sekisho.site.ansible_fields import only_ours
 from sekisho.site.attached import attached_devices, console, disks, functions, mode
 from sekisho.site.fields import (
     address,
@@ -20,7 +20,7 @@ from sekisho.site.fields import (
     title,
     wireguard_key,
 )
-from sekisho.site.identity import is_filler, is_filler_uuid
+from sekisho.site.identity import refuse_fillers
 from sekisho.site.model import (
     GROUPS,
     MANAGEMENT,
@@ -156,7 +156,7 @@ class _Parser:
         root = read.compose(file.text)
         if root is None:
             return None
-        _only_ours(read, root, {"sekisho_machine"})
+        only_ours(read, root, {"sekisho_machine"})
         reach = (root.pairs or {}).get("ansible_host", (0, None))[1]
         node = (root.pairs or {}).get("sekisho_machine", (0, None))[1]
         if node is None:
@@ -166,7 +166,7 @@ class _Parser:
         if top is None:
             return None
         identity = read.mapping(top.get("identity"), "identity", _IDENTITY) or {}
-        _own_identity(read, identity)
+        refuse_fillers(read, identity)
         kind, proof = console(read, top.get("console"))
         interfaces: dict[str, Interface] = {}
         for ifname, line, value in read.named(
@@ -213,7 +213,7 @@ class _Parser:
             if root is None:
                 continue
             everywhere = file.path.startswith(("group_vars/all/", "group_vars/all."))
-            _only_ours(read, root, {"sekisho_site"} if everywhere else set())
+            only_ours(read, root, {"sekisho_site"} if everywhere else set())
             line, node = (root.pairs or {}).get("sekisho_site", (0, None))
             if node is None or not everywhere:
                 continue
@@ -357,35 +357,6 @@ class _Parser:
                 ),
             )
         return found
-
-
-def _own_identity(read: Reader, identity: Mapping[str, Node]) -> None:
-    """Refuse what makers leave in every machine of a batch: it tells no two of them apart."""
-    for key, filler in (("dmi_uuid", is_filler_uuid), ("serial", is_filler)):
-        node = identity.get(key)
-        if node is not None and node.text and filler(node.text):
-            read.wrong(
-                node.line, f"identity.{key}", f"{node.describe()}, a filler of the maker's",
-                "the machine's own", "6-iii-a",
-                "dmidecode -s system-serial-number, baseboard-serial-number or the label on the "
-                "case; a maker's tool can set it",
-            )  # fmt: skip
-
-
-def _only_ours(read: Reader, root: Node, ours: set[str]) -> None:
-    """Refuse a misspelt variable of ours, and one of Ansible's that undoes the pinned keys."""
-    if root.pairs is None:
-        read.wrong(root.line, "", root.describe(), "a mapping of variables")
-        return
-    for name, (line, node) in root.pairs.items():
-        if name.startswith("sekisho") and name not in ours:
-            read.wrong(line, printable(name), "an unknown key", ", ".join(sorted(ours)) or "none")
-        elif wanted := undoes_pinning(name, node.text):
-            read.wrong(
-                line, printable(name), node.describe(), wanted, "6-iv-a",
-                "the machine that answers must be the one whose host key is pinned; for one run "
-                "of your own: ansible-playbook -e",
-            )  # fmt: skip
 
 
 def parse_site(raw: RawInventory) -> Site:
