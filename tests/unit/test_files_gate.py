@@ -101,6 +101,7 @@ BY_PATH: dict[str, tuple[str, set[str]]] = {
     "agent/sekisho/service/agent_rules.py": (_STATE, {".mkdir", ".unlink"}),
     "agent/sekisho/service/exception.py": (_STATE, {".unlink"}),
     "agent/sekisho/service/line_request.py": (_ETC, {".mkdir"}),
+    "playbooks/action_plugins/sekisho_guard.py": (_CONTROL, {"tempfile.TemporaryFile"}),
     "playbooks/library/sekisho_audit.py": (
         _ETC,
         {"os.makedirs", "os.replace", "tempfile.mkstemp"},
@@ -117,6 +118,7 @@ def files(repository: Path) -> list[Path]:
         *(repository / "agent/sekisho").rglob("*.py"),
         *(repository / "playbooks/library").glob("*.py"),
         *(repository / "playbooks/filter_plugins").glob("*.py"),
+        *(repository / "playbooks/action_plugins").glob("*.py"),
         *(
             path
             for path in (repository / "agent/helpers").iterdir()
