@@ -13,7 +13,6 @@ from probes_raw import held, ran, unreadable
 from sekisho.probes.model import ProbeError
 from sekisho.probes.packages import (
     PROBES,
-    SECURITY_SOURCE,
     newest_kernel,
     read_deb822,
     read_one_line,
@@ -130,21 +129,6 @@ def test_lists_of_settings_are_kept_whole() -> None:
 
 def test_hooks_of_apt_are_told() -> None:
     assert packages(settings=SETTINGS + 'DPkg::Post-Invoke:: "true";\n')["hooks"] == ["true"]
-
-
-def updates(pending: str, *, known: bool = True) -> Any:
-    source = {SECURITY_SOURCE: ""} if known else {}
-    return BY_NAME["updates"].parse({"source": held(source), "pending": ran(pending)})
-
-
-def test_updates_that_wait_are_named() -> None:
-    told = updates("Inst tzdata [2025a] (2026a Debian-Security:13 [all])\nConf tzdata (2026a x)\n")
-    assert told == {"pending": ["tzdata"]}
-
-
-def test_no_security_source_is_not_no_updates() -> None:
-    with pytest.raises(ProbeError, match="not known"):
-        updates("", known=False)
 
 
 def test_the_newest_kernel_is_found_by_number_not_by_letter() -> None:

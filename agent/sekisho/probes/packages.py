@@ -15,7 +15,6 @@ from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, file
 INSTALLED = Run(("dpkg-query", "-W", "-f", "${Package}\\t${Version}\\t${db:Status-Abbrev}\\n"))
 _STATUS = re.compile(r"[uihrp][ncHUFWti][ R]")
 _CONF = re.compile(r'(?P<key>\S+) "(?P<value>.*)";')
-_PENDING = re.compile(r"Inst (?P<name>\S+) \[(?P<old>[^]]*)\] \((?P<new>\S+) .*")
 #: Options of a source that switch its signature off.
 _WEAK_OPTIONS = ("trusted", "allow-insecure", "allow-weak", "allow-downgrade-to-insecure")
 #: apt's own switches, effective values in which a signature no longer counts.
@@ -25,8 +24,6 @@ WEAK_SETTINGS = (
     "Acquire::AllowWeakRepositories",
     "Acquire::AllowDowngradeToInsecureRepositories",
 )
-#: Written by the role ``packages``; empty when the site names no mirror.
-SECURITY_SOURCE = "/etc/apt/sources.list.d/sekisho-security.sources"
 TRUE = ("1", "true", "yes", "on", "with", "enable")
 #: Hooks that Debian's own packages bring (apt-config lists them without their origin).
 HOOK = re.compile(
@@ -190,22 +187,6 @@ def newest_kernel(images: Iterable[str]) -> str:
     return max(releases, key=_by_version)
 
 
-def _updates(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the security updates that wait, by the index the site's mirror gave last.
-
-    Only the security archive is asked: the whole of Debian takes apt seconds to read.
-    """
-    if SECURITY_SOURCE not in files(raw, "source"):
-        raise ProbeError(f"{SECURITY_SOURCE}: no such file: the security archive is not known")
-    return {
-        "pending": sorted(
-            match["name"]
-            for line in output(raw, "pending").splitlines()
-            if (match := _PENDING.fullmatch(line.strip()))
-        )
-    }
-
-
 def _kernel_package(raw: Mapping[str, Any]) -> dict[str, Any]:
     running = output(raw, "release").strip()
     images = files(raw, "images")
@@ -233,20 +214,6 @@ PROBES = (
             "settings": Run(("apt-config", "dump")),
         },
         parse=_packages,
-    ),
-    Probe(
-        name="updates",
-        operations={
-            "source": Read((SECURITY_SOURCE,)),
-            "pending": Run(
-                (
-                    *("apt-get", "-s", "-qq", "-o", "Debug::NoLocking=1"),
-                    *("-o", f"Dir::Etc::SourceList={SECURITY_SOURCE}"),
-                    *("-o", "Dir::Etc::SourceParts=/dev/null", "dist-upgrade"),
-                )
-            ),
-        },
-        parse=_updates,
     ),
     Probe(
         name="kernel_package",
