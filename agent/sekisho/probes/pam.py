@@ -1,6 +1,6 @@
-"""How people log in at the console: PAM's stacks, guesses counted, idle shells ended.
+"""How people log in at the console: PAM's stacks, failed passwords counted, password quality.
 
-Sources: pam.d(5), faillock.conf(5), pwquality.conf(5), bash(1) TMOUT.
+Sources: pam.d(5), faillock.conf(5), pwquality.conf(5).
 """
 
 from __future__ import annotations
@@ -9,19 +9,24 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sekisho.probes.model import Probe, ProbeError, Read, files
+from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, files
 
 _FOLDER = "/etc/pam.d/"
+#: Of two files of one name the first counts (libpam's own order on Debian).
+_FOLDERS = (_FOLDER, "/usr/lib/pam.d/")
+_QUALITY = "/etc/security/pwquality.conf"
 _LINE = re.compile(
     r"-?(?P<phase>auth|account|password|session)\s+(?P<control>\[.*?\]|\S+)\s+(?P<rest>\S.*)"
 )
-_TIMEOUT = re.compile(r"^\s*(?:export\s+|readonly\s+|declare\s+-r\w*\s+)*TMOUT=(\d+)", re.MULTILINE)
+#: Controls that let no later entry be asked: the login's answer is given there.
+_ENDS_WELL = re.compile(r"sufficient|\[.*\b(?:success|default)=(?:done|[0-9]+)\b.*\]")
+_DEEPEST = 8
 
 
 def read_stack(path: str, text: str) -> list[str]:
     """Return the entries of one PAM file, white space made even; `ProbeError` for another line."""
     entries = []
-    for line in text.replace("\\\n", " ").splitlines():
+    for line in text.replace("\\\n", " ").split("\n"):
         entry = line.split("#", 1)[0].strip()
         if not entry:
             continue
@@ -38,7 +43,7 @@ def read_stack(path: str, text: str) -> list[str]:
 def read_settings(text: str) -> dict[str, str]:
     """Return ``key = value`` lines; a bare word is a switch and has the value ``yes``."""
     found = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         entry = line.split("#", 1)[0].strip()
         if entry:
             key, sep, value = entry.partition("=")
@@ -46,29 +51,67 @@ def read_settings(text: str) -> dict[str, str]:
     return found
 
 
+def phase(stacks: Mapping[str, list[str]], service: str, name: str, depth: int = 0) -> list[str]:
+    """Return one service's entries of a phase in the order they are asked, includes opened.
+
+    Raises:
+        ProbeError: an included file is not there, or includes go round in circles.
+
+    """
+    if service not in stacks or depth > _DEEPEST:
+        raise ProbeError(f"{_FOLDER}{service}: {'included in itself' if depth else 'no such file'}")
+    found = []
+    for entry in stacks[service]:
+        words = entry.split()
+        if words[0] == "@include":
+            found += phase(stacks, words[1] if len(words) > 1 else "", name, depth + 1)
+        elif words[0] == name:
+            if words[1] in ("include", "substack"):
+                found += phase(stacks, words[2], name, depth + 1)
+            else:
+                found.append(entry)
+    return found
+
+
+def _around_faillock(stacks: Mapping[str, list[str]], service: str) -> list[str]:
+    """Return what lets a login through before its failed passwords are counted."""
+    entries = phase(stacks, service, "auth")
+    counted = next((at for at, one in enumerate(entries) if "pam_faillock.so preauth" in one), None)
+    if counted is None:
+        return [f"{service}: its auth entries do not ask pam_faillock.so preauth"]
+    return [
+        f"{service}: {one}" for one in entries[:counted] if _ENDS_WELL.match(one.split(None, 1)[1])
+    ]
+
+
+def _stacks(found: Mapping[str, FileOutcome]) -> dict[str, list[str]]:
+    stacks: dict[str, list[str]] = {}
+    for folder in _FOLDERS:
+        for path, entry in found.items():
+            name = path.removeprefix(folder)
+            if path.startswith(folder) and entry.kind != "dir" and name not in stacks:
+                if entry.text is None:
+                    raise ProbeError(f"{path}: {entry.error or 'not a regular file'}")
+                stacks[name] = read_stack(path, entry.text)
+    if "common-auth" not in stacks:
+        raise ProbeError(f"{_FOLDER}common-auth: no such file")
+    return stacks
+
+
+def _text(entry: FileOutcome) -> str:
+    if entry.text is None:
+        raise ProbeError(f"{entry.path}: {entry.error or 'not a regular file'}")
+    return entry.text
+
+
 def _pam(raw: Mapping[str, Any]) -> dict[str, Any]:
     found = files(raw, "files")
-    stacks: dict[str, list[str]] = {}
-    for path, entry in found.items():
-        if path.startswith(_FOLDER) and entry.kind != "dir":
-            if entry.text is None:
-                raise ProbeError(f"{path}: {entry.error or 'not a regular file'}")
-            stacks[path.removeprefix(_FOLDER)] = read_stack(path, entry.text)
-    if "common-auth" not in stacks:
-        raise ProbeError("/etc/pam.d/common-auth: no such file")
-    settings = {
-        name: read_settings(found[path].text or "") if path in found else {}
-        for name, path in (
-            ("faillock", "/etc/security/faillock.conf"),
-            ("quality", "/etc/security/pwquality.conf"),
-        )
-    }
-    timeouts = [
-        int(seconds)
-        for path, entry in found.items()
-        if path.startswith("/etc/profile")
-        for seconds in _TIMEOUT.findall(entry.text or "")
-    ]
+    stacks = _stacks(found)
+    quality: dict[str, str] = {}
+    for path in (*sorted(p for p in found if p.startswith(f"{_QUALITY}.d/")), _QUALITY):
+        if path in found:
+            quality |= read_settings(_text(found[path]))
+    faillock = found.get("/etc/security/faillock.conf")
     modules = {
         word.rpartition("/")[2]
         for entries in stacks.values()
@@ -82,10 +125,12 @@ def _pam(raw: Mapping[str, Any]) -> dict[str, Any]:
         "empty_passwords": sorted(
             name
             for name, entries in stacks.items()
-            if any("nullok" in entry.split() for entry in entries)
+            if any(word in ("nullok", "nullok_secure") for e in entries for word in e.split())
         ),
-        **settings,
-        **({"idle_seconds": max(timeouts)} if timeouts else {}),
+        "faillock": read_settings(_text(faillock)) if faillock else {},
+        "quality": quality,
+        # /bin/login asks this service, or its file `other` where there is none.
+        "uncounted": _around_faillock(stacks, "login" if "login" in stacks else "other"),
     }
 
 
@@ -95,8 +140,8 @@ PROBES = (
         operations={
             "files": Read(
                 (
-                    *("/etc/pam.d/*", "/etc/security/faillock.conf"),
-                    *("/etc/security/pwquality.conf", "/etc/profile", "/etc/profile.d/*.sh"),
+                    *(f"{folder}*" for folder in _FOLDERS),
+                    *("/etc/security/faillock.conf", _QUALITY, f"{_QUALITY}.d/*.conf"),
                 )
             )
         },

@@ -1,7 +1,7 @@
-"""Security updates that wait: the security archive's package lists, as apt keeps them, against dpkg.
+"""Security updates that wait: the security archive's package lists, compared with dpkg's versions.
 
-apt is not asked what it would do: it leaves out what is held, pinned or kept back, and names a later
-point release instead of the repair it contains. Works without a network and without a site.
+apt is not asked what it would do: it leaves out what is held, pinned or kept back, and names a
+later point release instead of the fix it contains. Works without a network and without a site.
 Sources: deb-version(7), dpkg-query(1), apt-helper(1), repository format of Debian's wiki.
 """
 
@@ -56,7 +56,10 @@ def _compare_part(one: str, other: str) -> int:
             while end < len(text) and text[end] in _DIGITS:
                 end += 1
             ends.append(end)
-        left_digits, right_digits = one[at : ends[0]].lstrip("0"), other[there : ends[1]].lstrip("0")
+        left_digits, right_digits = (
+            one[at : ends[0]].lstrip("0"),
+            other[there : ends[1]].lstrip("0"),
+        )
         at, there = ends
         if left_digits != right_digits:
             longer = len(left_digits) - len(right_digits)
@@ -166,7 +169,9 @@ def _updates(raw: Mapping[str, Any]) -> dict[str, Any]:
     prefixes = tuple(named | _security_releases(output(raw, "releases", ok=(0, 1, 2))))
     lists = {
         name: packages
-        for name, packages in (_packed(output(raw, "packed")) | _plain(output(raw, "lists"))).items()
+        for name, packages in (
+            _packed(output(raw, "packed")) | _plain(output(raw, "lists"))
+        ).items()
         if prefixes and name.startswith(prefixes)
     }
     if not lists and (own is None or named):
