@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -20,7 +20,14 @@ from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, file
 #: Debian's ranges (login.defs(5), systemd's DynamicUser= 61184-65519).
 FIRST_PERSON, LAST_PERSON = 1000, 59999
 DYNAMIC = range(61184, 65520)
-NO_LOGIN = frozenset({"nologin", "false", "sync", "shutdown", "halt"})
+#: By their whole path: a program of one's own may have any name.
+NO_LOGIN = frozenset(
+    (
+        *(f"{folder}/{name}" for folder in ("/usr/bin", "/bin") for name in ("false", "sync")),
+        *(f"{folder}/{name}" for folder in ("/usr/sbin", "/sbin")
+          for name in ("nologin", "shutdown", "halt")),
+    )
+)  # fmt: skip
 KEY_FOLDER = "/etc/ssh/authorized_keys.d/"
 #: Membership gives root, or data past the file permissions.
 PRIVILEGED = (
@@ -54,11 +61,12 @@ class Account:
     gid: int
     home: str
     shell: str
+    second: str = "x"  # passwd(5): x means shadow, empty none; a hash is kept as "here"
 
     @property
     def may_log_in(self) -> bool:
         """Return whether the shell is one (an empty field means /bin/sh)."""
-        return self.shell.rpartition("/")[2] not in NO_LOGIN
+        return self.shell not in NO_LOGIN
 
     @property
     def person(self) -> bool:
@@ -75,7 +83,9 @@ def read_passwd(text: str) -> tuple[Account, ...]:
         parts = line.split(":")
         if len(parts) != _PASSWD_FIELDS or not (parts[2].isdecimal() and parts[3].isdecimal()):
             raise ProbeError(f"/etc/passwd:{number}: not an account: {line[:80]!r}")
-        found.append(Account(parts[0], int(parts[2]), int(parts[3]), parts[5], parts[6]))
+        # The hash of an account outside shadow goes no further than this.
+        field = parts[1] if parts[1] in ("x", "", "*", "!") else "here"
+        found.append(Account(parts[0], int(parts[2]), int(parts[3]), parts[5], parts[6], field))
     if not found:
         raise ProbeError("/etc/passwd: empty")
     return tuple(found)
@@ -222,16 +232,26 @@ def _login_defs(text: str) -> dict[str, str]:
 
 
 def _loose_homes(found: Mapping[str, FileOutcome], accounts: Iterable[Account]) -> list[str]:
-    people = {account.home: account for account in accounts if account.person}
-    loose = []
-    for path, entry in sorted(found.items()):
+    """Return the homes others can enter; of a person's elsewhere, that nobody looked at it.
+
+    0700 also silences every entry of an access control list, which a mode does not show.
+    """
+    people = {account.home.rstrip("/"): account for account in accounts if account.person}
+    loose = [
+        f"{home or '/'} of {account.name}: not in /home"
+        for home, account in people.items()
+        if not re.fullmatch(r"/home/[^/]+", home)
+    ]
+    for path, entry in found.items():
         account = people.get(path)
+        if entry.kind == "link" and account is not None:
+            loose.append(f"{path} is a link")
         if entry.kind != "dir" or (account is None and path != "/root"):
             continue
         uid = 0 if account is None else account.uid
-        if entry.uid != uid or entry.mode & 0o027:
+        if entry.uid != uid or entry.mode & 0o077:
             loose.append(f"{path} {entry.mode:04o} owner {entry.uid}")
-    return loose
+    return sorted(loose)
 
 
 def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -272,9 +292,14 @@ def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "shared_homes": _several((a.home, a.name) for a in people),
         "impersonal": sorted(a.name for a in people if a.name in NOBODY_IN_PARTICULAR),
-        "not_in_shadow": sorted(a.name for a in accounts if a.name not in expiry),
+        "not_in_shadow": sorted(
+            a.name for a in accounts if a.name not in expiry or a.second in ("", "here")
+        ),
         "with_password": sorted(name for name, state in status.items() if state == "P"),
-        "needs_no_password": sorted(name for name, state in status.items() if state == "NP"),
+        "needs_no_password": sorted(
+            {name for name, state in status.items() if state == "NP"}
+            | {a.name for a in accounts if not a.second}
+        ),
         "root_password": status.get("root", "unknown"),
         "keys": sorted({f"{key.account} {key.fingerprint}" for key in keys}),
         "weak_keys": sorted({f"{k.account} {k.fingerprint}" for k in keys if k.weak}),
@@ -304,67 +329,6 @@ def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _flat(entries: Any) -> str:
-    """Return one list of cvtsudoers' members as words: a name, a group, a command."""
-    words = []
-    for entry in entries if isinstance(entries, list) else []:
-        if isinstance(entry, dict):
-            prefix = {"usergroup": "%", "netgroup": "+"}
-            negated = "!" if entry.get("negated") else ""
-            words += [
-                f"{negated}{prefix.get(key, '')}{value}"
-                for key, value in entry.items()
-                if key != "negated"
-            ]
-    return ",".join(words)
-
-
-def _sudo_rule(spec: Mapping[str, Any]) -> list[str]:
-    rules = []
-    for command in spec.get("Cmnd_Specs") or [{}]:
-        options = [
-            f"{key}={value}"
-            for entry in command.get("Options") or []
-            for key, value in sorted(entry.items())
-        ]
-        runas = _flat(command.get("runasusers")) or "root"
-        rules.append(
-            f"{_flat(spec.get('User_List'))} {_flat(spec.get('Host_List'))}=({runas})"
-            f" {' '.join(options)}{' ' if options else ''}{_flat(command.get('Commands'))}"
-        )
-    return rules
-
-
-def _sudo(raw: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        policy = json.loads(output(raw, "effective"))
-    except ValueError as bad:
-        raise ProbeError(f"cvtsudoers: {bad}") from None
-    if not isinstance(policy, dict):
-        raise ProbeError(f"cvtsudoers: {type(policy).__name__}, not an object")
-    defaults: dict[str, Any] = {}
-    for entry in policy.get("Defaults") or []:
-        if not entry.get("Binding"):
-            for option in entry.get("Options") or []:
-                defaults |= {
-                    k: v if isinstance(v, (bool, str)) else str(v) for k, v in option.items()
-                }
-    found = files(raw, "files")
-    return {
-        "rules": sorted(
-            rule for spec in policy.get("User_Specs") or [] for rule in _sudo_rule(spec)
-        ),
-        "defaults": defaults,
-        "bound_defaults": sum(1 for e in policy.get("Defaults") or [] if e.get("Binding")),
-        "files": sorted(path for path, entry in found.items() if entry.kind != "dir"),
-        "loose": sorted(
-            f"{path} {entry.mode:04o}"
-            for path, entry in found.items()
-            if entry.uid != 0 or entry.mode & (0o022 if entry.kind == "dir" else 0o337)
-        ),
-    }
-
-
 PROBES = (
     Probe(
         name="accounts",
@@ -388,13 +352,5 @@ PROBES = (
             "homes": Read(("/root", "/home/*"), content=False),
         },
         parse=_accounts,
-    ),
-    Probe(
-        name="sudo",
-        operations={
-            "effective": Run(("cvtsudoers", "-f", "json", "/etc/sudoers")),
-            "files": Read(("/etc/sudoers", "/etc/sudoers.d", "/etc/sudoers.d/*"), content=False),
-        },
-        parse=_sudo,
     ),
 )

@@ -20,6 +20,8 @@ _LINE = re.compile(
 )
 #: Controls that let no later entry be asked: the login's answer is given there.
 _ENDS_WELL = re.compile(r"sufficient|\[.*\b(?:success|default)=(?:done|[0-9]+)\b.*\]")
+#: Words of pam_unix(8) that choose how a password is hashed.
+_HASHES = ("md5", "bigcrypt", "sha256", "sha512", "blowfish", "gost_yescrypt", "yescrypt")
 _DEEPEST = 8
 
 
@@ -129,6 +131,20 @@ def _pam(raw: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "faillock": read_settings(_text(faillock)) if faillock else {},
         "quality": quality,
+        "password_hash": sorted(
+            {
+                word
+                for entry in stacks.get("common-password", [])
+                if "pam_unix.so" in entry.split()
+                for word in entry.split()
+                if word in _HASHES
+            }
+        ),
+        "without_umask": sorted(
+            name
+            for name in ("common-session", "common-session-noninteractive")
+            if not any("pam_umask.so" in entry.split() for entry in stacks.get(name, []))
+        ),
         # /bin/login asks this service, or its file `other` where there is none.
         "uncounted": _around_faillock(stacks, "login" if "login" in stacks else "other"),
     }
