@@ -165,7 +165,7 @@ def _asks(flow: str, expr: list[Any], *, back: bool) -> set[str]:
 
 
 def _chains_where(rules: Mapping[str, Any], wanted: Any) -> list[str]:
-    """Return the hook chains where a rule is ``wanted`` before any that accepts from a wire."""
+    """Return the hook chains where a rule is ``wanted`` before any that may pass from a wire."""
     found = []
     for chain in _HOOKS:
         for rule in rules.get(chain, []):
@@ -173,13 +173,32 @@ def _chains_where(rules: Mapping[str, Any], wanted: Any) -> list[str]:
             if wanted(expr):
                 found.append(chain)
                 break
-            if {"accept": None} in expr and not _loopback(expr):
+            if _may_pass(expr) and not _loopback(expr):
                 break
     return sorted(found)
 
 
+def _may_pass(expr: list[Any]) -> bool:
+    """Return whether a rule may end a packet's way elsewhere than in a drop.
+
+    The quarantine's chains are the exception: they pass less than the rules after them.
+    """
+    for one in expr:
+        target = (one.get("goto") or one.get("jump") or {}).get("target", "")
+        if target and not target.startswith("quarantine-"):
+            return True
+        if {"accept", "queue", "vmap"} & set(one):
+            return True
+    return False
+
+
 def _loopback(expr: list[Any]) -> bool:
-    return any(one.get("match", {}).get("right") == "lo" for one in expr)
+    return any(
+        match.get("op") == "=="
+        and match.get("right") == "lo"
+        and match["left"].get("meta", {}).get("key") in ("iifname", "oifname")
+        for match in _matches_of(expr)
+    )
 
 
 def _drops_ipv6(expr: list[Any]) -> bool:
@@ -188,9 +207,32 @@ def _drops_ipv6(expr: list[Any]) -> bool:
     return {"match": match} in expr and {"drop": None} in expr and not others
 
 
+#: Of a new connection's first segment SYN alone of these is set.
+_NOT_SYN = {
+    "op": "!=",
+    "left": {
+        "&": [
+            {"payload": {"protocol": "tcp", "field": "flags"}},
+            ["ack", "fin", "rst", "syn"],  # as `normalise` writes fin | syn | rst | ack
+        ]
+    },
+    "right": "syn",
+}
+_NEW = {"left": {"ct": {"key": "state"}}, "right": "new"}
+
+
 def _wants_syn(expr: list[Any]) -> bool:
-    text = json.dumps(expr, sort_keys=True)
-    return '"flags"' in text and '"op": "!="' in text and {"drop": None} in expr
+    """Return whether a rule drops every new connection without a SYN, but for one card's."""
+    usual = (_NOT_SYN, {"op": "in", **_NEW}, {"op": "==", **_NEW})
+    others = [match for match in _matches_of(expr) if match not in usual]
+    cards = [
+        match
+        for match in others
+        if match.get("op") == "!="
+        and match["left"].get("meta", {}).get("key") in ("iifname", "oifname")
+        and isinstance(match["right"], str)
+    ]
+    return {"match": _NOT_SYN} in expr and {"drop": None} in expr and len(cards) == len(others) <= 1
 
 
 def _comes_back(rules: Mapping[str, Any], expr: list[Any]) -> bool:
