@@ -92,6 +92,17 @@ def test_routes_are_told_apart() -> None:
     assert found["rules"] == ["77 10.0.0.1 77"]
 
 
+def test_whatever_stands_in_another_table_is_told() -> None:
+    ipv4 = [
+        {"dst": "default", "gateway": "10.77.0.250", "dev": "eth0", "table": "77"},
+        {"type": "local", "dst": "198.51.100.0/24", "dev": "lo", "table": "78"},
+        {"type": "local", "dst": "127.0.0.1", "dev": "lo", "table": "local"},
+    ]
+    found = parse("routes", ipv4=ran(json.dumps(ipv4)), ipv6=ran("[]"), rules=ran("[]"))
+    assert found["other_tables"] == ["default in table 77", "198.51.100.0/24 in table 78"]
+    assert found["default"] == ["via 10.77.0.250 eth0"]
+
+
 def test_sockets_are_as_the_policy_writes_them() -> None:
     found = parse(
         "sockets",
@@ -261,6 +272,15 @@ def test_a_narrower_rule_does_not_want_a_syn_of_all(change: Any) -> None:
 @pytest.mark.parametrize("change", [anything_but_loopback, by_verdict_map, elsewhere])
 def test_what_may_pass_before_them_is_seen(change: Any) -> None:
     assert filtered(change) == (["forward", "output"], ["forward", "output"])
+
+
+def test_tables_of_the_older_iptables_are_told() -> None:
+    old = {"/proc/net/dev": "", "/proc/net/ip_tables_names": "filter\nnat\n"}
+    assert parse("legacy-tables", tables=read(old)) == {"tables": ["ip filter", "ip nat"]}
+    none = {"/proc/net/dev": "", "/proc/net/ip_tables_names": ""}
+    assert parse("legacy-tables", tables=read(none)) == {"tables": []}
+    with pytest.raises(ProbeError):
+        parse("legacy-tables", tables=read({}))
 
 
 def test_the_rules_on_disk_are_judged_even_when_nothing_is_loaded() -> None:

@@ -174,5 +174,5 @@ def test_a_module_built_into_the_running_kernel_is_told() -> None:
 
 
 def test_a_kernel_without_its_list_is_no_answer() -> None:
-    with pytest.raises(ProbeError, match="modules.builtin: no such file"):
+    with pytest.raises(ProbeError, match=r"modules\.builtin: no such file"):
         builtin({"6.1.0": ""}, "6.18.44-fc-v857")

@@ -105,12 +105,15 @@ def _routes(raw: Mapping[str, Any]) -> dict[str, Any]:
     routes, connected, default, other = [], [], [], []
     for entry in _json(raw, "ipv4"):
         target, device = str(entry.get("dst")), entry.get("dev", "")
-        if entry.get("table") == "local" or device == "lo":
+        elsewhere = entry.get("table") not in (None, "main")
+        if entry.get("table") == "local" or (device == "lo" and not elsewhere):
             continue
+        if elsewhere:
+            other.append(f"{target} in table {entry['table']}")
         if target == "default":
             default.append(f"via {entry.get('gateway', 'nobody')} {device}".strip())
-        elif entry.get("table") not in (None, "main"):
-            other.append(f"{target} in table {entry['table']}")
+        elif elsewhere:
+            continue
         elif "gateway" in entry:
             to = target if "/" in target else f"{target}/32"
             routes.append({"to": to, "via": entry["gateway"], "interface": device})

@@ -9,9 +9,10 @@ from typing import Any
 from sekisho.canonical import digest
 from sekisho.errors import SekishoError
 from sekisho.flows.readback import normalise
-from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output
+from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output
 
 RULES = "/etc/sekisho/nftables.json"
+_ALWAYS = "/proc/net/dev"
 _HOOKS = ("input", "forward", "output")
 
 
@@ -290,7 +291,35 @@ def _nftables(raw: Mapping[str, Any]) -> dict[str, Any]:
     return result | {"disk": result["disk"] | _facts(document, RULES)}
 
 
+def _legacy(raw: Mapping[str, Any]) -> list[str]:
+    """Return tables of the older iptables: they filter as well, and nft does not list them."""
+    found = files(raw, "tables")
+    if _ALWAYS not in found:
+        raise ProbeError(f"{_ALWAYS}: no such file: the kernel's network is not shown")
+    return sorted(
+        f"{path.rpartition('/')[2].removesuffix('_tables_names')} {name}"
+        for path, entry in found.items()
+        if path != _ALWAYS
+        for name in _names(entry)
+    )
+
+
+def _names(entry: FileOutcome) -> list[str]:
+    if entry.text is None:
+        raise ProbeError(f"{entry.path}: {entry.error or 'no content'}")
+    return entry.text.split()
+
+
 PROBES = (
+    Probe(
+        name="legacy-tables",
+        operations={
+            "tables": Read(
+                (*(f"/proc/net/{kind}_tables_names" for kind in ("ip", "ip6", "arp")), _ALWAYS)
+            )
+        },
+        parse=lambda raw: {"tables": _legacy(raw)},
+    ),
     Probe(
         name="nftables",
         operations={
