@@ -153,6 +153,7 @@ ONCE_GREEN: list[tuple[str, str, tuple[str, ...], Any]] = [
     ("ssh-keys-only", "sshd", ("matched", "authenticationmethods"), ["any"]),
     ("ssh-named-people", "sshd", ("matched", "allowusers"), ["*"]),
     ("ssh-no-own-environment", "sshd", ("matched", "permituserrc"), ["yes"]),
+    ("ssh-no-own-environment", "sshd", ("effective", "acceptenv"), ["LANG", "LD_PRELOAD"]),
     ("ssh-no-root", "sshd", ("matched", "permitrootlogin"), ["without-password"]),
     ("ssh-no-tunnels", "sshd", ("matched", "allowtcpforwarding"), ["local"]),
     ("ssh-one-configuration", "sshd_running", ("start",), ["/usr/sbin/sshd -D -f /tmp/x"]),

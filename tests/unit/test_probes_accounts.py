@@ -259,7 +259,13 @@ def test_a_password_outside_shadow_is_told_and_never_shown(
     )
     assert told["not_in_shadow"] == ["cole"] * outside
     assert told["needs_no_password"] == ["cole"] * empty
+    assert ("cole" in told["with_password"]) == (outside and not empty)
     assert "$y$" not in json.dumps(told)
+
+
+@pytest.mark.parametrize(("field", "state"), [("x", "L"), ("", "NP"), ("$y$j9T$abc", "P")])
+def test_roots_field_in_passwd_counts_before_shadow(field: str, state: str) -> None:
+    assert accounts(passwd=PEOPLE.replace("root:x", f"root:{field}"))["root_password"] == state
 
 
 @pytest.mark.parametrize("mode", [0o750, 0o701, 0o710, 0o755, 0o2770])

@@ -136,6 +136,11 @@ def test_what_a_match_block_sets_is_told(text: str, matched: dict[str, list[str]
     assert told["permitrootlogin"] == matched.get("permitrootlogin", [])
 
 
+def test_a_word_that_sshd_does_not_show_is_set_by_no_block() -> None:
+    told = sshd()["matched"]
+    assert (told["setenv"], told["acceptenv"], told["allowusers"]) == ([], [], [])
+
+
 def test_a_blocks_criteria_are_kept_with_what_it_sets() -> None:
     text = "Match  Group sekisho-auditor\n    ForceCommand /x -a\n    PermitTTY no\n"
     told = sshd(texts={OWN: text})

@@ -295,12 +295,19 @@ def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
         "not_in_shadow": sorted(
             a.name for a in accounts if a.name not in expiry or a.second in ("", "here")
         ),
-        "with_password": sorted(name for name, state in status.items() if state == "P"),
+        "with_password": sorted(
+            {name for name, state in status.items() if state == "P"}
+            | {a.name for a in accounts if a.second == "here"}
+        ),
         "needs_no_password": sorted(
             {name for name, state in status.items() if state == "NP"}
             | {a.name for a in accounts if not a.second}
         ),
-        "root_password": status.get("root", "unknown"),
+        # A field in passwd itself counts before shadow's.
+        "root_password": {"here": "P", "": "NP"}.get(
+            next((a.second for a in accounts if a.name == "root"), "x"),
+            status.get("root", "unknown"),
+        ),
         "keys": sorted({f"{key.account} {key.fingerprint}" for key in keys}),
         "weak_keys": sorted({f"{k.account} {k.fingerprint}" for k in keys if k.weak}),
         "shared_keys": _several((key.fingerprint, key.account) for key in keys),

@@ -176,7 +176,8 @@ def _sshd(raw: Mapping[str, Any]) -> dict[str, Any]:
     texts = {path: entry.text for path, entry in found.items() if entry.text is not None}
     try:
         told = read_matched(texts)
-        told["matched"] = {key: [] for key in effective} | told["matched"]
+        # sshd -T shows no word that takes several values while it has none.
+        told["matched"] = {key: [] for key in (*effective, *MANY, *WORDS)} | told["matched"]
     except ProbeError:
         # Without the key `matched` what depends on it is an error; the include itself is told.
         told = {"includes": read_includes(main.text)}
