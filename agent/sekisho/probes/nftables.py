@@ -312,6 +312,14 @@ def _names(entry: FileOutcome) -> list[str]:
 
 PROBES = (
     Probe(
+        name="nftables",
+        operations={
+            "loaded": Run(("nft", "-j", "list", "ruleset")),
+            "disk": Read((RULES,)),
+        },
+        parse=_nftables,
+    ),
+    Probe(
         name="legacy-tables",
         operations={
             "tables": Read(
@@ -319,13 +327,5 @@ PROBES = (
             )
         },
         parse=lambda raw: {"tables": _legacy(raw)},
-    ),
-    Probe(
-        name="nftables",
-        operations={
-            "loaded": Run(("nft", "-j", "list", "ruleset")),
-            "disk": Read((RULES,)),
-        },
-        parse=_nftables,
     ),
 )
