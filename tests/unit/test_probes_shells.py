@@ -73,6 +73,7 @@ def test_our_own_file_is_what_the_check_wants(repository: Path) -> None:
     [
         "readonly TMOUT=900 ; export TMOUT",
         "export TMOUT=600\nreadonly TMOUT",
+        "readonly TMOUT=900 && export TMOUT",
         "declare -xr TMOUT=900",
         "typeset -r -x TMOUT='300'",
         'declare -rx TMOUT="900"',
@@ -119,6 +120,7 @@ def test_shells_that_stay_open_fail(repository: Path, change: dict[str, str]) ->
     [
         {"sekisho": "if [ $UID -ne 0 ]; then\n  TMOUT=900\nfi\nreadonly TMOUT; export TMOUT"},
         {"sekisho": '[ -z "$TMOUT" ] && TMOUT=900'},
+        {"sekisho": "[ TMOUT ] && TMOUT=900; readonly TMOUT; export TMOUT"},
         {"sekisho": "TMOUT=$((15 * 60))"},
         {"sekisho": "f() {\nTMOUT=900\n}\nf"},
         {"sekisho": "TMOUT=900 true"},

@@ -186,7 +186,12 @@ def _unclear(here: str, line: str, held: Idle) -> Idle:
 
 
 def _line(here: str, line: str, held: Idle) -> Idle:
-    if re.search(r"[&|`$(){}<>*?!]", line):
+    # Statements that all name TMOUT follow one another whatever joins them: none of them fails
+    # unless it is readonly already, when none of them changes it.
+    joined = line.split("&&")
+    if len(joined) > 1 and all(_NAMED.search(part) for part in joined):
+        line = ";".join(joined)
+    if re.search(r"[&|`$(){}<>*?!\[\]]", line):
         return _unclear(here, line, held)
     for part in line.split(";"):
         words = part.split()
