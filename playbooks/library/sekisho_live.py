@@ -363,7 +363,7 @@ class Live:
     def set_aside(self, entries):
         for entry in entries:
             pattern = re.compile(entry["regex"])
-            for path in sorted(glob.glob(entry["glob"])):
+            for path in sorted(glob.glob(entry["glob"], include_hidden=True)):
                 if path == entry["but"] or not os.path.isfile(path):
                     continue
                 text = _text(path).replace("\\\n", "")

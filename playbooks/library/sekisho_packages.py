@@ -188,7 +188,7 @@ class Run:
         owned |= {"/usr" + path for path in owned if path.startswith(("/bin/", "/sbin/", "/lib/"))}
         units = []
         for folder in sorted(wanted):
-            for path in sorted(glob.glob(glob.escape(folder) + "/*")):
+            for path in sorted(glob.glob(glob.escape(folder) + "/*", include_hidden=True)):
                 name = os.path.basename(path)
                 if path in owned or os.path.islink(path) and folder not in self.module.params["folders"]:
                     continue
@@ -215,7 +215,7 @@ class Run:
     def closed(self):
         """Give root what is root's, and take writing from everybody else."""
         for pattern in self.module.params["closed"]:
-            for path in sorted(glob.glob(pattern)):
+            for path in sorted(glob.glob(pattern, include_hidden=True)):
                 try:
                     with safe.pinned(path) as found:
                         self.close(path, found)

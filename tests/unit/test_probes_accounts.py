@@ -15,6 +15,7 @@ from probes_raw import held, link, ran, unreadable
 from sekisho.probes.accounts import (
     PROBES,
     fingerprint,
+    impersonal,
     read_expiry,
     read_keys,
     read_passwd,
@@ -281,6 +282,54 @@ def test_a_closed_home_and_a_home_nobody_looked_at() -> None:
     assert accounts(homes=shut, passwd=away)["loose_homes"] == ["/srv/aoki of aoki: not in /home"]
     aside = held({"/home/aoki": None}, **{"/home/aoki": link("/srv/aoki")})
     assert accounts(homes=aside)["loose_homes"] == ["/home/aoki is a link"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        # a stranger's machine: shells that no person of a site has
+        "cloudsdk:x:998:998::/home/cloudsdk:/bin/bash",
+        "postgres:x:110:110::/var/lib/postgresql:/bin/bash",
+        "operator1:x:2003:2003::/home/operator1:/bin/bash",
+        "shared-ops:x:2004:2004::/home/shared-ops:/bin/sh",
+        "guest:x:2005:2005::/home/guest:",
+        "Test_User:x:70000:70000::/:/bin/bash",
+    ],
+)
+def test_a_shared_account_is_told_wherever_its_uid_lies(line: str) -> None:
+    name = line.partition(":")[0]
+    told = accounts(passwd=f"{PEOPLE}{line}\n", shadow=shadow(**{name: ""}))
+    assert told["impersonal"] == [name]
+    assert told["usable"] == sorted([name, "aoki", "baba"])
+    shut = line.rpartition(":")[0] + ":/usr/sbin/nologin"
+    assert accounts(passwd=f"{PEOPLE}{shut}\n", shadow=shadow(**{name: ""}))["impersonal"] == []
+
+
+def test_a_password_or_a_key_makes_an_account_usable_without_a_shell() -> None:
+    assert accounts(status="root P 2026-01-01\ndaemon NP 2026-01-01\n")["usable"] == [
+        "aoki", "baba", "daemon",
+    ]  # fmt: skip
+    told = accounts(keys={"/etc/ssh/authorized_keys.d/daemon": f"ssh-ed25519 {KEY_A}\n"})
+    assert told["usable"] == ["aoki", "baba", "daemon"]
+    assert accounts()["usable"] == ["aoki", "baba"]
+
+
+def test_two_groups_of_one_number_are_one_group() -> None:
+    told = accounts(group=f"{GROUP}helpers:x:6:baba\n")
+    assert "disk baba" in told["privileged"]
+
+
+def test_two_names_of_one_uid_share_an_account_when_both_can_be_used() -> None:
+    twin = f"{PEOPLE}baba2:x:2002:2002::/home/b:/usr/sbin/nologin\n"
+    status = "root L 2026-01-01\nbaba2 P 2026-01-01\n"
+    told = accounts(passwd=twin, shadow=shadow(baba2=""), status=status)
+    assert told["shared_uids"] == ["2002: baba baba2"]
+    assert accounts(passwd=twin, shadow=shadow(baba2=""))["shared_uids"] == []
+
+
+@pytest.mark.parametrize("name", ["aoki", "baba2", "sato.k", "testa", "adminoto", "root-a"])
+def test_a_persons_name_is_not_taken_for_a_functions(name: str) -> None:
+    assert impersonal(name) is (name == "root-a")
 
 
 # -- sudo -----------------------------------------------------------------------------------------

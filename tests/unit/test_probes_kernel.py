@@ -225,3 +225,44 @@ def test_the_boot_parameters_of_our_grub_file_are_read(repository: Any) -> None:
     )
     assert told["runtime"] == ["root=/dev/vda", "ro"]
     assert "usbcore.authorized_default=0" in told["disk"]
+
+
+def test_a_hidden_file_is_seen_and_is_no_setting_in_force() -> None:
+    """systemd-sysctl, kmod and udev pass over it: its content must make no check green."""
+    told = fact(
+        "sysctl", live=held({}), disk=held({"/etc/sysctl.d/.60-x.conf": "kernel.sysrq=0\n"})
+    )
+    assert "kernel.sysrq" not in told["disk"]
+    told = fact("sysctl", live=held({}), disk=held({"/etc/sysctl.d/60-x.conf": "kernel.sysrq=0\n"}))
+    assert told["disk"]["kernel.sysrq"] == "0"
+
+
+def next_words(texts: dict[str, str | None]) -> Any:
+    raw = held({"/proc/cmdline": "ro\n"} | texts)
+    return fact("kernel-command-line", cmdline=raw)["disk"]
+
+
+OURS = 'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX audit=1 lockdown=integrity"\n'
+
+
+def test_a_later_file_that_takes_our_words_away_is_what_counts() -> None:
+    """Our own file alone says nothing: update-grub reads the rest, and the menu is what boots."""
+    ours = {"/etc/default/grub.d/sekisho.cfg": OURS}
+    assert next_words(ours) == ["audit=1", "lockdown=integrity"]
+    assert next_words({"/etc/default/grub": 'GRUB_CMDLINE_LINUX="a"\n'} | ours) == [
+        "a", "audit=1", "lockdown=integrity",
+    ]  # fmt: skip
+    assert next_words(ours | {"/etc/default/grub.d/zz.cfg": "export GRUB_CMDLINE_LINUX=''\n"}) == []
+    assert next_words({"/etc/default/grub.d/.sekisho.cfg": OURS}) == []
+    more = ours | {"/etc/default/grub.d/zz.cfg": 'GRUB_CMDLINE_LINUX+=" b"\n'}
+    assert next_words(more)[-1] == "b"
+
+
+def test_the_boot_menu_wins_and_every_entry_must_have_a_word() -> None:
+    ours = {"/etc/default/grub.d/sekisho.cfg": OURS}
+    menu = (
+        "\tlinux\t/vmlinuz root=UUID=1 ro audit=1 quiet\n"
+        "\tlinux /vmlinuz root=UUID=1 ro single audit=1\n"
+    )
+    assert next_words(ours | {"/boot/grub/grub.cfg": menu}) == ["root=UUID=1", "ro", "audit=1"]
+    assert next_words(ours | {"/boot/grub/grub.cfg": "set x=1\n"}) == []

@@ -346,3 +346,25 @@ def test_a_line_that_is_no_entry_is_no_fact() -> None:
         pam("authentic required pam_unix.so\n")
     with pytest.raises(ProbeError, match="no such file"):
         BY_NAME["pam"].parse({"files": held({})})
+
+
+@pytest.mark.parametrize("path", ["/usr/lib/pam.d/systemd-user", "/etc/pam.d/.hidden"])
+def test_a_vendors_stack_and_a_hidden_one_are_read_too(path: str) -> None:
+    told = pam("", **{path: "session optional pam_exec.so /x\n"})
+    assert "pam_exec.so" in told["modules"]
+
+
+@pytest.mark.parametrize(
+    ("module", "elsewhere"),
+    [
+        ("pam_unix.so", False),
+        ("/usr/lib/x86_64-linux-gnu/security/pam_unix.so", False),
+        ("/lib/security/pam_unix.so", False),
+        ("/srv/pam_unix.so", True),
+        ("../../../srv/pam_unix.so", True),
+        ("/usr/lib/x86_64-linux-gnu/security/../../pam_x.so", True),
+    ],
+)
+def test_a_module_named_by_a_path_of_somebodys_own_is_told(module: str, elsewhere: bool) -> None:
+    told = pam("", **{"/etc/pam.d/x": f"auth required {module}\n"})
+    assert told["modules_elsewhere"] == ([module] if elsewhere else [])

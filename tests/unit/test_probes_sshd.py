@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from probes_raw import held, ran
@@ -48,6 +49,7 @@ def sshd(main: str | None = MAIN, **change: Any) -> Any:
             {"/etc/ssh/ssh_host_ecdsa_key": None},
             **{"/etc/ssh/ssh_host_ecdsa_key": {"mode": change.pop("key_mode", 0o600)}},
         ),
+        "banner": held(change.pop("banner", {"/etc/issue.net": "Restricted.\n"})),
     }
     return BY_NAME["sshd"].parse(raw | change)
 
@@ -103,10 +105,24 @@ def test_a_host_key_that_others_can_read_is_loose() -> None:
     assert sshd(key_mode=0o640)["loose_host_keys"] == ["/etc/ssh/ssh_host_ecdsa_key 0640 owner 0"]
 
 
+def test_the_banners_own_text_is_read_not_only_its_name() -> None:
+    assert sshd()["banner"] == "Restricted."
+    assert sshd(banner={"/etc/issue.net": ""})["banner"] == ""
+    assert sshd(banner={})["banner"] == ""
+
+
+def test_the_check_of_the_banner_holds_the_text_we_write(repository: Any) -> None:
+    text = (repository / "hardening/ssh/banner").read_text(encoding="utf-8").strip()
+    raw = (repository / "hardening/checks/6-ii-b.ssh-warns/check.yml").read_text(encoding="utf-8")
+    (wanted,) = [one["value"] for one in yaml.safe_load(raw)["asserts"] if one["key"] == ["banner"]]
+    assert wanted.strip() == text
+
+
 def test_no_main_file_is_no_fact() -> None:
     with pytest.raises(ProbeError, match="no such file"):
         BY_NAME["sshd"].parse(
-            {"effective": ran(EFFECTIVE), "files": held({}), "host_keys": held({})}
+            {"effective": ran(EFFECTIVE), "files": held({}), "host_keys": held({}),
+             "banner": held({})}
         )  # fmt: skip
 
 

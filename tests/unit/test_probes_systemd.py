@@ -136,3 +136,51 @@ def test_what_networkd_waits_for_is_told() -> None:
     assert told["requires"] == ["sekisho-nftables.service", "system.slice"]
     with pytest.raises(ProbeError):
         BY_NAME["network-start"].parse({"networkd": ran("")})
+
+
+WANTED = link("/usr/lib/systemd/system/x.service")
+
+
+@pytest.mark.parametrize(
+    ("etc", "enabled"),
+    [
+        ({f"{ETC}/multi-user.target.wants/x.service": WANTED}, ["x.service"]),
+        ({f"{ETC}/rescue.target.wants/x.service": WANTED}, []),
+        ({f"{ETC}/reboot.target.wants/x.service": WANTED}, []),
+        ({f"{ETC}/.multi-user.target.wants/x.service": WANTED}, []),
+        ({f"{ETC}/multi-user.target.wants/.x.service": WANTED}, []),
+        (
+            {
+                f"{ETC}/multi-user.target.wants/x.service": WANTED,
+                f"{ETC}/x.service": link("/dev/null"),
+            },
+            [],
+        ),
+    ],
+)
+def test_enabled_is_what_a_usual_boot_starts(etc: dict[str, Any], enabled: list[str]) -> None:
+    assert unit_files(etc)["enabled"] == enabled
+
+
+SHOWN = "MaxConnections=16\nTriggerLimitIntervalUSec=0\nLoadState=loaded\nDropInPaths=\n"
+
+
+def test_the_auditors_socket_is_told_as_systemd_runs_it() -> None:
+    parse = BY_NAME["probe-socket"].parse
+    assert parse({"show": ran(SHOWN)}) == {
+        "LoadState": "loaded",
+        "TriggerLimitIntervalUSec": "0",
+        "MaxConnections": "16",
+        "drop_ins": [],
+    }
+    changed = SHOWN.replace("=0", "=10s").replace(
+        "DropInPaths=", "DropInPaths=/etc/systemd/system/sekisho-probe.socket.d/90-limit.conf"
+    )
+    told = parse({"show": ran(changed)})
+    assert (told["TriggerLimitIntervalUSec"], told["drop_ins"]) == ("10s", ["90-limit.conf"])
+
+
+@pytest.mark.parametrize("text", ["", "LoadState=loaded\n", SHOWN.replace("Trigger", "T")])
+def test_a_systemd_that_does_not_tell_the_limit_is_an_error(text: str) -> None:
+    with pytest.raises(ProbeError):
+        BY_NAME["probe-socket"].parse({"show": ran(text)})

@@ -115,6 +115,8 @@ def provision(lab: Lab) -> None:
         return
     say("box and machines (emulated, 2 cores: about 5 minutes; with KVM about 2)")
     driver("up")
+    for kept in ("hosts", "monitors", "wireguard"):  # of machines that are gone
+        shutil.rmtree(PKI / kept, ignore_errors=True)
     say("playbooks preflight.yml and site.yml (log: .lab/preflight+site.log)")
     seen = lab.playbook("preflight+site", progress=roles())
     if seen.code != 0:

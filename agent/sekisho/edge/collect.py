@@ -203,8 +203,8 @@ def _given(data: bytes) -> dict[str, str]:
 
 
 def _matching(names: list[str], pattern: str) -> list[str]:
-    hidden = pattern.startswith(".")
-    return [n for n in names if (hidden or n[:1] != ".") and fnmatch.fnmatchcase(n, pattern)]
+    """Return the names that fit; one that begins with a dot counts like any other."""
+    return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 
 def _lent(path: str) -> bytes | None:

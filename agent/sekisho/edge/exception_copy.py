@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sekisho.edge import boot_clock, usb_admit
 from sekisho.edge import exception_state as state
 from sekisho.edge import exception_wall as wall
-from sekisho.edge import usb_admit
 from sekisho.edge.exception_state import Open
 from sekisho.edge.safe_files import Folder, Pinned, UnsafeError
 from sekisho.edge.secret_files import secret_ids, withheld
@@ -197,7 +197,7 @@ def _identity(handle: int) -> dict[str, Any]:
 
 def _within(opened: Open) -> None:
     still = state.read_open()
-    if still is None or still.id != opened.id or opened.over(time.time(), state.boottime()):
+    if still is None or still.id != opened.id or opened.over(time.time(), boot_clock.boottime()):
         raise _refuse(opened.id, "an exception that is over", "one that is open")
 
 

@@ -40,7 +40,7 @@ def secret_ids() -> set[tuple[int, int]]:
     for pattern in SECRETS:
         if "*" in pattern.rpartition("/")[0]:
             continue
-        for path in glob.glob(pattern):  # noqa: PTH207 - a pattern from the root
+        for path in glob.glob(pattern, include_hidden=True):  # noqa: PTH207 - from the root
             with contextlib.suppress(OSError):
                 info = os.stat(path)  # noqa: PTH116 - as above
                 if stat.S_ISREG(info.st_mode) and not path.endswith(".pub"):

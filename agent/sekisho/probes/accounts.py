@@ -22,23 +22,27 @@ FIRST_PERSON, LAST_PERSON = 1000, 59999
 DYNAMIC = range(61184, 65520)
 #: By their whole path: a program of one's own may have any name.
 NO_LOGIN = frozenset(
-    (
-        *(f"{folder}/{name}" for folder in ("/usr/bin", "/bin") for name in ("false", "sync")),
-        *(f"{folder}/{name}" for folder in ("/usr/sbin", "/sbin")
-          for name in ("nologin", "shutdown", "halt")),
-    )
-)  # fmt: skip
+    f"{merged}/{place}"
+    for merged in ("", "/usr")
+    for place in ("bin/false", "bin/sync", "sbin/nologin", "sbin/shutdown", "sbin/halt")
+)
 KEY_FOLDER = "/etc/ssh/authorized_keys.d/"
 #: Membership gives root, or data past the file permissions.
 PRIVILEGED = (
     *("root", "adm", "disk", "docker", "incus-admin", "kmem", "kvm", "libvirt", "lxd"),
     *("sekisho-admin", "shadow", "staff", "sudo", "systemd-journal", "tty", "wheel"),
 )
-#: Names that say a function, not a person.
+#: Words of a name that say a function, a product or a group, not a person.
 NOBODY_IN_PARTICULAR = frozenset(
     (
-        *("admin", "administrator", "ansible", "debian", "deploy", "guest", "maintenance", "oper"),
-        *("service", "shared", "support", "sysadmin", "temp", "test", "ubuntu", "user", "vagrant"),
+        *("admin", "administrator", "ansible", "anonymous", "backup", "cloud", "cloudsdk"),
+        *("common", "debian", "default", "demo", "deploy", "ec2", "everybody", "everyone"),
+        *("ftp", "generic", "git", "guest", "helpdesk", "jenkins", "kiosk", "maintenance"),
+        *("maintainer", "manager", "mysql", "nobody", "oper", "operator", "ops", "oracle"),
+        *("postgres", "public", "puppet", "root", "scanner", "server", "service", "share"),
+        *("shared", "staff", "student", "support", "sysadmin", "sysop", "system", "team"),
+        *("temp", "test", "tester", "tmp", "toor", "ubuntu", "user", "vagrant", "webmaster"),
+        *("www"),
     )
 )
 KEY_TYPES = (
@@ -95,6 +99,7 @@ def read_groups(text: str, accounts: Iterable[Account]) -> dict[str, list[str]]:
     """Return members by group, primary groups included."""
     found: dict[str, set[str]] = {}
     names: dict[int, str] = {}
+    same: dict[int, set[str]] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -103,9 +108,13 @@ def read_groups(text: str, accounts: Iterable[Account]) -> dict[str, list[str]]:
             raise ProbeError(f"/etc/group:{number}: not a group: {line[:80]!r}")
         names[int(parts[2])] = parts[0]
         found.setdefault(parts[0], set()).update(name for name in parts[3].split(",") if name)
+        same.setdefault(int(parts[2]), set()).add(parts[0])
     for account in accounts:
         if account.gid in names and names[account.gid] != account.name:
             found[names[account.gid]].add(account.name)
+    for group in same.values():  # two names of one number are one group to the kernel
+        together = {member for name in group for member in found[name]}
+        found |= {name: set(together) for name in group}
     return {group: sorted(members) for group, members in sorted(found.items())}
 
 
@@ -218,6 +227,29 @@ def _all_keys(found: Mapping[str, FileOutcome], accounts: Iterable[Account]) -> 
     return keys
 
 
+def _usable(accounts: Iterable[Account], status: Mapping[str, str], keys: list[Key]) -> list[str]:
+    """Return whoever can get in besides root: by a shell, a password (or none needed), or a key."""
+    keyed = {key.account for key in keys}
+    return sorted(
+        {
+            account.name
+            for account in accounts
+            if account.name != "root"
+            and (
+                account.may_log_in
+                or status.get(account.name) in ("P", "NP")
+                or account.second in ("", "here")
+            )
+        }
+        | {account.name for account in accounts if account.name != "root" and account.name in keyed}
+    )
+
+
+def impersonal(name: str) -> bool:
+    """Return whether an account's name says no person: one of its words is a function's."""
+    return not NOBODY_IN_PARTICULAR.isdisjoint(re.split(r"[^a-z]+", name.lower()))
+
+
 def _several(pairs: Iterable[tuple[str, str]]) -> list[str]:
     """Return ``key: a b`` for every key that more than one name holds."""
     held: dict[str, set[str]] = {}
@@ -265,6 +297,7 @@ def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
         raise ProbeError(f"date: {today!r} is not a day")
     keys = _all_keys(files(raw, "keys"), accounts)
     people = [account for account in accounts if account.person]
+    usable = _usable(accounts, status, keys)
     folder = {p: e for p, e in files(raw, "keys").items() if p.startswith(KEY_FOLDER)}
     uids = {account.uid for account in accounts}
     # A person's account that the playbook shut keeps its groups; it leads nowhere any more.
@@ -286,12 +319,15 @@ def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
         "system_with_shell": sorted(
             a.name for a in accounts if a.may_log_in and not a.person and a.uid != 0
         ),
-        "shared_uids": _several((str(a.uid), a.name) for a in accounts if a.may_log_in),
+        "shared_uids": _several(
+            (str(a.uid), a.name) for a in accounts if a.may_log_in or a.name in usable
+        ),
         "repeated_names": sorted(
             {a.name for a in accounts if sum(b.name == a.name for b in accounts) > 1}
         ),
         "shared_homes": _several((a.home, a.name) for a in people),
-        "impersonal": sorted(a.name for a in people if a.name in NOBODY_IN_PARTICULAR),
+        "usable": usable,
+        "impersonal": [name for name in usable if impersonal(name)],
         "not_in_shadow": sorted(
             a.name for a in accounts if a.name not in expiry or a.second in ("", "here")
         ),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, files, text_of
+from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, drop_ins, files, text_of
 
 #: sysctl.d precedence: the last directory wins for equal file names (sysctl.d(5)).
 SYSCTL_DIRS = ("/usr/lib/sysctl.d", "/usr/local/lib/sysctl.d", "/run/sysctl.d", "/etc/sysctl.d")
@@ -96,11 +96,12 @@ def after_boot(names: Iterable[str], held: Mapping[str, str | None]) -> dict[str
 def effective_files(found: Mapping[str, FileOutcome], dirs: tuple[str, ...]) -> list[FileOutcome]:
     """Return drop-in files in the order they are read; a name in a later directory hides earlier.
 
-    A link to /dev/null hides and holds nothing; an unreadable file raises `ProbeError`.
+    A link to /dev/null hides and holds nothing; an unreadable file raises `ProbeError`. A name that
+    begins with a dot is not read (`drop_ins`).
     """
     by_name: dict[str, FileOutcome] = {}
     rank = {folder: index for index, folder in enumerate(dirs)}
-    for path, entry in found.items():
+    for path, entry in drop_ins(found).items():
         folder, _, name = path.rpartition("/")
         held = by_name.get(name)
         if held is None or rank[held.path.rpartition("/")[0]] <= rank.get(folder, len(dirs)):
@@ -185,12 +186,55 @@ def _lockdown(raw: Mapping[str, Any]) -> dict[str, Any]:
     return fact
 
 
+_GRUB_SET = re.compile(
+    r"""(?:export\s+)?GRUB_CMDLINE_LINUX(?P<default>_DEFAULT)?(?P<more>\+?)=(?P<words>.*)"""
+)
+_GRUB_ENTRY = re.compile(r"linux\S*\s+\S+(?P<words>.*)")
+MENU = "/boot/grub/grub.cfg"
+#: What says with which words the machine starts next (`next_words`).
+BOOT_FILES = (MENU, "/etc/default/grub", "/etc/default/grub.d/*.cfg")
+
+
+def next_words(found: Mapping[str, FileOutcome]) -> list[str]:
+    """Return the words that every entry of the boot menu has.
+
+    Without a menu: what update-grub would write, a later file over an earlier one.
+    """
+    menu = found.get(MENU)
+    if menu is not None:
+        if menu.text is None:
+            raise ProbeError(f"{MENU}: {menu.error or 'no content'}")
+        entries = [
+            match["words"].split()
+            for line in menu.text.replace("\\\n", " ").split("\n")
+            if (match := _GRUB_ENTRY.fullmatch(line.strip()))
+        ]
+        return (
+            [word for word in entries[0] if all(word in one for one in entries)] if entries else []
+        )
+    values = {"": "", "_DEFAULT": ""}
+    order = sorted(
+        drop_ins(found), key=lambda path: (path.startswith("/etc/default/grub.d/"), path)
+    )
+    for path in order:
+        if not path.startswith("/etc/default/"):
+            continue
+        for line in (found[path].text or "").replace("\\\n", " ").split("\n"):
+            match = _GRUB_SET.fullmatch(line.strip())
+            if match is None:
+                continue
+            key = match["default"] or ""
+            words = match["words"].strip().strip("\"'")
+            held = values[key].replace("\\", r"\\")
+            for name in (f"$GRUB_CMDLINE_LINUX{key}", f"${{GRUB_CMDLINE_LINUX{key}}}"):
+                words = re.sub(rf"{re.escape(name)}(?![A-Z_])", held, words)
+            values[key] = f"{values[key]} {words}" if match["more"] else words
+    return f"{values['']} {values['_DEFAULT']}".split()
+
+
 def _cmdline(raw: Mapping[str, Any]) -> dict[str, Any]:
     found = files(raw, "cmdline")
-    running = text_of(found, "/proc/cmdline").split()
-    grub = found.get("/etc/default/grub.d/sekisho.cfg")
-    configured = re.findall(r'="\$GRUB_CMDLINE_LINUX ([^"]*)"', (grub.text or "") if grub else "")
-    return {"runtime": running, "disk": configured[-1].split() if configured else []}
+    return {"runtime": text_of(found, "/proc/cmdline").split(), "disk": next_words(found)}
 
 
 PROBES = (
@@ -239,7 +283,7 @@ PROBES = (
     ),
     Probe(
         name="kernel-command-line",
-        operations={"cmdline": Read(("/proc/cmdline", "/etc/default/grub.d/sekisho.cfg"))},
+        operations={"cmdline": Read(("/proc/cmdline", *BOOT_FILES))},
         parse=_cmdline,
     ),
 )

@@ -181,6 +181,17 @@ def _swap(raw: Mapping[str, Any]) -> dict[str, Any]:
     fstab_file = tables.get("/etc/fstab")
     fstab = parse_fstab((fstab_file.text or "") if fstab_file else "")
     configured = [entry["source"] for entry in fstab if entry["type"] == "swap"]
+    # A mapped device is encrypted when crypttab makes it, or dm-crypt has it now; LVM maps, too.
+    crypttab = tables.get("/etc/crypttab")
+    encrypted = {
+        f"/dev/mapper/{line.split()[0]}"
+        for line in ((crypttab.text or "") if crypttab else "").split("\n")
+        if line.strip() and not line.lstrip().startswith("#")
+    } | {
+        f"/dev/mapper/{(entry.text or '').strip()}"
+        for path, entry in files(raw, "names").items()
+        if f"/dev/{path.split('/')[4]}" in mapped
+    }
     units = [path for path, entry in files(raw, "units").items() if entry.target != "/dev/null"]
     return {
         # zram stays in memory; a mapped device of type CRYPT is encrypted
@@ -188,19 +199,35 @@ def _swap(raw: Mapping[str, Any]) -> dict[str, Any]:
             name for name in active if name not in mapped and not name.startswith("/dev/zram")
         ],
         "configured": [
-            name for name in configured if not name.startswith(("/dev/mapper/", "/dev/zram"))
+            name
+            for name in configured
+            if name not in encrypted and not name.startswith("/dev/zram")
         ]
         + units,
     }
 
 
+def _sleep(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sleep states the running kernel offers; ``disk`` is hibernation."""
+    state = files(raw, "state").get("/sys/power/state")
+    if state is None:
+        return {"states": []}  # a kernel that cannot sleep at all
+    if state.text is None:
+        raise ProbeError(f"/sys/power/state: {state.error or 'no content'}")
+    return {"states": state.text.split()}
+
+
 def _core_dumps(raw: Mapping[str, Any]) -> dict[str, Any]:
     limits: dict[str, str] = {}
+    raised = []
     for entry in effective_files(files(raw, "limits"), ("/etc/security", "/etc/security/limits.d")):
         for line in (entry.text or "").splitlines():
             words = line.split("#", 1)[0].split()
             if len(words) == 4 and words[2] == "core" and words[1] in ("hard", "-"):
                 limits[words[0]] = words[3]
+            # A line for one person or group counts over the one for everybody.
+            if len(words) == 4 and words[2] == "core" and words[3] != "0":
+                raised.append(f"{entry.path}: {' '.join(words)}")
     manager: dict[str, str] = {}
     for label in ("manager", "coredump"):
         for entry in effective_files(files(raw, label), _CONF_DIRS[label]):
@@ -212,6 +239,7 @@ def _core_dumps(raw: Mapping[str, Any]) -> dict[str, Any]:
     held = re.search(r"^Max core file size\s+(\S+)\s+(\S+)", now, re.MULTILINE)
     return {
         "limits": limits,
+        "raised": raised,
         "units": manager.get("DefaultLimitCORE", "unset"),
         "storage": manager.get("Storage", "unset"),
         "handler": "installed"
@@ -222,7 +250,10 @@ def _core_dumps(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _CONF_DIRS = {
-    label: tuple(f"{folder}/{name}.conf.d" for folder in ("/usr/lib/systemd", "/etc/systemd"))
+    label: tuple(
+        f"{folder}/systemd/{name}.conf.d"
+        for folder in ("/usr/lib", "/usr/local/lib", "/run", "/etc")
+    )
     for label, name in (("manager", "system"), ("coredump", "coredump"))
 }
 
@@ -244,12 +275,14 @@ PROBES = (
     Probe(
         name="swap",
         operations={
-            "tables": Read(("/proc/swaps", "/etc/fstab")),
+            "tables": Read(("/proc/swaps", "/etc/fstab", "/etc/crypttab")),
             "mapped": Read(("/sys/class/block/dm-*/dm/uuid",)),
+            "names": Read(("/sys/class/block/dm-*/dm/name",)),
             "units": Read(("/etc/systemd/system/*.swap",), content=False),
         },
         parse=_swap,
     ),
+    Probe(name="sleep", operations={"state": Read(("/sys/power/state",))}, parse=_sleep),
     Probe(
         name="core-dumps",
         operations={

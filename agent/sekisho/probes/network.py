@@ -9,7 +9,17 @@ from fnmatch import fnmatch
 from typing import Any
 
 from sekisho.flows.lines import IKE_DAEMON, IKE_PORTS
-from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output, text_of
+from sekisho.probes.model import (
+    FileOutcome,
+    Probe,
+    ProbeError,
+    Read,
+    Run,
+    drop_ins,
+    files,
+    output,
+    text_of,
+)
 
 _DMI = "/sys/class/dmi/id"
 #: networkd reads these in the order of the file's name; the same name counts once, /etc first.
@@ -208,20 +218,20 @@ def _network_files(
 ) -> tuple[dict[str, FileOutcome], dict[str, dict[str, FileOutcome]]]:
     """Return the files that count by name, and each one's drop-ins by name."""
     by_name: dict[str, FileOutcome] = {}
-    drop_ins: dict[str, dict[str, FileOutcome]] = {}
+    changed: dict[str, dict[str, FileOutcome]] = {}
     for folder in reversed(_FOLDERS):
         for path, entry in found.items():
             place, _, name = path.rpartition("/")
             if place == folder:
                 by_name[name] = entry
             elif place.startswith(f"{folder}/") and place.endswith(".network.d"):
-                drop_ins.setdefault(place.rpartition("/")[2][:-2], {})[name] = entry
-    return by_name, drop_ins
+                changed.setdefault(place.rpartition("/")[2][:-2], {})[name] = entry
+    return by_name, changed
 
 
 def _networkd(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return what networkd will do after a boot: the first file that names a card counts."""
-    by_name, drop_ins = _network_files(files(raw, "networks"))
+    by_name, changed = _network_files(drop_ins(files(raw, "networks")))
     cards = sorted(path.split("/")[4] for path in files(raw, "cards") if path.split("/")[4] != "lo")
     if not cards:
         raise ProbeError("cards: none found")
@@ -234,7 +244,7 @@ def _networkd(raw: Mapping[str, Any]) -> dict[str, Any]:
         entry = by_name[name]
         if entry.kind == "link" and entry.target == "/dev/null":
             continue
-        lines = _with_drop_ins(entry, drop_ins.get(name, {}))
+        lines = _with_drop_ins(entry, changed.get(name, {}))
         match = {key: value for section, key, value in lines if section.startswith("Match#")}
         patterns = match.get("Name", "").split()
         by_name_alone = patterns and not patterns[0].startswith("!") and set(match) <= _NAMED_BY
@@ -251,11 +261,11 @@ def _networkd(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_drop_ins(
-    entry: FileOutcome, drop_ins: Mapping[str, FileOutcome]
+    entry: FileOutcome, changes: Mapping[str, FileOutcome]
 ) -> list[tuple[str, str, str]]:
     """Return a file's settings and those of its drop-ins after it, in the order of their names."""
     lines: list[tuple[str, str, str]] = []
-    for at, one in enumerate([entry, *(drop_ins[name] for name in sorted(drop_ins))]):
+    for at, one in enumerate([entry, *(changes[name] for name in sorted(changes))]):
         if one.kind == "link" and one.target == "/dev/null":
             continue
         if one.text is None:

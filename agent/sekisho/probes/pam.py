@@ -9,11 +9,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, files
+from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, drop_ins, files
 
 _FOLDER = "/etc/pam.d/"
-#: Of two files of one name the first counts (libpam's own order on Debian).
-_FOLDERS = (_FOLDER, "/usr/lib/pam.d/")
+#: The vendor's stacks; one of the same name in /etc counts instead (libpam's order on Debian).
+_VENDOR = ("/usr/lib/pam.d/", "/usr/local/lib/pam.d/")
+#: A module named by its whole path lies in Debian's own folder of modules, or is somebody's own.
+_FOLDERS = re.compile(r"(/usr)?/lib/([a-z0-9_]+-linux-[a-z0-9]+/)?security/pam_[a-z0-9_]+\.so")
 _QUALITY = "/etc/security/pwquality.conf"
 _LINE = re.compile(
     r"-?(?P<phase>auth|account|password|session)\s+(?P<control>\[.*?\]|\S+)\s+(?P<rest>\S.*)"
@@ -87,14 +89,16 @@ def _around_faillock(stacks: Mapping[str, list[str]], service: str) -> list[str]
 
 
 def _stacks(found: Mapping[str, FileOutcome]) -> dict[str, list[str]]:
+    """Return every stack by its service; one that /etc hides by its whole path."""
     stacks: dict[str, list[str]] = {}
-    for folder in _FOLDERS:
+    for folder in (_FOLDER, *_VENDOR):
         for path, entry in found.items():
+            if not path.startswith(folder) or entry.kind == "dir":
+                continue
+            if entry.text is None:
+                raise ProbeError(f"{path}: {entry.error or 'not a regular file'}")
             name = path.removeprefix(folder)
-            if path.startswith(folder) and entry.kind != "dir" and name not in stacks:
-                if entry.text is None:
-                    raise ProbeError(f"{path}: {entry.error or 'not a regular file'}")
-                stacks[name] = read_stack(path, entry.text)
+            stacks[path if name in stacks else name] = read_stack(path, entry.text)
     if "common-auth" not in stacks:
         raise ProbeError(f"{_FOLDER}common-auth: no such file")
     return stacks
@@ -110,7 +114,8 @@ def _pam(raw: Mapping[str, Any]) -> dict[str, Any]:
     found = files(raw, "files")
     stacks = _stacks(found)
     quality: dict[str, str] = {}
-    for path in (*sorted(p for p in found if p.startswith(f"{_QUALITY}.d/")), _QUALITY):
+    parts = sorted(path for path in drop_ins(found) if path.startswith(f"{_QUALITY}.d/"))
+    for path in (*parts, _QUALITY):
         if path in found:
             quality |= read_settings(_text(found[path]))
     faillock = found.get("/etc/security/faillock.conf")
@@ -124,10 +129,20 @@ def _pam(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "stacks": stacks,
         "modules": sorted(modules),
+        "modules_elsewhere": sorted(
+            {
+                word
+                for entries in stacks.values()
+                for entry in entries
+                for word in entry.split()
+                if ".so" in word and "/" in word and not _FOLDERS.fullmatch(word)
+            }
+        ),
         "empty_passwords": sorted(
             name
             for name, entries in stacks.items()
-            if any(word in ("nullok", "nullok_secure") for e in entries for word in e.split())
+            if not name.startswith("/")
+            and any(word in ("nullok", "nullok_secure") for e in entries for word in e.split())
         ),
         "faillock": read_settings(_text(faillock)) if faillock else {},
         "quality": quality,
@@ -156,7 +171,7 @@ PROBES = (
         operations={
             "files": Read(
                 (
-                    *(f"{folder}*" for folder in _FOLDERS),
+                    *(f"{folder}*" for folder in (_FOLDER, *_VENDOR)),
                     *("/etc/security/faillock.conf", _QUALITY, f"{_QUALITY}.d/*.conf"),
                 )
             )

@@ -23,6 +23,7 @@ LISTS = (
 )
 #: Repeated, one pattern a line or several words a line.
 WORDS = ("allowusers", "denyusers", "allowgroups", "denygroups", "authorizedkeysfile")
+BANNER = "/etc/issue.net"
 MAIN_FILE = "/etc/ssh/sshd_config"
 #: Older names that sshd still takes (sshd_config(5)).
 _ALIASES = {
@@ -169,6 +170,7 @@ def _sshd(raw: Mapping[str, Any]) -> dict[str, Any]:
         raise ProbeError(f"{MAIN_FILE}: {'no such file' if main is None else main.error}")
     host_keys = files(raw, "host_keys")
     defaults = found.get("/etc/default/ssh")
+    banner = files(raw, "banner").get(BANNER)
     options = re.findall(
         r"^\s*SSHD_OPTS=(.*)$", (defaults.text or "") if defaults else "", re.MULTILINE
     )
@@ -183,6 +185,7 @@ def _sshd(raw: Mapping[str, Any]) -> dict[str, Any]:
         told = {"includes": read_includes(main.text)}
     return told | {
         "effective": effective,
+        "banner": (banner.text or "").strip() if banner else "",
         "settings_in_main": sorted({key for key, _, _ in _lines(main.text)} - {"include"}),
         "start_options": (options[-1].strip().strip("\"'") if options else ""),
         "loose": sorted(
@@ -260,6 +263,7 @@ PROBES = (
                 )
             ),
             "host_keys": Read(("/etc/ssh/ssh_host_*_key",), content=False),
+            "banner": Read((BANNER,)),
         },
         parse=_sshd,
     ),

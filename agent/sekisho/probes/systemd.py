@@ -37,19 +37,35 @@ def _units(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {"active": sorted(active), "failed": sorted(failed)}
 
 
+#: Targets that no usual boot reaches: what only they want does not start by itself.
+_NOT_REACHED = frozenset(
+    f"{name}.target"
+    for name in (
+        *("rescue", "emergency", "shutdown", "final", "halt", "poweroff", "reboot", "kexec"),
+        *("soft-reboot", "exit", "umount", "sleep", "suspend", "hibernate", "hybrid-sleep"),
+        *("suspend-then-hibernate", "system-update", "factory-reset", "ctrl-alt-del"),
+    )
+)
+
+
 def _unit_files(raw: Mapping[str, Any]) -> dict[str, Any]:
-    masked, enabled, present, changed, above = [], set(), set(), [], set()
-    for path, entry in files(raw, "above").items():
-        name = path.rpartition("/")[2]
-        if entry.kind != "dir" and not (entry.kind == "link" and entry.target == "/dev/null"):
-            above.add(name)
+    """Return what is masked, and what a usual boot starts: wanted by something, and not masked."""
+    masked, enabled, present, changed = [], set(), set(), []
+    above = {
+        path.rpartition("/")[2]
+        for path, entry in files(raw, "above").items()
+        if entry.kind != "dir" and not (entry.kind == "link" and entry.target == "/dev/null")
+    }
     for path, entry in files(raw, "etc").items():
         name = path.removeprefix("/etc/systemd/system/")
-        if entry.kind == "link" and entry.target == "/dev/null":
+        if "/." in path:
+            continue  # systemd reads neither hidden units nor hidden folders
+        if entry.kind == "link" and entry.target == "/dev/null" and "/" not in name:
             masked.append(name)
         elif "/" in name:
             folder, _, unit = name.partition("/")
-            if folder.endswith((".wants", ".requires")):
+            wanting, ending = folder.rpartition(".")[::2]
+            if ending in ("wants", "requires") and wanting not in _NOT_REACHED:
                 enabled.add(unit)
             elif folder.endswith(".d"):
                 changed.append(name)
@@ -73,12 +89,10 @@ def _manager(raw: Mapping[str, Any]) -> dict[str, str]:
     found = files(raw, "files")
     mains = [f"{folder}/system.conf" for folder in reversed(_CONF_DIRS)]
     main = [found[path] for path in mains if path in found][:1]
-    drop_ins = {path: entry for path, entry in found.items() if path.endswith(".conf")}
-    for path in mains:
-        drop_ins.pop(path, None)
+    parts = {path: entry for path, entry in found.items() if path not in mains}
     settings: dict[str, str] = {}
     dirs = tuple(f"{folder}/system.conf.d" for folder in _CONF_DIRS)
-    for entry in [*main, *effective_files(drop_ins, dirs)]:
+    for entry in [*main, *effective_files(parts, dirs)]:
         if entry.error is not None:
             raise ProbeError(f"{entry.path}: {entry.error}")
         for line in (entry.text or "").split("\n"):
@@ -97,6 +111,24 @@ def _network_start(raw: Mapping[str, Any]) -> dict[str, Any]:
         "requires": sorted(shown["Requires"].split()),
         "after": sorted(shown["After"].split()),
     }
+
+
+#: The auditors' socket as systemd runs it; drop-ins are in it.
+SOCKET = "sekisho-probe.socket"
+SOCKET_PROPERTIES = ("LoadState", "TriggerLimitIntervalUSec", "MaxConnections", "DropInPaths")
+
+
+def _probe_socket(raw: Mapping[str, Any]) -> dict[str, Any]:
+    shown: dict[str, str] = {}
+    for line in output(raw, "show").split("\n"):
+        key, sep, value = line.partition("=")
+        if sep and key in SOCKET_PROPERTIES:
+            shown[key] = value
+    missing = [key for key in SOCKET_PROPERTIES if key not in shown]
+    if missing and shown.get("LoadState") != "not-found":
+        raise ProbeError(f"systemctl show {SOCKET}: no {', '.join(missing)}")
+    drop_ins = shown.pop("DropInPaths", "").split()
+    return {**shown, "drop_ins": sorted(path.rpartition("/")[2] for path in drop_ins)}
 
 
 PROBES = (
@@ -159,5 +191,12 @@ PROBES = (
             ),
         },
         parse=_unit_files,
+    ),
+    Probe(
+        name="probe-socket",
+        operations={
+            "show": Run(("systemctl", "show", SOCKET, f"--property={','.join(SOCKET_PROPERTIES)}"))
+        },
+        parse=_probe_socket,
     ),
 )
