@@ -48,16 +48,20 @@ _RECEIVER = "/var/lib/sekisho/incoming: the receiver's own, who is not root"
 #: file → (whose folder it is, the kinds of call by path).
 BY_PATH: dict[str, tuple[str, set[str]]] = {
     "agent/sekisho/cli/exception.py": (_STATE, {".unlink"}),
+    "agent/sekisho/cli/main.py": ("/dev/null alone", {"os.open"}),
     "agent/sekisho/edge/audit_cursor.py": (_STATE, {".replace", ".unlink", "tempfile.mkstemp"}),
     "agent/sekisho/edge/bundle_io.py": (_CONTROL, {".mkdir", ".rename", "os.open"}),
+    "agent/sekisho/edge/enrolment.py": (_CONTROL, {".mkdir"}),
     "agent/sekisho/edge/exception_state.py": (_STATE, {".mkdir", ".unlink", "os.link", "os.open"}),
     "agent/sekisho/edge/exception_wall.py": (f"{_KERNEL}; {_STATE}", {".unlink", ".write_text"}),
     "agent/sekisho/edge/flow_replay.py": (_KERNEL, {".write_text"}),
-    "agent/sekisho/edge/guard.py": (
-        f"{_STATE}; {_KERNEL}",
-        {".mkdir", ".open", ".rename", ".unlink", ".write_text", "shutil.rmtree"},
+    "agent/sekisho/edge/guard.py": (_STATE, {".touch"}),
+    "agent/sekisho/edge/guard_files.py": (_ETC, {".mkdir", ".replace", ".symlink_to", ".unlink"}),
+    "agent/sekisho/edge/guard_live.py": (_KERNEL, {".write_text"}),
+    "agent/sekisho/edge/guard_store.py": (
+        _STATE,
+        {".open", ".rename", ".replace", ".unlink", "os.utime", "shutil.rmtree"},
     ),
-    "agent/sekisho/edge/guard_files.py": (_ETC, {".mkdir", ".unlink"}),
     "agent/sekisho/edge/journal_disk.py": (_STATE, {".mkdir", ".replace", "os.open"}),
     "agent/sekisho/edge/journal_socket.py": (_STATE, {".chmod", ".unlink", "os.chown"}),
     "agent/sekisho/edge/maintenance.py": (_STATE, {".mkdir", ".unlink"}),
@@ -71,10 +75,22 @@ BY_PATH: dict[str, tuple[str, set[str]]] = {
     "agent/sekisho/edge/render.py": (_CONTROL, {".mkdir"}),
     "agent/sekisho/edge/transfer_assembly.py": (_RECEIVER, {".mkdir", ".rename", ".touch"}),
     "agent/sekisho/edge/transfer_files.py": (_RECEIVER, {".replace", "os.open"}),
-    "agent/sekisho/edge/transfer_receive.py": (_RECEIVER, {".unlink", "os.open"}),
+    "agent/sekisho/edge/transfer_receive.py": (
+        _RECEIVER,
+        {".unlink", "os.open", "tempfile.TemporaryFile"},
+    ),
+    "agent/sekisho/edge/transfer_shelf.py": (_RECEIVER, {".mkdir"}),
     "agent/sekisho/edge/transfer_store.py": (
         _RECEIVER,
-        {".mkdir", ".rename", ".replace", ".touch", ".unlink", "shutil.rmtree"},
+        {
+            ".hardlink_to",
+            ".mkdir",
+            ".rename",
+            ".replace",
+            ".touch",
+            ".unlink",
+            "shutil.rmtree",
+        },
     ),
     "agent/sekisho/edge/usb_admit.py": (f"{_KERNEL}; {_STATE}", {".write_text", "os.open"}),
     "agent/sekisho/edge/usb_policy.py": (_STATE, {".write_text"}),
@@ -87,10 +103,6 @@ BY_PATH: dict[str, tuple[str, set[str]]] = {
     "agent/sekisho/service/line_request.py": (_ETC, {".mkdir"}),
     "playbooks/library/sekisho_audit.py": (
         _ETC,
-        {"os.makedirs", "os.replace", "tempfile.mkstemp"},
-    ),
-    "playbooks/library/sekisho_enrolled.py": (
-        _CONTROL,
         {"os.makedirs", "os.replace", "tempfile.mkstemp"},
     ),
     "playbooks/library/sekisho_live.py": (
