@@ -58,7 +58,15 @@ GROUP = {
     "auditor": "sekisho-auditor",
 }
 FIRST_PERSON, LAST_PERSON = 1000, 59999
-NO_LOGIN = ("nologin", "false", "sync", "shutdown", "halt")
+# By their whole path: a program of one's own may have any name.
+NO_LOGIN = tuple(
+    folder + name
+    for folder, names in (
+        ("/bin/", ("false", "sync")),
+        ("/sbin/", ("nologin", "shutdown", "halt")),
+    )
+    for name in names
+)
 NO_SHELL = "/usr/sbin/nologin"
 DAY_ZERO = datetime.date(1970, 1, 1)
 KEY_FILES = ("authorized_keys", "authorized_keys2")
@@ -77,7 +85,7 @@ def _locked(field):
 
 
 def _may_log_in(entry):
-    return os.path.basename(entry.pw_shell) not in NO_LOGIN
+    return entry.pw_shell.removeprefix("/usr") not in NO_LOGIN
 
 
 class Run:
@@ -169,7 +177,7 @@ class Run:
         try:
             with safe.pinned(home) as found:
                 mode = stat.S_IMODE(found.info.st_mode)
-                if stat.S_ISDIR(found.info.st_mode) and (mode & 0o027 or found.info.st_uid != uid):
+                if stat.S_ISDIR(found.info.st_mode) and (mode & 0o077 or found.info.st_uid != uid):
                     self.note(home, "%04o %d" % (mode, found.info.st_uid), "0700 %d" % uid)
                     if not self.module.check_mode:
                         found.set_mode(0o700)

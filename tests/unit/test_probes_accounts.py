@@ -230,6 +230,61 @@ def test_rsa_length_never_reads_past_the_end(blob: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    ("shell", "may"),
+    [
+        ("/usr/sbin/nologin", False),
+        ("/sbin/nologin", False),
+        ("/bin/false", False),
+        ("/usr/bin/sync", False),
+        ("/tmp/nologin", True),  # a program of one's own by that name
+        ("/home/x/false", True),
+        ("/usr/local/sbin/nologin", True),
+        ("", True),
+    ],
+)
+def test_only_debians_own_programs_refuse_a_login(shell: str, may: bool) -> None:
+    told = accounts(passwd=PEOPLE + f"svc:x:900:900::/:{shell}\n")
+    assert told["system_with_shell"] == ["svc"] * may
+
+
+@pytest.mark.parametrize(
+    ("field", "outside", "empty"),
+    [("x", False, False), ("", True, True), ("$y$j9T$abc", True, False), ("*", False, False)],
+)
+def test_a_password_outside_shadow_is_told_and_never_shown(
+    field: str, outside: bool, empty: bool
+) -> None:
+    told = accounts(
+        passwd=PEOPLE + f"cole:{field}:2003:2003::/home/cole:/bin/bash\n",
+        shadow=shadow(aoki="20909", baba="20909", cole="20909"),
+    )
+    assert told["not_in_shadow"] == ["cole"] * outside
+    assert told["needs_no_password"] == ["cole"] * empty
+    assert ("cole" in told["with_password"]) == (outside and not empty)
+    assert "$y$" not in json.dumps(told)
+
+
+@pytest.mark.parametrize(("field", "state"), [("x", "L"), ("", "NP"), ("$y$j9T$abc", "P")])
+def test_roots_field_in_passwd_counts_before_shadow(field: str, state: str) -> None:
+    assert accounts(passwd=PEOPLE.replace("root:x", f"root:{field}"))["root_password"] == state
+
+
+@pytest.mark.parametrize("mode", [0o750, 0o701, 0o710, 0o755, 0o2770])
+def test_a_home_that_others_can_enter_is_loose(mode: int) -> None:
+    homes = held({"/home/aoki": None}, **{"/home/aoki": {"mode": mode, "uid": 2001, "kind": "dir"}})
+    assert accounts(homes=homes)["loose_homes"] == [f"/home/aoki {mode:04o} owner 2001"]
+
+
+def test_a_closed_home_and_a_home_nobody_looked_at() -> None:
+    shut = held({"/home/aoki": None}, **{"/home/aoki": {"mode": 0o700, "uid": 2001, "kind": "dir"}})
+    assert accounts(homes=shut)["loose_homes"] == []
+    away = PEOPLE.replace("/home/aoki", "/srv/aoki")
+    assert accounts(homes=shut, passwd=away)["loose_homes"] == ["/srv/aoki of aoki: not in /home"]
+    aside = held({"/home/aoki": None}, **{"/home/aoki": link("/srv/aoki")})
+    assert accounts(homes=aside)["loose_homes"] == ["/home/aoki is a link"]
+
+
+@pytest.mark.parametrize(
     "line",
     [
         # a stranger's machine: shells that no person of a site has
@@ -323,6 +378,26 @@ def test_a_negated_member_keeps_its_mark() -> None:
 def test_rules_that_others_can_read_are_loose() -> None:
     told = sudo({}, **{"/etc/sudoers": {"mode": 0o444}})
     assert told["loose"] == ["/etc/sudoers 0444"]
+
+
+def test_what_sudo_lets_in_from_the_environment_is_told() -> None:
+    # cvtsudoers 1.9.16's own form of `env_keep +=`, `env_keep -=`, `env_file=`.
+    told = sudo(
+        {
+            "Defaults": [
+                {"Options": [{"operation": "list_add", "env_keep": ["LD_PRELOAD", "FOO"]}]},
+                {"Options": [{"operation": "list_remove", "env_keep": ["LANG"]}]},
+                {"Options": [{"env_file": "/tmp/x"}]},
+            ]
+        }
+    )
+    assert told["environment"] == ["env_file /tmp/x", "env_keep FOO", "env_keep LD_PRELOAD"]
+    assert sudo({})["environment"] == []
+
+
+def test_rules_that_another_group_can_read_are_loose() -> None:
+    assert sudo({}, **{"/etc/sudoers": {"mode": 0o440, "gid": 1000}})["loose"]
+    assert sudo({}, **{"/etc/sudoers": {"mode": 0o400, "gid": 1000}})["loose"] == []
 
 
 @pytest.mark.parametrize("bad", ["", "{", "[]", '"x"'])

@@ -69,6 +69,63 @@ def test_comments_and_the_ignore_mark_are_read_as_sysctl_d_says() -> None:
     assert told["disk"] == {"kernel.c": "3 4"}
 
 
+LIVE = {
+    f"/proc/sys/net/ipv4/conf/{name}/log_martians": "1\n"
+    for name in ("all", "default", "lo", "eth1.5")
+}
+MARTIANS = "net.ipv4.conf.{}.log_martians"
+
+
+# Tried with systemd-sysctl 257 in a network namespace of its own.
+@pytest.mark.parametrize(
+    ("lines", "disk"),
+    [
+        ("net.ipv4.conf.*.log_martians = 1", {"1"}),
+        ("net/ipv4/conf/*/log_martians = 1", {"1"}),
+        ("net.*.conf.*.log_martians = 1", {"1"}),
+        ("net.ipv4.conf.*.log_martians = 1\n-net.ipv4.conf.lo.log_martians", {"1", "excluded"}),
+        ("-net.ipv4.conf.lo.log_martians\nnet.ipv4.conf.*.log_martians = 1", {"1", "excluded"}),
+        ("net.ipv4.conf.*.log_martians = 1\n-net.ipv4.conf.l*.log_martians", {"1"}),
+        ("net.ipv4.conf.lo.log_martians = 0\nnet.ipv4.conf.*.log_martians = 1", {"0", "1"}),
+        ("net.ipv4.conf.*.log_martians = 1\nnet.ipv4.conf.*.log_mart*ans = 0", {"0", "1"}),
+        ("net.ipv4.conf.*.log_martians = 1\n-net.ipv4.conf.*.log_martians", set()),
+        ("net.ipv4.conf.eth1/5.log_martians = 0\nnet.ipv4.conf.*.log_martians=1", {"0", "1"}),
+    ],
+)
+def test_every_interface_gets_what_systemd_sysctl_would_give_it(lines: str, disk: set[str]) -> None:
+    told = fact("sysctl", live=held(LIVE), disk=held({"/etc/sysctl.d/a.conf": lines}))
+    assert set(told["interfaces"]["disk"]["ipv4"].get("log_martians", [])) == disk
+
+
+@pytest.mark.parametrize(
+    ("lines", "value"),
+    [
+        ("net.ipv4.conf.all.log_martians = 1", "1"),
+        ("net.ipv4.conf..all.log_martians = 1", "1"),
+        (" - net.ipv4.conf.all.log_martians = 1", "1"),
+        ("net.ipv4.conf.all.log_martians = 1\nnet/ipv4/conf/all/log_martians = 0", "0"),
+        ("net.ipv4.conf.all.log_martians = 1\n-net.ipv4.conf.all.log_martians = 0", "0"),
+        ("net.ipv4.conf.all.log_martians = 1\n-net.ipv4.conf.all.log_martians", None),
+        ("net.ipv4.conf.all.log_martians 1", None),
+        ("/proc/sys/net/ipv4/conf/all/log_martians = 1", None),
+        ("net.ipv4.conf.{all,lo}.log_martians = 1", None),
+        # The third line says what the first says: it stays where it was, before the second.
+        (
+            f"{MARTIANS.format('a*')} = 0\n{MARTIANS.format('*')} = 1\n{MARTIANS.format('a*')} = 0",
+            "1",
+        ),
+    ],
+)
+def test_the_last_word_on_a_setting_counts(lines: str, value: str | None) -> None:
+    told = fact("sysctl", live=held(LIVE), disk=held({"/etc/sysctl.d/a.conf": lines}))
+    assert told["disk"].get("net.ipv4.conf.all.log_martians") == value
+
+
+def test_a_kernel_that_waits_to_be_started_is_told() -> None:
+    raw = held({"/sys/kernel/kexec_loaded": "1\n"})
+    assert fact("lockdown", state=raw)["kexec_loaded"] == "1"
+
+
 def test_one_interface_with_another_value_is_seen() -> None:
     told = fact(
         "sysctl",

@@ -97,6 +97,37 @@ def test_a_later_drop_in_can_take_it_away_again() -> None:
     assert told["persistent"]["/tmp"] == ["mode=1777"]
 
 
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ("nosuid,nodev,noexec", ["nodev", "noexec", "nosuid"]),
+        ("nosuid,nodev,noexec,exec", ["exec", "nodev", "nosuid"]),
+        ("exec,suid,dev,noexec,nosuid,nodev", ["nodev", "noexec", "nosuid"]),
+        ("user", ["nodev", "noexec", "nosuid", "user"]),
+        ("noexec,user,exec", ["exec", "nodev", "nosuid", "user"]),
+    ],
+)
+def test_the_last_of_two_options_counts(options: str, kept: list[str]) -> None:
+    told = mounts(ROOT, fstab=f"tmpfs /dev/shm tmpfs {options} 0 0\n")
+    assert told["persistent"]["/dev/shm"] == kept
+    unit = {"/usr/lib/systemd/system/tmp.mount": f"[Mount]\nOptions={options}\n"}
+    assert mounts(ROOT, units=unit)["persistent"]["/tmp"] == kept
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/usr/local/lib/systemd/system/tmp.mount.d/90-x.conf",
+        "/etc/systemd/system/mount.d/90-x.conf",
+        "/run/systemd/system/tmp.mount",
+    ],
+)
+def test_every_folder_of_the_tmp_unit_counts(path: str) -> None:
+    shipped = "[Mount]\nOptions=nosuid,nodev,noexec\n"
+    units = {"/usr/lib/systemd/system/tmp.mount": shipped, path: "[Mount]\nOptions=nosuid,nodev\n"}
+    assert mounts(ROOT, units=units)["persistent"]["/tmp"] == ["nodev", "nosuid"]
+
+
 def test_a_masked_tmp_unit_mounts_nothing() -> None:
     units = held({"/usr/lib/systemd/system/tmp.mount": SHIPPED})
     units["files"]["/etc/systemd/system/tmp.mount"] = link("/dev/null")

@@ -80,6 +80,17 @@ def test_a_clock_that_follows_nobody_says_so() -> None:
     assert (told["state"], told["selected"]) == ("not-synchronised", [])
 
 
+@pytest.mark.parametrize("status", ["Normal", "Insert second", "Delete second"])
+def test_a_leap_second_to_come_is_a_clock_that_follows(status: str) -> None:
+    assert tracking(TRACKING.replace("Normal", status))["state"] == "normal"
+
+
+@pytest.mark.parametrize("status", ["Invalid", "", "Insert"])
+def test_a_leap_status_nobody_knows_is_an_error(status: str) -> None:
+    with pytest.raises(ProbeError, match="leap status"):
+        tracking(TRACKING.replace("Normal", status))
+
+
 @pytest.mark.parametrize(
     "text", ["", "506 Cannot talk to daemon\n", TRACKING * 2, TRACKING.replace(",9,", ",x,")]
 )

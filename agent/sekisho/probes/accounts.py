@@ -20,7 +20,12 @@ from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, file
 #: Debian's ranges (login.defs(5), systemd's DynamicUser= 61184-65519).
 FIRST_PERSON, LAST_PERSON = 1000, 59999
 DYNAMIC = range(61184, 65520)
-NO_LOGIN = frozenset({"nologin", "false", "sync", "shutdown", "halt"})
+#: By their whole path: a program of one's own may have any name.
+NO_LOGIN = frozenset(
+    f"{merged}/{place}"
+    for merged in ("", "/usr")
+    for place in ("bin/false", "bin/sync", "sbin/nologin", "sbin/shutdown", "sbin/halt")
+)
 KEY_FOLDER = "/etc/ssh/authorized_keys.d/"
 #: Membership gives root, or data past the file permissions.
 PRIVILEGED = (
@@ -60,11 +65,12 @@ class Account:
     gid: int
     home: str
     shell: str
+    second: str = "x"  # passwd(5): x means shadow, empty none; a hash is kept as "here"
 
     @property
     def may_log_in(self) -> bool:
         """Return whether the shell is one (an empty field means /bin/sh)."""
-        return self.shell.rpartition("/")[2] not in NO_LOGIN
+        return self.shell not in NO_LOGIN
 
     @property
     def person(self) -> bool:
@@ -81,7 +87,9 @@ def read_passwd(text: str) -> tuple[Account, ...]:
         parts = line.split(":")
         if len(parts) != _PASSWD_FIELDS or not (parts[2].isdecimal() and parts[3].isdecimal()):
             raise ProbeError(f"/etc/passwd:{number}: not an account: {line[:80]!r}")
-        found.append(Account(parts[0], int(parts[2]), int(parts[3]), parts[5], parts[6]))
+        # The hash of an account outside shadow goes no further than this.
+        field = parts[1] if parts[1] in ("x", "", "*", "!") else "here"
+        found.append(Account(parts[0], int(parts[2]), int(parts[3]), parts[5], parts[6], field))
     if not found:
         raise ProbeError("/etc/passwd: empty")
     return tuple(found)
@@ -227,7 +235,11 @@ def _usable(accounts: Iterable[Account], status: Mapping[str, str], keys: list[K
             account.name
             for account in accounts
             if account.name != "root"
-            and (account.may_log_in or status.get(account.name) in ("P", "NP"))
+            and (
+                account.may_log_in
+                or status.get(account.name) in ("P", "NP")
+                or account.second in ("", "here")
+            )
         }
         | {account.name for account in accounts if account.name != "root" and account.name in keyed}
     )
@@ -252,16 +264,26 @@ def _login_defs(text: str) -> dict[str, str]:
 
 
 def _loose_homes(found: Mapping[str, FileOutcome], accounts: Iterable[Account]) -> list[str]:
-    people = {account.home: account for account in accounts if account.person}
-    loose = []
-    for path, entry in sorted(found.items()):
+    """Return the homes others can enter; of a person's elsewhere, that nobody looked at it.
+
+    0700 also silences every entry of an access control list, which a mode does not show.
+    """
+    people = {account.home.rstrip("/"): account for account in accounts if account.person}
+    loose = [
+        f"{home or '/'} of {account.name}: not in /home"
+        for home, account in people.items()
+        if not re.fullmatch(r"/home/[^/]+", home)
+    ]
+    for path, entry in found.items():
         account = people.get(path)
+        if entry.kind == "link" and account is not None:
+            loose.append(f"{path} is a link")
         if entry.kind != "dir" or (account is None and path != "/root"):
             continue
         uid = 0 if account is None else account.uid
-        if entry.uid != uid or entry.mode & 0o027:
+        if entry.uid != uid or entry.mode & 0o077:
             loose.append(f"{path} {entry.mode:04o} owner {entry.uid}")
-    return loose
+    return sorted(loose)
 
 
 def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -306,10 +328,22 @@ def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
         "shared_homes": _several((a.home, a.name) for a in people),
         "usable": usable,
         "impersonal": [name for name in usable if impersonal(name)],
-        "not_in_shadow": sorted(a.name for a in accounts if a.name not in expiry),
-        "with_password": sorted(name for name, state in status.items() if state == "P"),
-        "needs_no_password": sorted(name for name, state in status.items() if state == "NP"),
-        "root_password": status.get("root", "unknown"),
+        "not_in_shadow": sorted(
+            a.name for a in accounts if a.name not in expiry or a.second in ("", "here")
+        ),
+        "with_password": sorted(
+            {name for name, state in status.items() if state == "P"}
+            | {a.name for a in accounts if a.second == "here"}
+        ),
+        "needs_no_password": sorted(
+            {name for name, state in status.items() if state == "NP"}
+            | {a.name for a in accounts if not a.second}
+        ),
+        # A field in passwd itself counts before shadow's.
+        "root_password": {"here": "P", "": "NP"}.get(
+            next((a.second for a in accounts if a.name == "root"), "x"),
+            status.get("root", "unknown"),
+        ),
         "keys": sorted({f"{key.account} {key.fingerprint}" for key in keys}),
         "weak_keys": sorted({f"{k.account} {k.fingerprint}" for k in keys if k.weak}),
         "shared_keys": _several((key.fingerprint, key.account) for key in keys),

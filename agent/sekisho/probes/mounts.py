@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sekisho.probes.kernel import effective_files
@@ -17,7 +17,16 @@ FOREIGN_TYPES = frozenset(
         *("exfat", "ntfs", "ntfs3", "fuse", "fuseblk"),
     )
 )
-_UNIT_DIRS = ("/usr/lib/systemd/system", "/run/systemd/system", "/etc/systemd/system")
+_UNIT_DIRS = (
+    *("/usr/lib/systemd/system", "/usr/local/lib/systemd/system", "/run/systemd/system"),
+    "/etc/systemd/system",
+)
+#: Drop-ins of one mount and of all mounts.
+_TMP = "tmp.mount"
+_DROP_INS = ("mount.d", f"{_TMP}.d")
+#: Words of mount(8) that take another back, or bring others with them.
+_UNDO = {"exec": "noexec", "suid": "nosuid", "dev": "nodev", "rw": "ro"}
+_BRING = {"user": ("noexec", "nosuid", "nodev"), "users": ("noexec", "nosuid", "nodev")}
 _EFI = ("/boot/efi", "/efi", "/boot")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
@@ -65,6 +74,18 @@ def parse_fstab(text: str) -> list[dict[str, Any]]:
     return entries
 
 
+def effective_options(words: Iterable[str]) -> list[str]:
+    """Return mount options as the last of two that contradict each other leaves them."""
+    held: dict[str, None] = {}
+    for word in words:
+        for one in (*_BRING.get(word, ()), word):
+            held.pop(_UNDO.get(one, ""), None)
+            for undone in (word for word, other in _UNDO.items() if other == one):
+                held.pop(undone, None)
+            held[one] = None
+    return sorted(held)
+
+
 def _unit_options(text: str) -> list[str] | None:
     held = None
     for line in text.splitlines():
@@ -78,11 +99,13 @@ def _persistent_tmp(
     units: Mapping[str, FileOutcome], fstab: list[dict[str, Any]]
 ) -> list[str] | None:
     """Return the options /tmp gets at boot; None when nothing mounts it (systemd.unit(5))."""
-    own = units.get("/etc/systemd/system/tmp.mount")
+    own = units.get(f"/etc/systemd/system/{_TMP}") or units.get(f"/run/systemd/system/{_TMP}")
     if own is not None and own.target == "/dev/null":
         return None
     line = next((entry for entry in fstab if entry["point"] == "/tmp"), None)  # noqa: S108
-    shipped = units.get("/usr/lib/systemd/system/tmp.mount")
+    shipped = units.get(f"/usr/local/lib/systemd/system/{_TMP}") or units.get(
+        f"/usr/lib/systemd/system/{_TMP}"
+    )
     if own is not None:
         options = _unit_options(own.text or "")
     elif line is not None:
@@ -91,7 +114,7 @@ def _persistent_tmp(
         options = _unit_options(shipped.text or "")
     else:
         return None
-    dirs = tuple(f"{folder}/tmp.mount.d" for folder in _UNIT_DIRS)  # noqa: S108 - a unit's name
+    dirs = tuple(f"{folder}/{name}" for name in _DROP_INS for folder in _UNIT_DIRS)
     for entry in effective_files(
         {path: entry for path, entry in units.items() if path.endswith(".conf")}, dirs
     ):
@@ -112,10 +135,10 @@ def _mounts(raw: Mapping[str, Any]) -> dict[str, Any]:
     persistent: dict[str, list[str]] = {}
     tmp = _persistent_tmp(files(raw, "units"), fstab)
     if tmp is not None:
-        persistent["/tmp"] = sorted(tmp)  # noqa: S108
+        persistent["/tmp"] = effective_options(tmp)  # noqa: S108
     for entry in fstab:
         if entry["point"] not in ("/tmp", "none", "swap"):  # noqa: S108
-            persistent[entry["point"]] = sorted(entry["options"])
+            persistent[entry["point"]] = effective_options(entry["options"])
     return {
         "runtime": mounts,
         "persistent": persistent,
@@ -242,11 +265,8 @@ PROBES = (
             "tables": Read(("/proc/1/mountinfo", "/proc/self/mountinfo", "/etc/fstab")),
             "units": Read(
                 (
-                    "/etc/systemd/system/tmp.mount",
-                    "/usr/lib/systemd/system/tmp.mount",
-                    "/usr/lib/systemd/system/tmp.mount.d/*.conf",
-                    "/run/systemd/system/tmp.mount.d/*.conf",
-                    "/etc/systemd/system/tmp.mount.d/*.conf",
+                    *(f"{folder}/{_TMP}" for folder in _UNIT_DIRS),
+                    *(f"{folder}/{name}/*.conf" for folder in _UNIT_DIRS for name in _DROP_INS),
                 )
             ),
         },

@@ -1,4 +1,4 @@
-"""Sudo facts: the rules and defaults as cvtsudoers reads them, and who may change their files.
+"""sudo's rules and defaults, as sudo itself parses them, and who may read the files.
 
 Sources: sudoers(5), cvtsudoers(1).
 """
@@ -59,6 +59,15 @@ def _sudo(raw: Mapping[str, Any]) -> dict[str, Any]:
                 }
     found = files(raw, "files")
     return {
+        # What is let in from the caller's environment, or taken from a file.
+        "environment": sorted(
+            f"{key} {name}"
+            for entry in policy.get("Defaults") or []
+            for option in entry.get("Options") or []
+            for key in ("env_keep", "env_check", "env_file", "restricted_env_file")
+            if option.get(key) and option.get("operation") != "list_remove"
+            for name in (option[key] if isinstance(option[key], list) else [option[key]])
+        ),
         "rules": sorted(
             rule for spec in policy.get("User_Specs") or [] for rule in _sudo_rule(spec)
         ),
@@ -68,7 +77,9 @@ def _sudo(raw: Mapping[str, Any]) -> dict[str, Any]:
         "loose": sorted(
             f"{path} {entry.mode:04o}"
             for path, entry in found.items()
-            if entry.uid != 0 or entry.mode & (0o022 if entry.kind == "dir" else 0o337)
+            if entry.uid != 0
+            or entry.mode & (0o022 if entry.kind == "dir" else 0o337)
+            or (entry.gid != 0 and entry.mode & 0o040 and entry.kind != "dir")
         ),
     }
 
