@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from probes_raw import held, link, ran, unreadable
 
+from sekisho.probes.account_names import impersonal
 from sekisho.probes.accounts import (
     PROBES,
     fingerprint,
-    impersonal,
     read_expiry,
     read_keys,
     read_passwd,
