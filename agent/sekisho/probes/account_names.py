@@ -14,7 +14,7 @@ NOBODY_IN_PARTICULAR = frozenset(
         *("postgres", "public", "puppet", "root", "scanner", "server", "service", "share"),
         *("shared", "staff", "student", "support", "sysadmin", "sysop", "system", "team"),
         *("temp", "test", "tester", "tmp", "toor", "ubuntu", "user", "vagrant", "webmaster"),
-        *("www"),
+        "www",
     )
 )
 
