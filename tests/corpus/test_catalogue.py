@@ -415,3 +415,30 @@ def _alerts(root: Path) -> dict[str, str]:
                 if "alert" in rule:
                     found[rule["alert"]] = rule.get("labels", {}).get("item", "")
     return found
+
+
+#: Private words of earlier texts, and Japanese that is wrong or mixed (the glossary).
+_OLD_ENGLISH = re.compile(r"\b(beside|stands|garbled|stranger|hangs on)\b", re.IGNORECASE)
+_OLD_JAPANESE = re.compile(
+    "台帳|記録簿|施設|ドライバー|待受|無い|関門|橋渡し|機体|命令書|行規律|入退"
+)
+_LONGEST_SENTENCE = 25  # words
+
+
+def test_titles_and_rationales_are_short_and_in_the_fields_words(catalogue: Catalogue) -> None:
+    problems = []
+    for check in catalogue.checks:
+        sentences = re.split(r"(?<=[.!?])\s+", check.rationale.strip())
+        if len(sentences) > 2:
+            problems.append(f"{check.id}: a rationale of {len(sentences)} sentences, at most two")
+        problems += [
+            f"{check.id}: a sentence of {len(one.split())} words: {one}"
+            for one in sentences
+            if len(one.split()) > _LONGEST_SENTENCE
+        ]
+        for text, old in (
+            (f"{check.title['en']} {check.rationale}", _OLD_ENGLISH),
+            (check.title["ja"], _OLD_JAPANESE),
+        ):
+            problems += [f"{check.id}: {word}" for word in old.findall(text)]
+    report(problems)

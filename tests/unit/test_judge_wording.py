@@ -170,6 +170,7 @@ def test_settings_of_two_probes_are_one_only_where_they_are() -> None:
         ("audit-rules", "f", "audit-status", "failure"),
         ("audit-rules", "loginuid-immutable", "audit-status", "loginuid_immutable"),
         ("networkd", "addresses", "links", "addresses"),
+        ("nftables", "tables", "legacy-tables", "tables"),
         ("networkd", "default", "routes", "default"),
         ("networkd", "leased", "links", "leased"),
         ("networkd", "macs", "links", "macs"),

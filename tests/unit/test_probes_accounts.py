@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from probes_raw import held, link, ran, unreadable
 
+from sekisho.probes.account_names import impersonal
 from sekisho.probes.accounts import (
     PROBES,
     fingerprint,
-    impersonal,
     read_expiry,
     read_keys,
     read_passwd,
@@ -327,9 +327,20 @@ def test_two_names_of_one_uid_share_an_account_when_both_can_be_used() -> None:
     assert accounts(passwd=twin, shadow=shadow(baba2=""))["shared_uids"] == []
 
 
-@pytest.mark.parametrize("name", ["aoki", "baba2", "sato.k", "testa", "adminoto", "root-a"])
+@pytest.mark.parametrize("name", ["aoki", "baba2", "sato.k", "testa", "adminoto", "w-aoki"])
 def test_a_persons_name_is_not_taken_for_a_functions(name: str) -> None:
-    assert impersonal(name) is (name == "root-a")
+    assert not impersonal(name)
+
+
+@pytest.mark.parametrize("name", ["root-a", "www", "WWW-1", "shared_ops", "guest2", "team.b"])
+def test_a_functions_name_is_no_persons(name: str) -> None:
+    assert impersonal(name)
+
+
+def test_a_hash_in_passwd_makes_an_account_usable() -> None:
+    for field in ("", "$y$j9T$abc"):
+        line = f"svc:{field}:900:900::/:/usr/sbin/nologin\n"
+        assert "svc" in accounts(passwd=PEOPLE + line, shadow=shadow(svc=""))["usable"]
 
 
 # -- sudo -----------------------------------------------------------------------------------------

@@ -159,3 +159,9 @@ def test_who_lingers_is_told() -> None:
 def test_what_at_counts_with_is_no_job() -> None:
     assert places({"/var/spool/cron/atjobs/.SEQ": None})["cron"] == []
     assert places({"/var/spool/cron/atjobs/a1": None})["cron"] == ["/var/spool/cron/atjobs/a1"]
+
+
+def test_a_persons_units_behind_a_link_are_told() -> None:
+    path = "/home/aoki/.config"
+    behind = link("/srv") | {"error": "a link that others can have made"}
+    assert places({path: None}, **{path: behind})["unit_links"] == [f"{path} -> /srv"]

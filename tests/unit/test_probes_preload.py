@@ -128,3 +128,11 @@ def test_systemds_own_environment_is_looked_at() -> None:
 def test_no_text_makes_the_readers_crash(text: str) -> None:
     preload({"/etc/environment": text, "/etc/sudo.conf": text})
     loader({"/etc/ld.so.conf": text})
+
+
+def test_a_persons_folder_behind_a_link_is_told_and_costs_nothing_else() -> None:
+    path = "/home/aoki/.config/environment.d"
+    behind = link("/etc") | {"error": "a link that others can have made"}
+    told = preload({path: None, "/etc/environment": "LD_PRELOAD=/c.so\n"}, **{path: behind})
+    assert "/etc/environment: LD_PRELOAD" in told["environment"]
+    assert any(one.startswith(f"{path}: not read") for one in told["environment"])

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+from sekisho.probes.account_names import impersonal
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output, text_of
 
 #: Debian's ranges (login.defs(5), systemd's DynamicUser= 61184-65519).
@@ -31,19 +32,6 @@ KEY_FOLDER = "/etc/ssh/authorized_keys.d/"
 PRIVILEGED = (
     *("root", "adm", "disk", "docker", "incus-admin", "kmem", "kvm", "libvirt", "lxd"),
     *("sekisho-admin", "shadow", "staff", "sudo", "systemd-journal", "tty", "wheel"),
-)
-#: Words of a name that say a function, a product or a group, not a person.
-NOBODY_IN_PARTICULAR = frozenset(
-    (
-        *("admin", "administrator", "ansible", "anonymous", "backup", "cloud", "cloudsdk"),
-        *("common", "debian", "default", "demo", "deploy", "ec2", "everybody", "everyone"),
-        *("ftp", "generic", "git", "guest", "helpdesk", "jenkins", "kiosk", "maintenance"),
-        *("maintainer", "manager", "mysql", "nobody", "oper", "operator", "ops", "oracle"),
-        *("postgres", "public", "puppet", "root", "scanner", "server", "service", "share"),
-        *("shared", "staff", "student", "support", "sysadmin", "sysop", "system", "team"),
-        *("temp", "test", "tester", "tmp", "toor", "ubuntu", "user", "vagrant", "webmaster"),
-        *("www"),
-    )
 )
 KEY_TYPES = (
     *("ssh-ed25519", "ssh-rsa", "ssh-dss"),
@@ -243,11 +231,6 @@ def _usable(accounts: Iterable[Account], status: Mapping[str, str], keys: list[K
         }
         | {account.name for account in accounts if account.name != "root" and account.name in keyed}
     )
-
-
-def impersonal(name: str) -> bool:
-    """Return whether an account's name says no person: one of its words is a function's."""
-    return not NOBODY_IN_PARTICULAR.isdisjoint(re.split(r"[^a-z]+", name.lower()))
 
 
 def _several(pairs: Iterable[tuple[str, str]]) -> list[str]:
