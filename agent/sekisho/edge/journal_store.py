@@ -51,8 +51,7 @@ class JournalWriter:
         self._stats = Stats()
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
-        self._fd = -1
-        self._size = 0
+        self._fd, self._size = -1, 0
         self._n, self._prev = 0, ""
         self._damaged = False  # bytes of a failed write may stand behind _size
         self._unsynced: list[bytes] = []
@@ -111,6 +110,8 @@ class JournalWriter:
                 self._stats.repaired += kind == "journal.repaired"
                 self._stats.broken += kind == "journal.broken"
             self._put("journal.opened", encode_data({"v": 1, "key": self._key_name}))
+            if found.n:  # what a killed writer left unsealed keeps the promise, too
+                self._put_seal()
             self._sync()
             mark_reported(self._disk, found)
         except BaseException:
