@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -472,3 +473,12 @@ def test_kill_nine_at_any_moment_loses_no_record_it_had_answered_for(tmp_path: P
         report = check(place, (place / "head.json").read_bytes())
         assert report.exit_code == 0, report.findings
         assert answered[-1] <= report.last_n
+
+
+def test_a_record_that_comes_late_follows_the_seal_that_was_due(tmp_path: Path) -> None:
+    writer = open_writer(tmp_path, Options(background=False, seal_seconds=0.05))
+    writer.append("e", {})
+    time.sleep(0.1)
+    writer.append("late", {})
+    assert kinds(tmp_path) == ["journal.opened", "e", "seal", "late"]
+    writer.close()

@@ -60,8 +60,7 @@ class JournalWriter:
         self._seal_due = 0.0  # monotonic; 0: nothing to seal
         self._head: Head | None = None
         self._head_raw = b""
-        self._urgent = False
-        self._idle = False  # the background thread sleeps until somebody wakes it
+        self._urgent = self._idle = False  # idle: the background thread sleeps until woken
         self._closing = False
         self._thread: threading.Thread | None = None
 
@@ -152,6 +151,7 @@ class JournalWriter:
         with self._lock:
             self._check_open()
             try:
+                self._seal_when_due()  # first: no record may stand too long behind the last seal
                 self._tell_losses()
                 self._put(kind, raw)
             except OSError as error:

@@ -1,8 +1,8 @@
 """What verification found out about a journal: findings with their place, and two verdicts.
 
-*Integrity* says whether what is there is what was written: it passes only when the host's signatures
-cover all of it, but for what the writer may leave without a seal. *Completeness* says whether the
-end is still there, which only a signed head kept elsewhere can show, and only up to its record.
+*Integrity* says whether what is there is what was written: it passes only when the host's own
+signatures cover all of it, but for what the writer may leave without a seal. *Completeness* says
+whether the end is still there: only a signed head kept elsewhere shows that, up to its record.
 """
 
 from __future__ import annotations
