@@ -22,7 +22,15 @@ from sekisho.journal.records import (
     skim_line,
 )
 from sekisho.journal.report import Report
-from sekisho.journal.seals import Head, fingerprint, head_bytes, parse_head, seal_data
+from sekisho.journal.seals import (
+    MAX_UNSEALED,
+    MAX_UNSEALED_MS,
+    Head,
+    fingerprint,
+    head_bytes,
+    parse_head,
+    seal_data,
+)
 from sekisho.journal.verification import Segment, segment_name, verify
 
 KEY = ec.generate_private_key(ec.SECP384R1())
@@ -74,8 +82,9 @@ def split(lines: list[bytes]) -> Files:
     ]
 
 
-def judge(files: Files, head: bytes | None = None) -> Report:
-    return verify((Segment(name, lines) for name, lines in files), KEY.public_key(), head)
+def judge(files: Files, head: bytes | None = None, own: bytes | None = None) -> Report:
+    found = (Segment(name, lines) for name, lines in files)
+    return verify(found, KEY.public_key(), head, own=own)
 
 
 def test_the_untouched_journal_is_whole() -> None:
@@ -262,6 +271,87 @@ def test_a_long_stretch_without_seals_is_a_breach() -> None:
     lines = chain([("e", {})] * 5000, genesis("core-1"), 1, KEY)
     report = judge([(segment_name(1), lines)])
     assert [finding.what for finding in report.findings] == ["unsealed"]
+
+
+def unsigned(times: list[int], n: int = RECORDS) -> list[bytes]:
+    """Return the sound journal's first ``n`` records and behind them records that nobody signed."""
+    lines = list(sound()[0][:n])
+    last = parse_line(lines[-1])
+    prev = last.hash
+    for offset, t in enumerate(times, 1):
+        body = encode_data({"user": "innocent", "i": offset})
+        raw, prev = make_line(ORIGIN, n + offset, last.t + t, "login", body, prev)
+        lines.append(raw)
+    return lines
+
+
+#: Times (ms behind the last seal) of records without a signature, and what may be said of them.
+ENDS: dict[str, tuple[list[int], str]] = {
+    "none": ([], "pass"),
+    "one": ([5], "pass"),
+    "as many as the writer leaves": ([1] * MAX_UNSEALED, "pass"),
+    "one more": ([1] * (MAX_UNSEALED + 1), "error"),
+    "four thousand": (list(range(4000)), "error"),
+    "as long as the writer waits": ([0, 30_000, MAX_UNSEALED_MS], "pass"),
+    "longer": ([0, MAX_UNSEALED_MS + 1], "error"),
+    "longer, in the wrong order": ([MAX_UNSEALED_MS + 1, 0], "error"),
+    "longer, in between": ([0, MAX_UNSEALED_MS + 1, 1], "error"),
+    "days": ([day * 86_400_000 for day in range(9)], "error"),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("heads", ["none", "outside", "own", "both"])
+def test_an_unsigned_end_is_believed_within_the_writers_promise_only(name: str, heads: str) -> None:
+    times, expected = ENDS[name]
+    head = sound()[1]
+    outside = head if heads in {"outside", "both"} else None
+    own = head if heads in {"own", "both"} else None
+    report = judge([(segment_name(1), unsigned(times))], outside, own)
+    assert (report.integrity, report.unproven, report.proven_to) == (expected, len(times), RECORDS)
+    assert bool(report.unproven_text) == (expected == "error")
+    assert report.exit_code == (2 if expected == "error" or outside is None else 0)
+
+
+def test_a_seal_behind_it_makes_a_long_end_believable_again() -> None:
+    lines = unsigned([day * 86_400_000 for day in range(9)])
+    last = parse_line(lines[-1])
+    place = Head("core-1", last.n + 1, last.t, last.hash)
+    data = encode_data(seal_data(KEY, NAME, place))
+    lines.append(make_line(ORIGIN, place.n, place.t, "seal", data, place.hash)[0])
+    report = judge([(segment_name(1), lines)], sound()[1])
+    assert (report.exit_code, report.unproven, report.proven_to) == (0, 0, place.n)
+    assert report.completeness_text.startswith(f"complete up to n={RECORDS}")
+
+
+def test_records_without_any_signature_are_not_the_hosts() -> None:
+    report = judge([(segment_name(1), chain([("e", {})] * 3, genesis("core-1"), 1, KEY))])
+    assert (report.integrity, report.exit_code) == ("error", 2)
+    assert "no valid signature at all" in report.unproven_text
+
+
+@some
+@given(kept=st.integers(1, RECORDS - 1), at=st.integers(1, RECORDS - 1), forged=st.integers(0, 90))
+def test_the_own_head_convicts_whatever_head_is_given(kept: int, at: int, forged: int) -> None:
+    """Cut behind the head that was carried away, replaced by records that nobody signed."""
+    lines = sound()[0]
+    carried = parse_line(lines[min(kept, at) - 1])
+    outside = head_bytes(KEY, NAME, Head("core-1", carried.n, carried.t, carried.hash))
+    end = unsigned([1] * forged, kept)
+    report = judge([(segment_name(1), end)], outside, own=sound()[1])
+    assert report.head in {"inside", "matches"}
+    assert report.own_head == ("beyond" if len(end) < RECORDS else "contradicts")
+    assert report.exit_code == 1
+    assert [finding.what for finding in report.findings] == ["head"]
+
+
+@some
+@given(own=st.binary(max_size=5000))
+def test_a_head_beside_the_journal_that_is_none_is_a_breach(own: bytes) -> None:
+    lines, head = sound()
+    report = judge(split(list(lines)), head, own)
+    assert (report.own_head, report.exit_code) == ("refused", 1)
+    assert report.findings[0].text.startswith("head.json beside the journal: ")
 
 
 def test_a_clock_set_back_is_no_tampering() -> None:

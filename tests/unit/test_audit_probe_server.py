@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import socket
 import subprocess
 import threading
 import time
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sekisho.canonical import canonical, digest
 from sekisho.edge import probe_server
+from sekisho.edge.facts_key import answer_for
+from sekisho.edge.tool import tool_name
+from sekisho.evidence.answer import Answer, signed_well
+from sekisho.evidence.signing import make_key
 from sekisho.evidence.wire import (
     HEADER_BYTES,
     Request,
@@ -52,6 +60,91 @@ def test_a_request_is_answered_with_facts_and_its_nonce() -> None:
     assert len(found) == HEADER_BYTES + body_length(found[:HEADER_BYTES])
     response = decode_response(found[HEADER_BYTES:], ASK)
     assert set(response.raw["probes"]) == {"sysctl"}
+
+
+@pytest.fixture
+def host_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """Give this machine a host key, as an enrolled host has; return its public half."""
+    private, public = make_key()
+    (tmp_path / "host.key.pem").write_bytes(private)
+    signs = functools.partial(answer_for, key=tmp_path / "host.key.pem")
+    monkeypatch.setattr(probe_server, "answer_for", signs)
+    return public
+
+
+@pytest.mark.process
+def test_an_enrolled_host_signs_nonce_time_collector_and_facts(host_key: bytes) -> None:
+    _, found = talk(encode_request(ASK))
+    response = decode_response(found[HEADER_BYTES:], ASK)
+    answer = response.answer
+    assert answer is not None
+    assert answer.at is not None
+    assert answer.key == host_key.decode()
+    assert abs(answer.at - time.time() * 1000) < 60_000
+    assert signed_well(answer, response.collector, response.digest)
+    assert response.collector == tool_name()
+    for changed, collector, facts in (
+        (replace(answer, nonce="cd" * 24), response.collector, response.digest),
+        (replace(answer, at=answer.at + 1), response.collector, response.digest),
+        (replace(answer, key=make_key()[1].decode()), response.collector, response.digest),
+        (answer, "sekisho 9", response.digest),
+        (answer, response.collector, "0" * 64),
+    ):
+        assert not signed_well(changed, collector, facts)
+
+
+@pytest.mark.process
+def test_a_host_without_a_key_answers_as_older_hosts_do() -> None:
+    _, found = talk(encode_request(ASK))
+    answer = decode_response(found[HEADER_BYTES:], ASK).answer
+    assert answer == Answer(ASK.nonce)
+    assert b"signature" not in zlib.decompress(found[HEADER_BYTES:])
+
+
+@pytest.mark.parametrize("content", [b"", b"no key", make_key()[1]])
+def test_what_is_no_key_signs_nothing(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "host.key.pem"
+    path.write_bytes(content)
+    assert answer_for("ab" * 32, "x", "y", key=path) == Answer("ab" * 32)
+    assert answer_for("ab" * 32, "x", "y", key=tmp_path / "none") == Answer("ab" * 32)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"signature": "zz"},
+        {"signature": 5},
+        {"signature": "ab" * 500},
+        {"at": "now"},
+        {"at": True},
+        {"at": -1},
+        {"at": 2**63},
+        {"key": None},
+        {"key": "x" * 5000},
+        {"key": "\u00e9"},
+    ],
+)
+def test_a_malformed_signature_is_refused(odd: dict[str, object]) -> None:
+    fields: dict[str, object] = {"at": 1, "key": "k", "signature": "ab" * 50}
+    raw: dict[str, object] = {"probes": {}}
+    value = {"schema": 1, "nonce": ASK.nonce, "collector": "c", "digest": digest(raw), "raw": raw}
+    assert decode_response(zlib.compress(canonical(value | fields)), ASK).answer is not None
+    with pytest.raises(WireError, match="signature is malformed"):
+        decode_response(zlib.compress(canonical(value | fields | odd)), ASK)
+
+
+def test_the_tools_name_tells_builds_of_one_version_apart(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/one.py").write_bytes(b"1\n")
+    names = {tool_name(tmp_path)}
+    tool_name.cache_clear()
+    (tmp_path / "a/one.py").write_bytes(b"2\n")
+    names.add(tool_name(tmp_path))
+    tool_name.cache_clear()
+    (tmp_path / "a/one.py").rename(tmp_path / "a/two.py")
+    names.add(tool_name(tmp_path))
+    assert len(names) == 3
+    assert all(name.startswith("sekisho ") and len(name) < 80 for name in names)
 
 
 REFUSED = {

@@ -11,22 +11,28 @@ from typing import Any
 import paramiko
 import pytest
 
+from evidenceworld import answer
+from sekisho.canonical import digest
 from sekisho.catalogue.compiled import compile_catalogue
 from sekisho.catalogue.model import Verdict
 from sekisho.cli import audit_site
-from sekisho.cli.audit_site import SiteOptions, site_run
+from sekisho.cli.audit_site import SiteOptions, record, site_run
 from sekisho.edge.catalogue_files import load_sources, parse_sources
 from sekisho.edge.ssh_audit import Access, Reply, Target
 from sekisho.errors import SekishoError
+from sekisho.evidence.answer import Answer, host_nonce
 from sekisho.evidence.bundle import MANIFEST, make_bundle
 from sekisho.evidence.report import AuditRun, as_json, judge_run, needed_probes
-from sekisho.evidence.verification import Stored, verify
+from sekisho.evidence.scope import Scope
+from sekisho.evidence.verification import Stored, Trust, verify
 from sekisho.evidence.wire import Response
 from siteworld import copy_lab
 
 NOW = dt.datetime(2026, 11, 22, 2, 0, tzinfo=dt.UTC)
 SOURCES = load_sources(items=["6-iv-a"])
 CATALOGUE = parse_sources(SOURCES)
+_WHOLE = load_sources()
+SCOPE = Scope(items=tuple(_WHOLE.items), checks=tuple(_WHOLE.checks), only_items=("6-iv-a",))
 RAW = {"schema": 1, "milliseconds": 5, "probes": {}}
 
 
@@ -62,6 +68,10 @@ def options(inventory: Path, **changes: Any) -> SiteOptions:
     return SiteOptions(**(told | changes))
 
 
+def response(run: str, host: str) -> Response:
+    return Response("", "sekisho 0.1.0", "", RAW, Answer(host_nonce(run, host)))
+
+
 @pytest.fixture
 def hosts(monkeypatch: pytest.MonkeyPatch) -> list[Target]:
     """Answer for the hosts: gate-out is lost, the others give facts without a single probe."""
@@ -70,7 +80,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> list[Target]:
     def audit_hosts(
         targets: list[Target],
         probes: tuple[str, ...],  # noqa: ARG001 - the real one's arguments
-        access: Access,  # noqa: ARG001
+        access: Access,
         *,
         jobs: int,  # noqa: ARG001
         done: Callable[[Reply], None],
@@ -79,7 +89,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> list[Target]:
         replies = [
             Reply(target, None, "no connection within 5 s", None, 5000)
             if target.name == "gate-out"
-            else Reply(target, Response("", "sekisho 0.1.0", "", RAW), None, "SHA256:x", 900)
+            else Reply(target, response(access.nonce, target.name), None, "SHA256:x", 900)
             for target in targets
         ]
         for reply in replies:
@@ -97,6 +107,7 @@ def run_site(inventory: Path, **changes: Any) -> AuditRun:
         ("machine",),
         "sekisho test",
         Silent(),
+        scope=SCOPE,
         clock=lambda: NOW,
     )
 
@@ -139,9 +150,14 @@ def test_the_sites_bundle_verifies_and_names_every_host(
     run = run_site(inventory)
     judged = judge_run(CATALOGUE, run)
     bundle = make_bundle(CATALOGUE, compile_catalogue(SOURCES), run, judged)
-    found = verify(Stored(dict(bundle.files) | {MANIFEST: bundle.manifest}), tool="sekisho test")
+    found = verify(
+        Stored(dict(bundle.files) | {MANIFEST: bundle.manifest}),
+        trust=Trust(catalogue=load_sources()),
+        tool="sekisho test",
+    )
     assert found.broken == []
-    assert found.exit_code == 0
+    assert found.exit_code == 2
+    assert ["unsigned" in line for line in found.unknown] == [True]
     page = bundle.files["report.html"].decode()
     assert all(target.name in page for target in hosts)
     assert "one-way-tcp" in page
@@ -155,6 +171,45 @@ def test_only_the_named_hosts_are_asked(inventory: Path, hosts: list[Target]) ->
     run = run_site(inventory, hosts=("core-1",))
     assert [target.name for target in hosts] == ["core-1"]
     assert [host.name for host in run.hosts] == ["core-1"]
+
+
+def test_the_run_says_what_there_was_and_what_was_asked_for(
+    inventory: Path, hosts: list[Target]
+) -> None:
+    run = run_site(inventory, hosts=("core-1", "core-1"))
+    everyone = run_site(inventory)
+    assert run.scope.only_hosts == ("core-1",)
+    assert run.scope.hosts == tuple(host.name for host in everyone.hosts)
+    assert dict(run.scope.options) == {"jobs": 4, "timeout_ms": 5000, "user": "auditor"}
+    told = as_json(CATALOGUE, run, judge_run(CATALOGUE, run))
+    assert "gate-out" in told["left_out"]["hosts"]
+    assert "core-1" not in told["left_out"]["hosts"]
+    assert len(told["left_out"]["items"]) == len(_WHOLE.items) - 1
+    assert as_json(CATALOGUE, everyone, judge_run(CATALOGUE, everyone))["left_out"]["hosts"] == []
+    assert run.nonce != everyone.nonce
+    assert hosts
+
+
+def test_without_a_machine_check_every_host_is_named_and_none_is_asked(
+    inventory: Path, hosts: list[Target]
+) -> None:
+    run = site_run(options(inventory), (), ("attested",), "sekisho test", Silent(), scope=SCOPE)
+    assert hosts == []
+    assert [host.name for host in run.hosts] == list(run.scope.hosts)
+    assert all(host.reason is not None for host in run.hosts)
+
+
+def test_a_signature_that_is_not_over_the_facts_makes_the_host_unknown() -> None:
+    target = Target("core-1", "127.0.0.1")
+    facts = digest(RAW)
+    good = answer("2026-11-22T02:00:00Z", "core-1", "sekisho 0.1.0", facts)
+    told = record(Reply(target, Response("", "sekisho 0.1.0", facts, RAW, good), None, "x", 1), {})
+    assert (told.reason, told.signed) == (None, True)
+    bad = answer("2026-11-22T02:00:00Z", "core-1", "sekisho 0.1.0", "0" * 64)
+    told = record(Reply(target, Response("", "sekisho 0.1.0", facts, RAW, bad), None, "x", 1), {})
+    assert (told.raw, told.signed) == (None, False)
+    assert told.reason is not None
+    assert "signature" in told.reason
 
 
 def test_a_host_the_site_does_not_have_is_named(inventory: Path) -> None:

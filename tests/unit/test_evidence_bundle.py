@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from evidenceworld import KEY, PUBLIC_PEM, TOOL, seal, whole, write
 from examples import examples
 from sekisho.canonical import canonical
 from sekisho.catalogue.compiled import Sources, compile_catalogue
@@ -29,12 +29,10 @@ from sekisho.evidence.signing import (
     load_private,
     make_key,
     public_pem,
-    sign,
     signature_is_good,
 )
-from sekisho.evidence.verification import Stored, Verdicts, verify
+from sekisho.evidence.verification import Stored, Trust, Verdicts, verify
 
-TOOL = "sekisho test"
 ITEM = {
     "id": "6-iv-a",
     "citation": "6(iv)(a)",
@@ -64,8 +62,6 @@ CHECK = {
 }
 SOURCES = Sources(items={"6-iv-a": lambda: ITEM}, checks={"6-iv-a.example": lambda: CHECK})
 CATALOGUE = parse_sources(SOURCES)
-KEY_PEM, PUBLIC_PEM = make_key()
-KEY = load_private(KEY_PEM)
 
 
 def raw(value: str) -> dict[str, Any]:
@@ -93,7 +89,7 @@ def run(**changes: Any) -> AuditRun:
         ),
         "flow_modes": ("one-way-tcp",),
     }
-    return AuditRun(**(told | changes))
+    return whole(AuditRun(**(told | changes)), SOURCES)
 
 
 def files(*, signed: bool = True, a_run: AuditRun | None = None) -> dict[str, bytes]:
@@ -107,40 +103,17 @@ def _files(signed: bool, chosen: AuditRun) -> dict[str, bytes]:
     """Return a bundle's files, made once: an ECDSA signature differs every time."""
     key = (signed, repr(chosen))
     if key not in _HELD:
-        _HELD[key] = _make(signed, chosen)
+        _HELD[key] = write(chosen, SOURCES, signed=signed)
     return _HELD[key]
 
 
-def _make(signed: bool, chosen: AuditRun) -> dict[str, bytes]:
-    bundle = make_bundle(
-        CATALOGUE,
-        compile_catalogue(SOURCES),
-        chosen,
-        judge_run(CATALOGUE, chosen),
-        signer=PUBLIC_PEM if signed else None,
-    )
-    found = dict(bundle.files) | {MANIFEST: bundle.manifest}
-    if signed:
-        found[SIGNATURE] = sign(bundle.manifest, KEY)
-    return found
-
-
 def check(held: dict[str, bytes], key: bytes | None = PUBLIC_PEM) -> Verdicts:
-    return verify(Stored(held), key=key, tool=TOOL)
+    return verify(Stored(held), trust=Trust(key=key, catalogue=SOURCES), tool=TOOL)
 
 
 def manifest_again(held: dict[str, bytes], *, signed: bool = False) -> dict[str, bytes]:
     """Return the files with a manifest that fits them: what a forger of the folder would do."""
-    told = json.loads(held[MANIFEST])
-    told["files"] = {
-        name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-        for name, data in held.items()
-        if name not in (MANIFEST, SIGNATURE)
-    }
-    found = dict(held) | {MANIFEST: canonical(told)}
-    if signed:
-        found[SIGNATURE] = sign(found[MANIFEST], KEY)
-    return found
+    return seal(held, signed=signed)
 
 
 def test_a_whole_signed_bundle_is_whole() -> None:
@@ -156,15 +129,16 @@ def test_a_whole_signed_bundle_is_whole() -> None:
 
 def test_an_unsigned_bundle_is_said_to_be_so() -> None:
     found = check(files(signed=False), key=None)
-    assert found.exit_code == 0
-    assert "unsigned" in found.notes[0]
+    assert found.exit_code == 2
+    assert "unsigned" in found.unknown[0]
     assert check(files(signed=False)).exit_code == 1
 
 
 def test_a_key_of_the_bundle_itself_is_said_to_be_so() -> None:
     found = check(files(), key=None)
-    assert found.exit_code == 0
-    assert "comes from the bundle itself" in found.notes[0]
+    assert found.exit_code == 2
+    assert "a key that comes with the bundle itself" in found.unknown[0]
+    assert not found.vouched
 
 
 def test_another_signer_is_found() -> None:
@@ -250,10 +224,10 @@ def test_a_forged_manifest_without_the_key_is_found() -> None:
 
 def test_an_unknown_version_is_could_not_tell() -> None:
     held = files(signed=False)
-    told = json.loads(held[MANIFEST]) | {"schema": 2}
+    told = json.loads(held[MANIFEST]) | {"schema": 3}
     found = check(held | {MANIFEST: canonical(told)}, key=None)
     assert found.exit_code == 2
-    assert "version 2" in found.unknown[0]
+    assert "version 3" in found.unknown[0]
 
 
 @pytest.mark.parametrize(
@@ -280,7 +254,7 @@ def test_a_hostile_name_in_the_manifest_is_refused(name: str) -> None:
 @given(st.dictionaries(st.sampled_from(sorted(set(files()) - {MANIFEST})), st.binary(max_size=80)))
 def test_any_bytes_in_a_bundle_raise_nothing(changes: dict[str, bytes]) -> None:
     held = manifest_again(files() | changes, signed=SIGNATURE not in changes)
-    assert check(held | changes, key=None).exit_code in ((1, 2) if changes else (0,))
+    assert check(held | changes).exit_code in ((1, 2) if changes else (0,))
 
 
 VALUES = st.recursive(
@@ -308,7 +282,7 @@ def test_a_bundle_on_disk_is_the_same(tmp_path: Path) -> None:
     assert where.name == "evidence-lab-20261122T020005Z"
     stored = read_bundle(where)
     assert stored.refused == ()
-    assert verify(stored, key=PUBLIC_PEM, tool=TOOL).exit_code == 0
+    assert check(dict(stored.files)).exit_code == 0
     with pytest.raises(SekishoError, match="cannot be written"):
         write_bundle(bundle, tmp_path / "out", KEY)
     assert [path.name for path in (tmp_path / "out").iterdir() if path.name[0] != "."] == [

@@ -82,6 +82,25 @@ def test_a_journal_cut_short_fails_with_the_head_and_is_never_passed_without(
     assert judge(journal, head=False) == 2
 
 
+def test_an_older_head_does_not_hide_the_journals_own(
+    journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer = JournalWriter.open(journal, "core-1", "b", KEY, options=Options(background=False))
+    writer.append("usb.inserted", {"what": "a stick"})
+    writer.close()
+    assert judge(journal) == 0
+    assert "complete up to n=22" in capsys.readouterr().out
+    segment = next(journal.glob("*.jsonl"))
+    segment.write_bytes(b"".join(segment.read_bytes().splitlines(keepends=True)[:22]))
+    assert judge(journal) == 1
+    assert "the journal's own head.json says it had n=" in capsys.readouterr().out
+    (journal / "head.json").unlink()
+    (journal / "head.json").mkdir()  # what cannot be read is no head
+    assert judge(journal) == 1
+    (journal / "head.json").rmdir()
+    assert judge(journal) == 0  # complete up to the head that was carried away, and no further
+
+
 def test_a_journal_whose_segments_are_all_gone_is_a_breach(journal: Path) -> None:
     for path in journal.glob("*.jsonl"):
         path.unlink()

@@ -12,8 +12,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -24,7 +26,7 @@ from sekisho.edge.journal_options import Options
 from sekisho.edge.journal_read import segments
 from sekisho.edge.journal_store import JournalWriter
 from sekisho.errors import SekishoError
-from sekisho.journal.records import parse_line
+from sekisho.journal.records import Origin, encode_data, make_line, parse_line
 from sekisho.journal.report import Report
 from sekisho.journal.verification import verify
 
@@ -196,6 +198,61 @@ def test_a_strangers_damage_is_never_repaired_but_named_and_recording_goes_on(  
     third = open_writer(tmp_path)  # said once, not at every start
     assert third.stats.broken == 0
     third.close()
+
+
+def test_what_a_killed_writer_left_unsealed_is_sealed_at_the_next_start(tmp_path: Path) -> None:
+    writer = open_writer(tmp_path / "j")
+    for i in range(5):
+        writer.append("e", {"i": i})
+    writer.flush()
+    shutil.copytree(tmp_path / "j", tmp_path / "killed")  # as the disk was when it was killed
+    later = iter(range(9_000_000_000, 10_000_000_000))
+    again = JournalWriter.open(
+        tmp_path / "killed", "core-1", "b1", KEY, lambda: next(later), options=STEP
+    )
+    report = check(tmp_path / "killed")
+    assert (report.integrity, report.unproven, report.broken) == ("pass", 0, [])
+    again.close()
+    writer.close()
+
+
+@pytest.mark.parametrize(("forged", "told"), [(900, False), (1100, True), (4000, True)])
+def test_a_start_does_not_sign_records_that_no_writer_left(
+    tmp_path: Path, forged: int, *, told: bool
+) -> None:
+    writer = open_writer(tmp_path, Options(background=False))
+    writer.append("e", {})
+    writer.close()
+    path = next(tmp_path.glob("*.jsonl"))
+    last = parse_line(path.read_bytes().splitlines(keepends=True)[-1])
+    prev, lines = last.hash, []
+    for n in range(last.n + 1, last.n + 1 + forged):
+        body = encode_data({"forged": True})
+        raw, prev = make_line(Origin("core-1", "b0"), n, last.t, "e", body, prev)
+        lines.append(raw)
+    with path.open("ab") as stream:
+        stream.write(b"".join(lines))
+    open_writer(tmp_path, Options(background=False)).close()
+    report = check(tmp_path)
+    assert [entry["reason"] for entry in report.broken] == (
+        [f"{forged} records behind the last seal; the writer leaves at most 1000"] if told else []
+    )
+
+
+def test_a_start_says_that_the_last_seal_is_by_another_key(tmp_path: Path) -> None:
+    other = ec.generate_private_key(ec.SECP384R1())
+    JournalWriter.open(tmp_path, "core-1", "b0", other, options=STEP).close()
+    (tmp_path / "head.json").unlink()
+    open_writer(tmp_path).close()
+    assert "its last seal is not by this host's key" in {
+        entry["reason"] for entry in check(tmp_path).broken
+    }
+
+
+@pytest.mark.parametrize("wrong", [{"seal_records": 1001}, {"seal_seconds": 61.0}])
+def test_the_writer_cannot_promise_less_than_the_verifier_believes(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="seal_"):
+        Options(**wrong)
 
 
 def test_a_renamed_host_does_not_stop_the_recording(tmp_path: Path) -> None:
@@ -416,3 +473,12 @@ def test_kill_nine_at_any_moment_loses_no_record_it_had_answered_for(tmp_path: P
         report = check(place, (place / "head.json").read_bytes())
         assert report.exit_code == 0, report.findings
         assert answered[-1] <= report.last_n
+
+
+def test_a_record_that_comes_late_follows_the_seal_that_was_due(tmp_path: Path) -> None:
+    writer = open_writer(tmp_path, Options(background=False, seal_seconds=0.05))
+    writer.append("e", {})
+    time.sleep(0.1)
+    writer.append("late", {})
+    assert kinds(tmp_path) == ["journal.opened", "e", "seal", "late"]
+    writer.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from evidenceworld import check, seal, whole, write
 from sekisho.catalogue.compiled import compile_catalogue
 from sekisho.catalogue.model import Verdict
 from sekisho.cli import audit, flows_input
@@ -18,7 +19,7 @@ from sekisho.edge.catalogue_files import load_sources, parse_sources
 from sekisho.errors import SekishoError
 from sekisho.evidence.bundle import MANIFEST, make_bundle
 from sekisho.evidence.report import AuditRun, HostRecord, judge_run
-from sekisho.evidence.verification import Stored, Verdicts, verify
+from sekisho.evidence.verification import Verdicts
 from sekisho.flows.prover import hooks
 from sekisho.flows.prover.declared import line_from
 from sekisho.flows.prover.prove import prove_way
@@ -28,6 +29,7 @@ from siteworld import policy
 CHECK = "6-iv-e.only-declared-through"
 SOURCES = load_sources(items=(), checks=(CHECK,))
 CATALOGUE = parse_sources(SOURCES)
+OWN = SOURCES  # of a tool that knows this one check
 GATE = policy("gate-in")
 ACCEPT = {"family": "inet", "table": "sekisho", "chain": "bare", "expr": [{"accept": None}]}
 
@@ -48,11 +50,11 @@ def run(loaded: Any, *, solver: str | None = "z3 0", there: Any = GATE) -> Audit
         "disk": {"files": {RULES: entry}},
     }
     raw = {"schema": 1, "milliseconds": 1, "probes": {"nftables": outcome}}
-    return AuditRun(
+    return whole(AuditRun(
         mode="ssh", site="lab", profile="producer", started="2026-11-25T02:00:00Z",
         finished="2026-11-25T02:00:05Z", tool="sekisho test", solver=solver,
         hosts=(HostRecord("gate-in", raw, there),),
-    )  # fmt: skip
+    ), OWN)  # fmt: skip
 
 
 def found(a_run: AuditRun) -> tuple[Verdict, str]:
@@ -61,9 +63,7 @@ def found(a_run: AuditRun) -> tuple[Verdict, str]:
 
 
 def again(a_run: AuditRun) -> Verdicts:
-    bundle = make_bundle(CATALOGUE, compile_catalogue(SOURCES), a_run, judge_run(CATALOGUE, a_run))
-    files = dict(bundle.files) | {MANIFEST: bundle.manifest}
-    return verify(Stored(files), tool="sekisho test")
+    return check(write(a_run, SOURCES), OWN)
 
 
 def test_the_rules_as_declared_are_proven_and_a_hole_is_told_by_its_rule() -> None:
@@ -114,12 +114,9 @@ def test_a_bundle_is_proven_again_offline_and_only_with_a_solver(
         assert again(run(loaded)).broken == []
         assert again(run(loaded)).exit_code == 0
     assert again(run(GATE["nftables"], solver=None)).exit_code == 0, "it said it had no solver"
-    judged = run(GATE["nftables"])
-    bundle = make_bundle(
-        CATALOGUE, compile_catalogue(SOURCES), judged, judge_run(CATALOGUE, judged)
-    )
+    held = write(run(GATE["nftables"]), SOURCES)
     monkeypatch.setitem(sys.modules, "sekisho.flows.prover.prove", None)
-    blind = verify(Stored(dict(bundle.files) | {MANIFEST: bundle.manifest}), tool="sekisho test")
+    blind = check(held, OWN)
     assert (blind.exit_code, blind.broken) == (2, [])
     assert "no solver" in blind.unknown[0]
 
@@ -128,7 +125,7 @@ def test_a_forged_verdict_does_not_survive() -> None:
     honest, forged = run(opened()), run(opened())
     good = judge_run(CATALOGUE, run(GATE["nftables"]))
     bundle = make_bundle(CATALOGUE, compile_catalogue(SOURCES), forged, good)
-    told = verify(Stored(dict(bundle.files) | {MANIFEST: bundle.manifest}), tool="sekisho test")
+    told = check(seal(dict(bundle.files) | {MANIFEST: bundle.manifest}), OWN)
     assert told.exit_code == 1
     assert any("pass written, fail judged" in line for line in told.broken)
     assert judge_run(CATALOGUE, honest).exit_code == 1

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
@@ -75,6 +75,7 @@ FOLLOWERS = tuple(host for host in MANAGED if host != "monitor-1")
 PKI = INVENTORY / "pki"
 DEMO_LOG = REPOSITORY / ".lab/demo.log"
 LAB_STATE = Path(os.environ.get("SEKISHO_LAB_STATE", "/var/lib/sekisho-lab"))
+SIGNER = REPOSITORY / ".lab/auditor"  # signs the demo's evidence
 BEGAN = time.monotonic()
 
 
@@ -207,6 +208,33 @@ def equip_outside(lab: Lab) -> None:
         raise StoppedError("the sender on `outside`", sentence(done.err), "see tests/vm/demo.py")
 
 
+def signing_key(path: Path = SIGNER) -> Path:
+    """Return the auditor's key for signing evidence, made where there is none."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(
+            [str(BIN / "sekisho"), "audit", "keygen", str(path)], check=True, capture_output=True
+        )
+    return path
+
+
+def public_of(key: Path) -> Path:
+    """Return the public half of a signing key."""
+    return key.with_name(key.name + ".pub.pem")
+
+
+def verified(bundle: Path, key: Path) -> dict[str, Any]:
+    """Verify an evidence bundle as its reader would, and return what was found."""
+    done = subprocess.run(
+        [str(BIN / "sekisho"), "verify", str(bundle), "--key", str(public_of(key)), "--json"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    try:
+        return dict(json.loads(done.stdout))
+    except ValueError:
+        return {"exit_code": done.returncode, "broken": [done.stderr[-400:]], "unknown": []}
+
+
 def attack(lab: Lab, name: str) -> Trial:
     """Run one attack and return its trial; a crash is a broken expectation, not a skipped one."""
     module = importlib.import_module(f"tests.vm.attacks.{name}")
@@ -233,7 +261,8 @@ def audit(lab: Lab) -> tuple[Trial, str, set[Path]]:
     """Audit the machines from outside; return what held, the printed table and the bundles."""
     evidence = REPOSITORY / ".lab/evidence"
     before = set(evidence.glob("evidence-*"))
-    seen = lab.inside(*AUDIT, "--out", evidence, timeout=600)
+    key = signing_key()
+    seen = lab.inside(*AUDIT, "--out", evidence, "--sign-key", key, timeout=600)
     audited = Trial("audit")
     # 2: what only people can show (statements, exercises) is not known yet, and said so.
     audited.expect("the audit finds no breach", seen.code in (0, 2), f"exit {seen.code}")
@@ -244,7 +273,13 @@ def audit(lab: Lab) -> tuple[Trial, str, set[Path]]:
         mute = sorted({f"{one['host']} {one['check']}" for one in told["findings"]
                        if one["verdict"] == "error"})  # fmt: skip
         audited.expect("and every machine check could tell", not mute, mute[:4])
-    return audited, seen.out + seen.err, bundles
+        checked = verified(bundle, key)
+        audited.expect("sekisho verify --key finds the evidence whole",
+                       checked["exit_code"] == 0, checked["broken"] + checked["unknown"])  # fmt: skip
+        unsigned = [one["name"] for one in told["hosts"] if not one["signed"]]
+        audited.expect("and every host signed its facts", not unsigned, unsigned)
+    again = [f"again: sekisho verify {one} --key {public_of(key)}\n" for one in sorted(bundles)]
+    return audited, seen.out + seen.err + "".join(again), bundles
 
 
 def story(lab: Lab, only: Collection[str]) -> tuple[list[Trial], str]:
@@ -256,7 +291,9 @@ def story(lab: Lab, only: Collection[str]) -> tuple[list[Trial], str]:
         "side by side where they do not meet")  # fmt: skip
     wanted = [n for n in ATTACKS if n.split("_")[1] in (only or TOLD)]
     with ThreadPoolExecutor(1) as beside:
-        proven = beside.submit(lambda: [proof.main(bundle) for bundle in bundles])
+        proven = beside.submit(
+            lambda: [proof.main(bundle, public_of(SIGNER)) for bundle in bundles]
+        )
         tried = attacks(lab, wanted)
     return [audited, *proven.result(), *tried], table
 

@@ -10,7 +10,7 @@ from typing import Any
 from tests.vm.trial import INVENTORY, MANAGED, Trial
 
 from sekisho.cli.flows import tally, text_of
-from sekisho.cli.flows_input import compiled, documents, load_site
+from sekisho.cli.flows_input import Signed, compiled, documents, load_site
 from sekisho.edge.flow_confirm import confirm
 from sekisho.flows.prover.findings import Outcome, exit_code
 from sekisho.flows.prover.prove import prove
@@ -20,14 +20,16 @@ HOLE = {"rule": {"family": "inet", "table": "sekisho", "chain": "bare", "expr": 
 LAW = "6-iv-e.only-declared-through"
 
 
-def main(bundle: Path, inventory: Path = INVENTORY) -> Trial:
-    """Prove an evidence bundle's live rules, then refute and replay one hole; return the trial.
+def main(bundle: Path, key: Path, inventory: Path = INVENTORY) -> Trial:
+    """Prove a bundle's live rules, then refute and replay one hole; return the trial.
+
+    ``key`` is the public key of who signed the evidence bundle.
 
     Machines that are not audited (terminals) stand there with what the site compiles to.
     """
     trial = Trial("proof", label="p")
     site = load_site(inventory)
-    live = documents(site, list(MANAGED), None, bundle)
+    live = documents(site, list(MANAGED), None, Signed(bundle, key))
     others = [name for name in site.machines if name not in live]
     trial.step(f"the rules of {', '.join(live)} as loaded, of {', '.join(others)} as compiled")
     found = list(prove(live | compiled(site, others), site))

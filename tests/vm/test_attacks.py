@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 from tests.vm import proof
 from tests.vm.attacks import attack_4_loosening
-from tests.vm.demo import ATTACKS, AUDIT, TOLD, attacks
+from tests.vm.demo import (
+    ATTACKS,
+    AUDIT,
+    TOLD,
+    attacks,
+    public_of,
+    signing_key,
+    verified,
+)
 from tests.vm.trial import Lab, Trial
 
 pytestmark = pytest.mark.vm
@@ -15,9 +23,12 @@ SIX = [name for name in ATTACKS if name.split("_")[1] in TOLD]
 
 
 def test_what_the_kernels_have_loaded_is_proven(provisioned: Lab, tmp_path: Path) -> None:
-    seen = provisioned.inside(*AUDIT, "--out", tmp_path, timeout=600)
+    key = signing_key(tmp_path / "auditor")
+    seen = provisioned.inside(*AUDIT, "--out", tmp_path, "--sign-key", key, timeout=600)
     assert seen.code in (0, 2), seen.out[-2000:] + seen.err
-    trial = proof.main(next(tmp_path.glob("evidence-*")))
+    bundle = next(tmp_path.glob("evidence-*"))
+    assert verified(bundle, key)["exit_code"] == 0
+    trial = proof.main(bundle, public_of(key))
     assert trial.expectations, "nothing was tried"
     assert [f"{entry.what}: {entry.seen}" for entry in trial.broken] == []
 

@@ -178,6 +178,8 @@ def _value(reader: _Reader, key: str, op: Op, raw: Mapping[str, Any]) -> Any:
         reader.wrong(key, value, "no value" if op in _VALUELESS else "a value")
         return None
     if isinstance(value, dict) and set(value) == {"policy"}:
+        if op is Op.MATCHES:  # a pattern of somebody else's may never end
+            reader.wrong(key, value, "a regular expression, written here")
         return PolicyValue(tuple(str(value["policy"]).split(".")))
     if op is Op.PROVEN:
         reader.wrong(key, value, "{policy: …}, the lines declared one way")

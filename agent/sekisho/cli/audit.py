@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import secrets
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sekisho import __version__
+from sekisho.canonical import digest
 from sekisho.catalogue.compiled import Sources, compile_catalogue
 from sekisho.edge.catalogue_files import load_sources, parse_sources
+from sekisho.edge.tool import tool_name
 from sekisho.errors import Problem, SekishoError, printable
 from sekisho.evidence.report import (
     AuditRun,
@@ -24,6 +26,7 @@ from sekisho.evidence.report import (
     judge_run,
     needed_probes,
 )
+from sekisho.evidence.scope import NO_SCOPE, Scope
 from sekisho.evidence.summary import KINDS
 
 if TYPE_CHECKING:
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
 
 LOCAL_POLICY = Path("/etc/sekisho/policy.json")
 MAX_POLICY_BYTES = 8 * 1024 * 1024
-TOOL = f"sekisho {__version__}"
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -86,11 +88,19 @@ def audit(  # noqa: PLR0913 - the options of a command
     if local == (inventory is not None):
         raise SekishoError("say either --local or -i INVENTORY")
     kinds = _kinds(evidence)
-    sources = load_sources(items=item or (), checks=check or ())
+    whole = load_sources()
+    items, checks = (tuple(dict.fromkeys(named or ())) for named in (item, check))
+    sources = whole.only(items, checks) if items or checks else whole
+    scope = Scope(
+        items=tuple(whole.items),
+        checks=tuple(whole.checks),
+        only_items=items,
+        only_checks=checks,
+    )
     catalogue = parse_sources(sources)
     signer = _signer(sign_key, out)
     if inventory is None:
-        run = local_run(needed_probes(catalogue), policy, kinds)
+        run = local_run(needed_probes(catalogue), policy, kinds, scope)
     else:
         from sekisho.cli.audit_progress import Progress  # noqa: PLC0415
         from sekisho.cli.audit_site import SiteOptions, site_run  # noqa: PLC0415 - Paramiko
@@ -105,7 +115,9 @@ def audit(  # noqa: PLR0913 - the options of a command
             jobs=jobs,
         )
         with Progress(show=sys.stderr.isatty(), color=not no_color) as progress:
-            run = site_run(options, needed_probes(catalogue), kinds, TOOL, progress)
+            run = site_run(
+                options, needed_probes(catalogue), kinds, tool_name(), progress, scope=scope
+            )
     if any(host.policy is not None for host in run.hosts):
         from sekisho.cli.flows_input import solver  # noqa: PLC0415 - nothing configured, no proof
 
@@ -120,7 +132,11 @@ def audit(  # noqa: PLR0913 - the options of a command
         print_report(console(color=not no_color), catalogue, run, judged)
     if out is not None:
         where = write_evidence(sources, run, judged, out=out, signer=signer)
-        unsigned = "" if signer is not None else " (unsigned 署名なし)"
+        unsigned = (
+            ""
+            if signer is not None
+            else " (unsigned 署名なし: `sekisho verify` cannot tell who made it; --sign-key)"
+        )
         sys.stderr.write(f"evidence bundle 証拠: {where}{unsigned}\n")
     return judged.exit_code
 
@@ -181,9 +197,16 @@ def _kinds(evidence: list[str] | None) -> tuple[str, ...]:
     return tuple(kind for kind in KINDS if not evidence or kind in evidence)
 
 
-def local_run(probes: tuple[str, ...], policy: Path | None, kinds: tuple[str, ...]) -> AuditRun:
+def local_run(
+    probes: tuple[str, ...],
+    policy: Path | None,
+    kinds: tuple[str, ...],
+    scope: Scope = NO_SCOPE,
+) -> AuditRun:
     """Collect this machine's facts and return them as a run of one host."""
     from sekisho.edge.collect import collect  # noqa: PLC0415 - a site's audit does not need it
+    from sekisho.edge.facts_key import answer_for  # noqa: PLC0415
+    from sekisho.evidence.answer import host_nonce  # noqa: PLC0415
     from sekisho.evidence.bundle import HOST_NAME  # noqa: PLC0415
     from sekisho.probes.registry import registry  # noqa: PLC0415
 
@@ -192,13 +215,18 @@ def local_run(probes: tuple[str, ...], policy: Path | None, kinds: tuple[str, ..
     started = now_text()
     raw = collect(known[name] for name in probes)
     told = expectations.get("host") if expectations else None
-    name = told if isinstance(told, str) else os.uname().nodename
+    named = told if isinstance(told, str) else os.uname().nodename
+    name = named if HOST_NAME.fullmatch(named) else "localhost"
+    nonce = secrets.token_hex(32)
     host = HostRecord(
-        name=name if HOST_NAME.fullmatch(name) else "localhost",
+        name=name,
         raw=raw,
         policy=expectations,
+        collector=tool_name(),
         milliseconds=int(raw["milliseconds"]),
+        answer=answer_for(host_nonce(nonce, name), tool_name(), digest(raw)),
     )
+    by = "none" if expectations is None else "this machine's" if policy is None else "given"
     profile = expectations.get("profile") if expectations else None
     return AuditRun(
         mode="local",
@@ -206,9 +234,11 @@ def local_run(probes: tuple[str, ...], policy: Path | None, kinds: tuple[str, ..
         profile=profile if isinstance(profile, str) else None,
         started=started,
         finished=now_text(),
-        tool=TOOL,
+        tool=tool_name(),
         hosts=(host,),
         kinds=kinds,
+        nonce=nonce,
+        scope=replace(scope, hosts=(name,), options=(("policy", by),)),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,11 +12,15 @@ from sekisho.edge.inventory import read_inventory
 from sekisho.edge.pinned_keys import read_pinned
 from sekisho.edge.ssh_audit import Access, Reply, Target, audit_hosts, load_key
 from sekisho.errors import Problem, SekishoError, printable
+from sekisho.evidence.answer import signed_well
 from sekisho.evidence.report import AuditRun, HostRecord
+from sekisho.evidence.scope import NO_SCOPE, Scope
 from sekisho.site.compile import compile_host
 from sekisho.site.invariants import check
 from sekisho.site.model import Site
 from sekisho.site.parse import parse_site
+
+_NOT_ASKED = "not asked: none of the chosen items has a machine check"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,11 @@ class SiteOptions:
     known_hosts: Path
     timeout: float
     jobs: int
+
+    def shown(self) -> tuple[tuple[str, str | int], ...]:
+        """Return what shaped the audit beside its scope, for the report; no path of the auditor."""
+        took = round(self.timeout * 1000)
+        return ("jobs", self.jobs), ("timeout_ms", took), ("user", printable(self.user, 100))
 
 
 class Watcher(Protocol):
@@ -49,9 +58,12 @@ def site_run(  # noqa: PLR0913 - clock and watcher are the edges
     tool: str,
     watcher: Watcher,
     *,
+    scope: Scope = NO_SCOPE,
     clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
 ) -> AuditRun:
     """Ask the site's hosts for their facts and return them with what is expected of each.
+
+    ``scope`` says what of the catalogue was asked for; hosts and options are added here.
 
     Raises:
         SekishoError: the inventory, the key or the pinned host keys are not in order, or a host
@@ -62,6 +74,11 @@ def site_run(  # noqa: PLR0913 - clock and watcher are the edges
     site = parse_site(read_inventory(options.inventory))
     off = check(site, now=started.date())
     chosen = _chosen(site, options.hosts)
+    if not chosen:
+        raise SekishoError(
+            "the site has no host to judge",
+            (Problem(str(options.inventory), "", "no machine", "at least one machine"),),
+        )
     policies = {name: compile_host(site, name, serial=0, issued=started) for name in chosen}
     access = Access(
         user=options.user,
@@ -70,10 +87,11 @@ def site_run(  # noqa: PLR0913 - clock and watcher are the edges
         timeout=options.timeout,
     )
     targets = [Target(name, str(policies[name]["management"]["address"])) for name in chosen]
-    replies: list[Reply] = []
     if probes:
         watcher.begin(len(targets))
         replies = audit_hosts(targets, probes, access, jobs=options.jobs, done=watcher.done)
+    else:
+        replies = [Reply(target, None, _NOT_ASKED, None, 0) for target in targets]
     return AuditRun(
         mode="ssh",
         site=site.name,
@@ -85,20 +103,36 @@ def site_run(  # noqa: PLR0913 - clock and watcher are the edges
         kinds=kinds,
         flow_modes=tuple(sorted({flow["mode"] for p in policies.values() for flow in p["flows"]})),
         site_problems=tuple(printable(problem.line(), 400) for problem in off),
+        nonce=access.nonce,
+        scope=replace(
+            scope,
+            hosts=tuple(site.machines),
+            only_hosts=tuple(dict.fromkeys(options.hosts)),
+            options=options.shown(),
+        ),
     )
 
 
 def record(reply: Reply, policy: dict[str, Any]) -> HostRecord:
     """Return what is known of one host after it was asked."""
-    response = reply.response
+    response, reason = reply.response, reply.reason
+    answer = response.answer if response is not None else None
+    if (
+        response is not None
+        and answer is not None
+        and answer.signature is not None
+        and not signed_well(answer, response.collector, response.digest)
+    ):
+        response, reason = None, "the host's signature is not over the facts it sent"
     return HostRecord(
         name=reply.target.name,
         raw=response.raw if response is not None else None,
         policy=policy,
-        reason=reply.reason,
+        reason=reason,
         fingerprint=reply.fingerprint,
         collector=response.collector if response is not None else None,
         milliseconds=reply.milliseconds,
+        answer=answer if response is not None else None,
     )
 
 

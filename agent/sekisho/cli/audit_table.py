@@ -11,7 +11,7 @@ from rich.text import Text
 
 from sekisho.catalogue.model import SEVERITY, Catalogue, Finding, Verdict
 from sekisho.errors import printable
-from sekisho.evidence.report import AuditRun, Judged
+from sekisho.evidence.report import AuditRun, Judged, left_out_of
 from sekisho.evidence.summary import KINDS, Row, group, unknown_by_reason
 from sekisho.evidence.words import KIND_WORDS, LAW_TEXT, VERDICT_WORDS
 
@@ -40,7 +40,7 @@ def print_report(
     screen: Console, catalogue: Catalogue, run: AuditRun, judged: Judged, *, quiet: bool = False
 ) -> None:
     """Print head, table by item, what is off with its remedy, and the counts."""
-    screen.print(_head(catalogue, run))
+    screen.print(_head(catalogue, run, judged))
     screen.print(_table(judged.rows))
     for line in run.site_problems:
         screen.print(Text(f"site model: {line}", style="bold red"))
@@ -54,7 +54,7 @@ def print_report(
     _say(screen, Text(f"{LAW_TEXT['en']}\n{LAW_TEXT['ja']}", style="dim"))
 
 
-def _head(catalogue: Catalogue, run: AuditRun) -> Text:
+def _head(catalogue: Catalogue, run: AuditRun, judged: Judged) -> Text:
     hosts = run.hosts
     what = f"{hosts[0].name}" if run.mode == "local" and hosts else f"site {run.site}"
     answered = sum(1 for host in hosts if host.reason is None)
@@ -65,6 +65,9 @@ def _head(catalogue: Catalogue, run: AuditRun) -> Text:
         f"{len(catalogue.checks)} checks; catalogue {catalogue.digest[:16]}; {run.finished}",
         style="dim",
     )
+    out = left_out_of(catalogue, run, judged)
+    for what, told in out.lines(run.scope, 4):
+        text.append(f"\nLeft out 除外: {what} {told}", style="yellow")
     if all(host.policy is None for host in hosts):
         text.append(
             "\nNo site policy: what depends on the site cannot be told. / "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sekisho.cli.flows_input import given, load_site, need_solver
+from sekisho.cli.flows_input import given, load_site, need_solver, signed
 from sekisho.errors import SekishoError
 from sekisho.flows.quarantine import switched
 
@@ -37,13 +37,16 @@ Listing = Annotated[
 Bundle = Annotated[
     Path | None, typer.Option(help="Rules as the hosts of this evidence bundle had them loaded.")
 ]
+Key = Annotated[
+    Path | None, typer.Option(help="With --bundle: the public key (PEM) of who signed it.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command(
     "prove",
     epilog="Examples:  sekisho flows prove -i inventory/lab  ·  "
-    "sekisho flows prove -i inventory/lab --bundle out/evidence-lab-…  ·  "
+    "sekisho flows prove -i inventory/lab --bundle out/evidence-lab-… --key auditor.pub.pem  ·  "
     "nft -j list ruleset | sekisho flows prove -i inventory/lab --host core-1 --ruleset -",
 )
 def prove_command(  # noqa: PLR0913 - the options of a command
@@ -52,6 +55,7 @@ def prove_command(  # noqa: PLR0913 - the options of a command
     host: Hosts = None,
     ruleset: Listing = None,
     bundle: Bundle = None,
+    key: Key = None,
     replay: Annotated[
         bool, typer.Option("--replay", help="Send each refutation's packet in namespaces.")
     ] = False,
@@ -70,7 +74,7 @@ def prove_command(  # noqa: PLR0913 - the options of a command
     from sekisho.flows.prover.prove import network_of, prove  # noqa: PLC0415 - needs z3
 
     site = load_site(inventory)
-    held = given(site, host, ruleset, bundle)
+    held = given(site, host, ruleset, signed(bundle, key))
     rules = held.rules
     started = time.monotonic()
     known = network_of(rules, site)
@@ -109,6 +113,7 @@ def explain_command(  # noqa: PLR0913 - the options of a command
         str, typer.Option("--with", help="any, icmp, esp, tcp, udp, tcp/PORT or udp/PORT.")
     ] = "any",
     bundle: Bundle = None,
+    key: Key = None,
     as_json: AsJson = False,
 ) -> int:
     """Say whether a packet from SENDER may reach RECEIVER, by which hosts and rules.
@@ -123,7 +128,7 @@ def explain_command(  # noqa: PLR0913 - the options of a command
     from sekisho.flows.prover.prove import network_of  # noqa: PLC0415 - needs z3
 
     site = load_site(inventory)
-    held = given(site, None, None, bundle)
+    held = given(site, None, None, signed(bundle, key))
     network, wrong = network_of(held.rules, site)
     if wrong:
         raise SekishoError(f"the rules of {wrong[0].scope} cannot be read: {wrong[0].reason}")

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sekisho.edge.bundle_io import read_bundle
+from sekisho.edge.bundle_io import read_bundle, read_signer
 from sekisho.edge.inventory import read_inventory
 from sekisho.errors import Problem, SekishoError, printable
-from sekisho.evidence.verification import verify
+from sekisho.evidence.verification import read_facts
 from sekisho.flows.prover.hostfacts import read_net
 from sekisho.flows.prover.hostnet import HostNet
 from sekisho.flows.prover.hostnet import compiled as compiled_net
@@ -106,14 +106,31 @@ def _json(text: str, where: str) -> Any:
         ) from None
 
 
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """An evidence bundle and the public key of who signed it: without one nobody vouches for it."""
+
+    bundle: Path
+    key: Path | None
+
+
+def signed(bundle: Path | None, key: Path | None) -> Signed | None:
+    """Return the bundle the command line named, None when it named none."""
+    if bundle is None and key is not None:
+        raise SekishoError("--key is of a bundle's signer: say --bundle too")
+    return None if bundle is None else Signed(bundle, key)
+
+
 def documents(
-    site: Site, hosts: list[str] | None, ruleset: Path | None, bundle: Path | None
+    site: Site, hosts: list[str] | None, ruleset: Path | None, bundle: Signed | None
 ) -> dict[str, Any]:
     """Return host → rules from where the command line said; `SekishoError` for what is wrong."""
     return given(site, hosts, ruleset, bundle).rules
 
 
-def given(site: Site, hosts: list[str] | None, ruleset: Path | None, bundle: Path | None) -> Given:
+def given(
+    site: Site, hosts: list[str] | None, ruleset: Path | None, bundle: Signed | None
+) -> Given:
     """Return rules and routes from where the command line said; `SekishoError` for what is wrong.
 
     A listing has no routes: they are taken as the site model compiles them.
@@ -158,14 +175,23 @@ def _net(name: str, raw: Mapping[str, Any] | None, reason: str | None) -> HostNe
         return bad
 
 
-def _bundle(path: Path) -> dict[str, tuple[Mapping[str, Any] | None, str | None]]:
-    """Return host → raw facts, or why there are none, of a bundle that is whole."""
-    found = verify(read_bundle(path), key=None, tool="sekisho flows")
-    if found.run is None or found.broken:
-        told = (*found.broken, *found.unknown)
+def _bundle(told: Signed) -> dict[str, tuple[Mapping[str, Any] | None, str | None]]:
+    """Return host → raw facts, or why there are none, of a bundle that is whole and signed.
+
+    What was judged, and by which catalogue, does not matter here.
+    """
+    path = told.bundle
+    if told.key is None:
+        raise SekishoError(
+            "nobody vouches for the evidence bundle",
+            (Problem(str(path), "--key", "nothing", "the signer's public key (PEM)"),),
+        )
+    found = read_facts(read_bundle(path), key=read_signer(told.key), now=datetime.now(UTC))
+    if found.run is None or found.broken or found.unknown:
+        wrong = (*found.broken, *found.unknown)
         raise SekishoError(
             "the evidence bundle cannot be relied on",
-            tuple(Problem(str(path), "", one, "a bundle as it was written") for one in told),
+            tuple(Problem(str(path), "", one, "a bundle as it was written") for one in wrong),
         )
     return {host.name: (host.raw, host.reason) for host in found.run.hosts}
 

@@ -44,8 +44,8 @@ Try `sekisho COMMAND --help`.
 Examples:
   sekisho audit --local                      an Article 6 gap table of this machine
   sekisho site check inventory/lab           prove the site model
-  sekisho audit -i inventory/lab --out out   judge a whole site from outside
-  sekisho verify out/evidence-lab-…          judge the evidence again, offline
+  sekisho audit -i inventory/lab --out out --sign-key KEY    judge a whole site from outside
+  sekisho verify out/evidence-lab-… --key KEY.pub.pem        judge the evidence again, offline
 
 Exit codes: 0 compliant or done, 1 breach found, 2 could not tell, 3 usage or configuration,
 130 interrupted.

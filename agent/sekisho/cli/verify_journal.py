@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import sys
 from pathlib import Path
 
 from sekisho.canonical import canonical
 from sekisho.errors import SekishoError, printable
 from sekisho.journal.report import Report
+from sekisho.journal.seals import MAX_HEAD
 
 _VERDICTS = {
     "pass": ("pass", "適合"),
     "fail": ("FAIL", "不適合"),
     "error": ("could not tell", "判定不能"),
 }
-_HEADS = {
-    "none": "no outside head given: completeness not shown",
-    "refused": "the head given is not one of this host's key",
-    "matches": "the head given is the journal's last record",
-    "inside": "the head given is in the chain, the journal went on since",
-    "beyond": "the journal ends before the head given: its end was cut off",
-    "contradicts": "the chain does not contain the head given",
+_OWN_HEADS = {
+    "none": "none beside the journal",
+    "refused": "not signed by this key",
+    "matches": "in the chain, its last record",
+    "inside": "in the chain",
+    "beyond": "the journal ends before it",
+    "contradicts": "not in the chain",
 }
 
 
@@ -42,9 +44,10 @@ def render(report: Report, path: Path) -> str:
             f"n={report.first_n} to {report.last_n}, "
             f"{_time(report.first_t)} to {_time(report.last_t)}"
         )
-        left = report.last_n - report.sealed_to
-        tail = f"; the last {left} not sealed yet" if left else ""
-        lines.append(f"  seals {report.seals}, valid up to n={report.sealed_to}{tail}")
+        tail = f"; the last {report.unproven} bear no signature yet" if report.unproven else ""
+        lines.append(f"  seals {report.seals}, signed up to n={report.proven_to}{tail}")
+        at = f" at n={report.own_head_n}" if report.own_head_n else ""
+        lines.append(f"  own head.json{at}: {_OWN_HEADS[report.own_head]}")
     lines.extend(
         f"  reported by the host: torn end repaired at n={entry['n']} "
         f"({entry.get('bytes')} bytes kept in {printable(entry.get('kept'))})"
@@ -64,9 +67,12 @@ def render(report: Report, path: Path) -> str:
     )
     if report.findings_left_out:
         lines.append(f"  … and {report.findings_left_out} more findings")
+    found = [f"{len(report.findings)} findings"] if report.findings else []
+    found += [report.unproven_text] if report.unproven_text else []
+    end = " ".join(report.completeness_text.split())
     for name, verdict, text in (
-        ("integrity 完全性", report.integrity, f"{len(report.findings)} findings"),
-        ("completeness 網羅性", report.completeness, _HEADS[report.head]),
+        ("integrity 完全性", report.integrity, "; ".join(found) or "0 findings"),
+        ("completeness 網羅性", report.completeness, end),
     ):
         english, japanese = _VERDICTS[verdict]
         lines.append(f"  {name}: {english} {japanese} ({text})")
@@ -75,11 +81,24 @@ def render(report: Report, path: Path) -> str:
     return "\n".join(lines)
 
 
+def _beside(path: Path) -> bytes | None:
+    """Return the journal's own head, None when there is none; what cannot be read is no head."""
+    if not os.path.lexists(path):
+        return None
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as stream:
+            return stream.read(MAX_HEAD + 1) or b""
+    except OSError:
+        return b""
+
+
 def verify_journal(path: Path, key: Path, head: Path | None, json: bool) -> int:
     """Verify the journal in directory ``path`` with the host's public key (or certificate).
 
-    ``head`` is a signed head kept elsewhere. Prints the report; returns 0 whole and complete,
-    1 breach, 2 could not tell, 3 not usable input.
+    ``head`` is a signed head kept elsewhere; the journal's own is looked at in any case. Prints the
+    report; returns 0 whole and complete up to the head, 1 breach, 2 could not tell, 3 not usable
+    input.
     """
     from sekisho.edge.journal_read import (  # noqa: PLC0415 - heavy
         HEAD_FILE,
@@ -91,10 +110,10 @@ def verify_journal(path: Path, key: Path, head: Path | None, json: bool) -> int:
 
     try:
         public = read_public_key(key)
-        own = path / HEAD_FILE
-        # Read before the segments: a journal being written only grows meanwhile.
-        known = read_head(head) if head is not None else read_head(own) if own.exists() else None
-        report = verify(segments(path), public, known, outside=head is not None)
+        # Both read before the segments: a journal being written only grows meanwhile.
+        outside = read_head(head) if head is not None else None
+        own = _beside(path / HEAD_FILE)
+        report = verify(segments(path), public, outside, own=own)
     except SekishoError as error:
         sys.stderr.write(error.diagnostics() + "\n")
         return 3

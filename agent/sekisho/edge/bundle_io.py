@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 from sekisho.errors import Problem, SekishoError, printable
 from sekisho.evidence.bundle import FILE_NAME, FIXED, MANIFEST, SIGNATURE, SIGNER, Bundle
-from sekisho.evidence.signing import BadKeyError, load_private, make_key, public_pem, sign
+from sekisho.evidence.signing import (
+    BadKeyError,
+    fingerprint_of,
+    load_private,
+    make_key,
+    public_pem,
+    sign,
+)
 from sekisho.evidence.verification import Stored
 from sekisho.evidence.wire import MAX_RAW_BYTES
 
@@ -21,6 +28,7 @@ MAX_FILES = 25_000
 MAX_FILE_BYTES = MAX_RAW_BYTES + 1024 * 1024
 MAX_TOTAL_BYTES = 4 * 1024 * 1024 * 1024
 _FOLDERS = ("facts", "policies")
+_HOST_KEY = ".pub.pem"
 
 
 def write_bundle(bundle: Bundle, out: Path, key: EllipticCurvePrivateKey | None) -> Path:
@@ -101,6 +109,38 @@ def read_signing_key(path: Path) -> EllipticCurvePrivateKey:
 def read_public_key(path: Path) -> bytes:
     """Return a public key file's bytes."""
     return _read_small(path)
+
+
+def read_signer(path: Path) -> bytes:
+    """Return the signer's public key (PEM); a `SekishoError` says what is wrong with it."""
+    pem = _read_small(path)
+    try:
+        fingerprint_of(pem)
+    except BadKeyError as bad:
+        raise SekishoError(
+            "the signer's key cannot be used",
+            (Problem(str(path), "", str(bad), "the signer's public key in PEM, on P-384"),),
+        ) from None
+    return pem
+
+
+def read_host_keys(folder: Path) -> dict[str, bytes]:
+    """Return the public keys of a folder's ``HOST.pub.pem`` by host.
+
+    Raises:
+        SekishoError: no folder, or none of these files in it.
+
+    """
+    found = {
+        path.name.removesuffix(_HOST_KEY): _read_small(path)
+        for path in sorted(folder.glob(f"*{_HOST_KEY}"))
+    }
+    if not found:
+        raise SekishoError(
+            "no host keys",
+            (Problem(str(folder), "", f"no *{_HOST_KEY}", "a folder such as INVENTORY/pki/hosts"),),
+        )
+    return found
 
 
 def public_key_of(key: EllipticCurvePrivateKey) -> bytes:

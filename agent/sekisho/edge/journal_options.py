@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from sekisho.journal.verification import MAX_UNSEALED
+from sekisho.journal.seals import MAX_UNSEALED, MAX_UNSEALED_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +25,17 @@ class Options:
 
     window_ms: int = 50
     segment_bytes: int = 16 * 1024 * 1024
-    seal_records: int = 1000
-    seal_seconds: float = 60.0
+    seal_records: int = MAX_UNSEALED
+    seal_seconds: float = MAX_UNSEALED_MS / 1000
     unsynced_bytes: int = 4 * 1024 * 1024
     durable_seconds: float = 30.0
     background: bool = True
 
     def __post_init__(self) -> None:
-        if not 1 <= self.seal_records < MAX_UNSEALED:
-            raise ValueError(f"seal_records must be 1 to {MAX_UNSEALED - 1}")
+        if not 1 <= self.seal_records <= MAX_UNSEALED:
+            raise ValueError(f"seal_records must be 1 to {MAX_UNSEALED}")
+        if not 0 < self.seal_seconds <= MAX_UNSEALED_MS / 1000:
+            raise ValueError(f"seal_seconds must be above 0, at most {MAX_UNSEALED_MS / 1000:g}")
 
 
 @dataclass(slots=True)

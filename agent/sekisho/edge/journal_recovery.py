@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from sekisho.edge.journal_disk import Disk
 from sekisho.errors import SekishoError, printable
-from sekisho.journal.records import MAX_LINE, Link, genesis, skim_line
-from sekisho.journal.seals import MAX_HEAD, Head, parse_head
+from sekisho.journal.records import MAX_LINE, SEAL, Link, genesis, parse_line, skim_line
+from sekisho.journal.seals import MAX_HEAD, MAX_UNSEALED, Head, parse_head, seal_holds
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SEGMENT = re.compile(r"[0-9]{20}\.jsonl", re.ASCII)
 HEAD_FILE = "head.json"
 UNREPORTED = ".unreported"
+_STARTS = 24  # records: starts that were killed before their first seal
 
 
 @dataclass(slots=True)
@@ -45,6 +46,9 @@ class Scan:
     later_n: int = 0  # highest sound record after the bad line
     later_hash: str = ""
     head_hash: str = ""  # hash of the record the head names, when it is in here
+    first_n: int = 0
+    seal_n: int = 0  # the last seal in here, and its line
+    seal_line: bytes = b""
 
     @property
     def torn(self) -> bool:
@@ -96,9 +100,12 @@ def scan(path: Path, host: str, head_n: int) -> Scan:
                 continue
             if not result.records:
                 result.first_kind, result.first_prev = link.kind, link.prev
+                result.first_n = link.n
             result.records += 1
             result.last_n, result.last_hash = link.n, link.hash
             result.sound_size += len(line)
+            if link.kind == SEAL:
+                result.seal_n, result.seal_line = link.n, line
             if link.n == head_n:
                 result.head_hash = link.hash
     return result
@@ -136,6 +143,8 @@ def recover(disk: Disk, directory: Path, host: str, key: EllipticCurvePublicKey)
         if found.records or (found.bad_line and not found.torn):
             tail = found
     broken = _judge(tail, paths, head, host, had_files=bool(torn))
+    if broken is None and tail is not None:
+        broken = _unsigned(tail, head, key)
     if broken is not None:
         reports.append(("journal.broken", broken))
     for ruin in torn:
@@ -190,6 +199,27 @@ def _judge(  # noqa: PLR0911 - one return per way to be broken
     if tail.head_hash not in {"", head.hash}:
         return {**where, "n": head.n, "reason": "not the record its own signed head names"}
     return None
+
+
+def _unsigned(tail: Scan, head: Head | None, key: EllipticCurvePublicKey) -> dict[str, Any] | None:
+    """Return what is wrong with the end's signatures: the writer is about to sign all of it."""
+    where: dict[str, Any] = {"segment": tail.path.name}
+    if tail.seal_line:
+        try:
+            seal = parse_line(tail.seal_line)
+            held = seal_holds(key, Head(seal.host, seal.n, seal.t, seal.prev), seal.data)
+        except ValueError:
+            held = False
+        if not held:
+            return {**where, "n": tail.seal_n, "reason": "its last seal is not by this host's key"}
+    signed = max(tail.seal_n, tail.first_n - 1)
+    if head is not None and tail.head_hash == head.hash:
+        signed = max(signed, head.n)
+    left = tail.last_n - signed
+    if left <= MAX_UNSEALED + _STARTS:
+        return None
+    reason = f"{left} records behind the last seal; the writer leaves at most {MAX_UNSEALED}"
+    return {**where, "n": signed + 1, "reason": reason}
 
 
 def _linked(tail: Scan, earlier: list[Path], host: str) -> bool:

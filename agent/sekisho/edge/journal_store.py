@@ -51,8 +51,7 @@ class JournalWriter:
         self._stats = Stats()
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
-        self._fd = -1
-        self._size = 0
+        self._fd, self._size = -1, 0
         self._n, self._prev = 0, ""
         self._damaged = False  # bytes of a failed write may stand behind _size
         self._unsynced: list[bytes] = []
@@ -61,8 +60,7 @@ class JournalWriter:
         self._seal_due = 0.0  # monotonic; 0: nothing to seal
         self._head: Head | None = None
         self._head_raw = b""
-        self._urgent = False
-        self._idle = False  # the background thread sleeps until somebody wakes it
+        self._urgent = self._idle = False  # idle: the background thread sleeps until woken
         self._closing = False
         self._thread: threading.Thread | None = None
 
@@ -111,6 +109,8 @@ class JournalWriter:
                 self._stats.repaired += kind == "journal.repaired"
                 self._stats.broken += kind == "journal.broken"
             self._put("journal.opened", encode_data({"v": 1, "key": self._key_name}))
+            if found.n:  # what a killed writer left unsealed keeps the promise, too
+                self._put_seal()
             self._sync()
             mark_reported(self._disk, found)
         except BaseException:
@@ -151,6 +151,7 @@ class JournalWriter:
         with self._lock:
             self._check_open()
             try:
+                self._seal_when_due()  # first: no record may stand too long behind the last seal
                 self._tell_losses()
                 self._put(kind, raw)
             except OSError as error:

@@ -3,7 +3,8 @@
 systemd accepts the connection on `/run/sekisho-probe/socket` (group sekisho-auditor) and starts one
 sandboxed instance per connection with the socket as standard input (`sekisho-probe@.service`).
 What a client can say is the name of registered probes and a nonce; nothing else is read, no
-argument reaches a command and nothing is written anywhere.
+argument reaches a command and nothing is written anywhere. The answer is signed with the host's key
+where there is one.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import struct
 import sys
 import time
 
-from sekisho import __version__
 from sekisho.edge.collect import collect
+from sekisho.edge.facts_key import answer_for
+from sekisho.edge.tool import tool_name
 from sekisho.evidence.wire import (
     MAX_REQUEST_BYTES,
     WireError,
@@ -25,7 +27,6 @@ from sekisho.evidence.wire import (
 )
 from sekisho.probes.registry import registry
 
-COLLECTOR = f"sekisho {__version__}"
 #: A client has this long to say what it wants; the unit's RuntimeMaxSec bounds the rest.
 REQUEST_SECONDS = 10.0
 
@@ -41,7 +42,7 @@ def serve(connection: socket.socket) -> int:
         _send(connection, encode_error("", str(refused)))
         return 1
     raw = collect(known[name] for name in request.probes)
-    answered = _send(connection, encode_response(request, COLLECTOR, raw))
+    answered = _send(connection, encode_response(request, tool_name(), raw, answer_for))
     _log(
         f"uid {peer} read {len(request.probes)} probes in {raw['milliseconds']} ms"
         + ("" if answered else " and went away")

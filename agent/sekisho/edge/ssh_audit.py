@@ -14,12 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sekisho.edge.pinned_keys import PinnedKeys, fingerprint
 from sekisho.errors import Problem, SekishoError, printable
+from sekisho.evidence.answer import host_nonce
 from sekisho.evidence.wire import (
     HEADER_BYTES,
     MAX_RESPONSE_BYTES,
@@ -63,12 +64,16 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How to get in: account, private key, pinned host keys, seconds a host may take."""
+    """How to get in: account, private key, pinned host keys, seconds a host may take.
+
+    ``nonce`` is this audit's own; each host is asked with one derived from it.
+    """
 
     user: str
     key: paramiko.PKey
     pinned: PinnedKeys
     timeout: float
+    nonce: str = field(default_factory=lambda: secrets.token_hex(32))
 
 
 def load_key(path: Path) -> paramiko.PKey:
@@ -271,7 +276,7 @@ def _converse(
     # 3. Log in with this one key; no agent, no other key, no password.
     transport.auth_publickey(access.user, access.key)
     # 4. One request, one answer.
-    request = Request(nonce=secrets.token_hex(24), probes=probes)
+    request = Request(nonce=host_nonce(access.nonce, target.name), probes=probes)
     channel = transport.open_session(timeout=deadline.left())
     channel.settimeout(deadline.left())
     channel.exec_command(WISH)

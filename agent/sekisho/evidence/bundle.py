@@ -3,13 +3,15 @@
 A bundle is a folder of canonical JSON files, a report, a manifest with the SHA-256 of every file,
 and a signature over the manifest:
 
-    MANIFEST.json        names, digests and sizes of all other files
+    MANIFEST.json        names, digests and sizes of all other files; site, time, tool, nonce and
+                         catalogue's digest, each the same as in the files
     MANIFEST.sig         ECDSA P-384 / SHA-384 over MANIFEST.json (DER); missing: unsigned
     signer.pub.pem       the public key of the signer (who he is, the reader must know)
-    run.json             mode, site, times, tool, and every host: reason or fingerprint
+    run.json             mode, site, times, tool, nonce; the scope: every host, item and check
+                         there was, what was asked for; and every host: reason or fingerprint
     catalogue.json       the compiled catalogue that was judged by
     policies/HOST.json   the expectations of each host
-    facts/HOST.json      the raw facts of each host, as it sent them
+    facts/HOST.json      the raw facts of each host, as it sent them, with its nonce and signature
     findings.json        the report: items, counts, findings
     report.html          the same for people
 """
@@ -17,18 +19,21 @@ and a signature over the manifest:
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sekisho.canonical import canonical, speaks
+from sekisho.canonical import canonical, digest, speaks
 from sekisho.catalogue.model import Catalogue
+from sekisho.evidence.answer import Answer, answer_from_json
 from sekisho.evidence.html import render
 from sekisho.evidence.report import AuditRun, HostRecord, Judged, as_json, judge_run
+from sekisho.evidence.scope import scope_from_json
 from sekisho.evidence.summary import KINDS
 
-SCHEMA = 1
+SCHEMA = 2
 KIND = "sekisho-evidence"
 MANIFEST = "MANIFEST.json"
 SIGNATURE = "MANIFEST.sig"
@@ -74,7 +79,12 @@ def make_bundle(
     for host in run.hosts:
         if host.raw is not None:
             files[f"facts/{host.name}.json"] = canonical(
-                {"schema": SCHEMA, "host": host.name, "raw": host.raw}
+                {
+                    "schema": SCHEMA,
+                    "host": host.name,
+                    "raw": host.raw,
+                    "answer": None if host.answer is None else host.answer.as_json(),
+                }
             )
         if host.policy is not None:
             files[f"policies/{host.name}.json"] = canonical(dict(host.policy))
@@ -99,12 +109,29 @@ def manifest_of(run: AuditRun, files: Mapping[str, bytes]) -> bytes:
             "site": run.site,
             "created": run.finished,
             "tool": run.tool,
+            "nonce": run.nonce,
+            "catalogue": catalogue_digest(files["catalogue.json"]),
             "files": {
                 name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
                 for name, data in files.items()
             },
         }
     )
+
+
+#: Keys of the manifest; what is not a file is the same as in `run.json` and `findings.json`.
+MANIFEST_KEYS = frozenset(
+    {"schema", "kind", "site", "created", "tool", "nonce", "catalogue", "files"}
+)
+
+
+def catalogue_digest(compiled: bytes) -> str:
+    """Return the digest of a compiled catalogue, as reports show it; "" when it is none."""
+    try:
+        value = json.loads(compiled)
+        return digest({"items": value["items"], "checks": value["checks"]})
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return ""
 
 
 def run_as_json(run: AuditRun) -> dict[str, Any]:
@@ -121,6 +148,8 @@ def run_as_json(run: AuditRun) -> dict[str, Any]:
         "flow_modes": list(run.flow_modes),
         "site_problems": list(run.site_problems),
         "solver": run.solver,
+        "nonce": run.nonce,
+        "scope": run.scope.as_json(),
         "hosts": [
             {
                 "name": host.name,
@@ -134,6 +163,17 @@ def run_as_json(run: AuditRun) -> dict[str, Any]:
             for host in run.hosts
         ],
     }
+
+
+MODES = ("local", "ssh")
+_RUN_KEYS = {
+    "schema", "mode", "site", "profile", "started", "finished", "tool", "kinds", "flow_modes",
+    "site_problems", "solver", "nonce", "scope", "hosts",
+}  # fmt: skip
+_HOST_KEYS = {
+    "name", "reason", "fingerprint", "collector", "milliseconds", "facts", "policy",
+}  # fmt: skip
+_FACTS_KEYS = {"schema", "host", "raw", "answer"}
 
 
 class BadBundleError(Exception):
@@ -154,9 +194,12 @@ def run_from_json(raw: Any, facts: Mapping[str, Any], policies: Mapping[str, Any
         raise BadBundleError(
             f"run.json has schema {value.get('schema')!r}; this tool knows {SCHEMA}"
         )
+    if value.keys() != _RUN_KEYS:
+        odd = sorted(value.keys() ^ _RUN_KEYS)
+        raise BadBundleError(f"run.json: missing or unknown: {', '.join(odd)}")
     hosts = [
         _host(_mapping(entry, "run.json: host"), facts, policies)
-        for entry in _list(value.get("hosts"), "run.json: hosts")
+        for entry in _list(value["hosts"], "run.json: hosts")
     ]
     names = [host.name for host in hosts]
     if len(set(names)) != len(names):
@@ -164,65 +207,84 @@ def run_from_json(raw: Any, facts: Mapping[str, Any], policies: Mapping[str, Any
     for kind, there in (("facts", facts), ("policies", policies)):
         for name in sorted(set(there) - set(names)):
             raise BadBundleError(f"{kind}/{name}.json belongs to no host of run.json")
-    kinds = tuple(
-        _text(kind, "run.json: kinds") for kind in _list(value.get("kinds"), "run.json: kinds")
-    )
-    if not kinds or not set(kinds) <= set(KINDS):
+    kinds = _texts(value["kinds"], "run.json: kinds")
+    if not kinds or not set(kinds) <= set(KINDS) or len(set(kinds)) != len(kinds):
         raise BadBundleError("run.json: kinds are not known")
+    mode = _text(value["mode"], "run.json: mode")
+    if mode not in MODES:
+        raise BadBundleError(f"run.json: mode is {mode!r}, not one of {', '.join(MODES)}")
+    try:
+        scope = scope_from_json(value["scope"])
+    except ValueError as bad:
+        raise BadBundleError(f"run.json: {bad}") from None
     return AuditRun(
-        mode=_text(value.get("mode"), "run.json: mode"),
-        site=_text(value.get("site"), "run.json: site"),
-        profile=_text_or_none(value.get("profile"), "run.json: profile"),
-        started=_text(value.get("started"), "run.json: started"),
-        finished=_text(value.get("finished"), "run.json: finished"),
-        tool=_text(value.get("tool"), "run.json: tool"),
+        mode=mode,
+        site=_text(value["site"], "run.json: site"),
+        profile=_text_or_none(value["profile"], "run.json: profile"),
+        started=_text(value["started"], "run.json: started"),
+        finished=_text(value["finished"], "run.json: finished"),
+        tool=_text(value["tool"], "run.json: tool"),
         hosts=tuple(hosts),
         kinds=kinds,
-        flow_modes=tuple(
-            _text(mode, "run.json: flow_modes")
-            for mode in _list(value.get("flow_modes"), "run.json: flow_modes")
-        ),
-        site_problems=tuple(
-            _text(line, "run.json: site_problems")
-            for line in _list(value.get("site_problems"), "run.json: site_problems")
-        ),
-        solver=_text_or_none(value.get("solver"), "run.json: solver"),
+        flow_modes=_texts(value["flow_modes"], "run.json: flow_modes"),
+        site_problems=_texts(value["site_problems"], "run.json: site_problems"),
+        solver=_text_or_none(value["solver"], "run.json: solver"),
+        nonce=_text(value["nonce"], "run.json: nonce"),
+        scope=scope,
     )
 
 
 def _host(
     entry: dict[str, Any], facts: Mapping[str, Any], policies: Mapping[str, Any]
 ) -> HostRecord:
-    name = _text(entry.get("name"), "run.json: host name")
+    if entry.keys() != _HOST_KEYS:
+        odd = sorted(entry.keys() ^ _HOST_KEYS)
+        raise BadBundleError(f"run.json: host: missing or unknown: {', '.join(odd)}")
+    name = _text(entry["name"], "run.json: host name")
     if not HOST_NAME.fullmatch(name):
         raise BadBundleError("run.json has a host whose name is none")
-    raw = None
-    if entry.get("facts"):
-        held = _mapping(facts.get(name), f"facts/{name}.json")
-        if held.get("host") != name or not speaks(held.get("schema"), SCHEMA):
-            raise BadBundleError(f"facts/{name}.json are the facts of {held.get('host')!r}")
-        raw = _mapping(held.get("raw"), f"facts/{name}.json: raw")
+    raw, answer = None, None
+    if _flag(entry["facts"], "run.json: facts"):
+        raw, answer = _facts(name, facts)
     elif name in facts:
         raise BadBundleError(f"facts/{name}.json is there, run.json says there are none")
     policy = None
-    if entry.get("policy"):
+    if _flag(entry["policy"], "run.json: policy"):
         policy = _mapping(policies.get(name), f"policies/{name}.json")
         if policy.get("host", name) != name:
             raise BadBundleError(f"policies/{name}.json is the policy of {policy.get('host')!r}")
     elif name in policies:
         raise BadBundleError(f"policies/{name}.json is there, run.json says there is none")
-    took = entry.get("milliseconds")
-    if not isinstance(took, int):
+    took = entry["milliseconds"]
+    if type(took) is not int or not 0 <= took < 2**53:
         raise BadBundleError("run.json: milliseconds is no number")
     return HostRecord(
         name=name,
         raw=raw,
         policy=policy,
-        reason=_text_or_none(entry.get("reason"), "run.json: reason"),
-        fingerprint=_text_or_none(entry.get("fingerprint"), "run.json: fingerprint"),
-        collector=_text_or_none(entry.get("collector"), "run.json: collector"),
+        reason=_text_or_none(entry["reason"], "run.json: reason"),
+        fingerprint=_text_or_none(entry["fingerprint"], "run.json: fingerprint"),
+        collector=_text_or_none(entry["collector"], "run.json: collector"),
         milliseconds=took,
+        answer=answer,
     )
+
+
+def _facts(name: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], Answer | None]:
+    where = f"facts/{name}.json"
+    held = _mapping(facts.get(name), where)
+    if held.keys() != _FACTS_KEYS:
+        odd = sorted(held.keys() ^ _FACTS_KEYS)
+        raise BadBundleError(f"{where}: missing or unknown: {', '.join(odd)}")
+    if held["host"] != name or not speaks(held["schema"], SCHEMA):
+        raise BadBundleError(f"{where} are the facts of {held['host']!r}")
+    raw = _mapping(held["raw"], f"{where}: raw")
+    if held["answer"] is None:
+        return raw, None
+    try:
+        return raw, answer_from_json(held["answer"])
+    except ValueError as bad:
+        raise BadBundleError(f"{where}: {bad}") from None
 
 
 def rejudge(catalogue: Catalogue, run: AuditRun) -> tuple[Judged, bytes, bytes]:
@@ -247,6 +309,16 @@ def _list(value: Any, what: str) -> list[Any]:
 def _text(value: Any, what: str) -> str:
     if not isinstance(value, str):
         raise BadBundleError(f"{what} is missing or no text")
+    return value
+
+
+def _texts(value: Any, what: str) -> tuple[str, ...]:
+    return tuple(_text(one, what) for one in _list(value, what))
+
+
+def _flag(value: Any, what: str) -> bool:
+    if not isinstance(value, bool):
+        raise BadBundleError(f"{what} is neither true nor false")
     return value
 
 

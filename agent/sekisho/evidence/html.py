@@ -11,7 +11,8 @@ from html import escape
 
 from sekisho.catalogue.model import SEVERITY, Catalogue, Finding, Verdict
 from sekisho.errors import printable
-from sekisho.evidence.report import AuditRun, HostRecord, Judged
+from sekisho.evidence.report import AuditRun, HostRecord, Judged, left_out_of
+from sekisho.evidence.scope import LeftOut
 from sekisho.evidence.style import CSS
 from sekisho.evidence.summary import KINDS, Row, group, unknown_by_reason, worst
 from sekisho.evidence.words import (
@@ -22,10 +23,13 @@ from sekisho.evidence.words import (
     LAW_TEXT,
     MISSING_WORDS,
     MODE_NOTES,
+    NO,
     UNLISTED_NOTE,
     VERDICT_WORDS,
+    YES,
 )
 
+_LEFT_NAMED = 40  # hosts, items or checks in one line of the first page
 _ORDER = sorted(SEVERITY, key=lambda verdict: SEVERITY[verdict])
 
 
@@ -86,19 +90,54 @@ def _head(catalogue: Catalogue, run: AuditRun, judged: Judged) -> str:
         (HEADINGS["profile"], _t(run.profile or "not known / 不明")),
         (HEADINGS["time"], f"{_t(run.started)} - {_t(run.finished)}"),
         (HEADINGS["answered"], f"{answered} / {len(run.hosts)}"),
+        (HEADINGS["signed"], f"{sum(host.signed for host in run.hosts)} / {len(run.hosts)}"),
         (HEADINGS["modes"], _t(", ".join(run.flow_modes) or "not known / 不明")),
         *([(HEADINGS["unlisted"], _t("; ".join(run.unlisted)))] if run.unlisted else []),
         (HEADINGS["tool"], _t(run.tool)),
         (HEADINGS["catalogue"], f"<code>{_t(catalogue.digest)}</code>"),
-        (HEADINGS["evidence"], _t(", ".join(run.kinds))),
     )
     overall = worst(row.verdict for row in judged.rows)
+    out = left_out_of(catalogue, run, judged)
+    partial = f'<p class="partial">{_both(HEADINGS["partial"])}</p>' if out else ""
     return (
         f'<header><p class="brand">関所 Sekisho</p><h1>{_both(HEADINGS["title"])}</h1>'
-        f'<p class="overall">{_badge(overall)}</p><dl>'
+        f'<p class="overall">{_badge(overall)}</p>{partial}<dl>'
         + "".join(f"<div><dt>{_both(name)}</dt><dd>{value}</dd></div>" for name, value in facts)
-        + "</dl></header>"
+        + f"</dl>{_scope(run, out)}</header>"
     )
+
+
+def _scope(run: AuditRun, out: LeftOut) -> str:
+    """Return what there was to judge, what of it was judged, and what was left out."""
+    scope = run.scope
+    left = dict(out.lines(scope, _LEFT_NAMED))
+    lines = [
+        (HEADINGS[f"in_{what}"], _share(len(whole), len(missing), left.get(what)))
+        for what, whole, missing in (
+            ("hosts", scope.hosts, out.hosts),
+            ("items", scope.items, out.items),
+            ("checks", scope.checks, out.checks),
+        )
+    ]
+    asked = _t(", ".join(run.kinds)) + _missing(left.get("evidence"))
+    lines.append((HEADINGS["evidence"], asked))
+    options = ", ".join(f"{name} {value}" for name, value in scope.options)
+    lines.append((HEADINGS["options"], _t(options or "-")))
+    return (
+        f"{_h('scope')}<dl>"
+        + "".join(f"<div><dt>{_both(name)}</dt><dd>{value}</dd></div>" for name, value in lines)
+        + "</dl>"
+    )
+
+
+def _share(whole: int, missing: int, left: str | None) -> str:
+    if not whole:
+        return _both(HEADINGS["no_scope"])
+    return f"{whole - missing} / {whole}{_missing(left)}"
+
+
+def _missing(left: str | None) -> str:
+    return f' · <b class="none">{_both(HEADINGS["left_out"])}</b> {_t(left)}' if left else ""
 
 
 def _tally(verdicts: list[Verdict]) -> str:
@@ -276,7 +315,7 @@ def _hosts(run: AuditRun) -> str:
         f"<section>{_h('hosts')}<table><thead><tr>"
         + "".join(
             f'<th scope="col">{_both(HEADINGS[key])}</th>'
-            for key in ("host", "role", "answer", "fingerprint", "collector", "took")
+            for key in ("host", "role", "answer", "signed", "fingerprint", "collector", "took")
         )
         + "</tr></thead><tbody>"
         + "".join(_host_line(host) for host in run.hosts)
@@ -293,6 +332,7 @@ def _host_line(host: HostRecord) -> str:
     )
     return (
         f'<tr><th scope="row">{_t(host.name)}</th><td>{_t(role)}</td><td>{answer}</td>'
+        f"<td>{_both(YES if host.signed else NO)}</td>"
         f"<td><code>{_t(host.fingerprint or '-')}</code></td><td>{_t(host.collector or '-')}</td>"
         f"<td>{host.milliseconds / 1000:.2f} s</td></tr>"
     )
@@ -305,6 +345,6 @@ def _method() -> str:
     )
     return (
         f"<section>{_h('method')}<dl>{kinds}</dl>"
-        f"<p>{_both(HEADINGS['again'])} <code>sekisho verify BUNDLE</code></p>"
+        f"<p>{_both(HEADINGS['again'])} <code>sekisho verify BUNDLE --key SIGNER.pub.pem</code></p>"
         "</section>"
     )

@@ -15,6 +15,8 @@ from sekisho.catalogue.facts import facts_from_raw
 from sekisho.catalogue.judge import HostFacts, Prover, exit_code, judge_all
 from sekisho.catalogue.model import Catalogue, Finding, Verdict
 from sekisho.errors import SekishoError
+from sekisho.evidence.answer import Answer
+from sekisho.evidence.scope import NO_SCOPE, LeftOut, Scope, left_out
 from sekisho.evidence.summary import KINDS, Row, rows
 
 SCHEMA = 1
@@ -30,8 +32,9 @@ class HostRecord:
         policy: the expectations to judge by; None when there are none.
         reason: why there are no raw facts; None when there are.
         fingerprint: SHA-256 fingerprint of the host key it was reached with; None for local.
-        collector: version of the collector that read the facts; None when it is this tool's.
+        collector: version and digest of the collector that read the facts; None without facts.
         milliseconds: how long it took.
+        answer: what ties the facts to this audit; None without facts.
 
     """
 
@@ -42,6 +45,12 @@ class HostRecord:
     fingerprint: str | None = None
     collector: str | None = None
     milliseconds: int = 0
+    answer: Answer | None = None
+
+    @property
+    def signed(self) -> bool:
+        """Whether the host gave its facts with a signature (not whether it holds)."""
+        return self.answer is not None and self.answer.signature is not None
 
     def as_facts(self, probes: Sequence[str]) -> HostFacts:
         """Return the parsed facts for judging; a host without raw facts is unreachable."""
@@ -70,6 +79,7 @@ class HostRecord:
             "fingerprint": self.fingerprint,
             "collector": self.collector,
             "milliseconds": self.milliseconds,
+            "signed": self.signed,
         }
 
 
@@ -88,6 +98,8 @@ class AuditRun:
     flow_modes: tuple[str, ...] = ()
     site_problems: tuple[str, ...] = ()  # invariants the site model itself breaks
     solver: str | None = None  # what proved; None: what needs a proof is "could not tell"
+    nonce: str = ""  # random, 64 hex digits; every host's own is derived from it
+    scope: Scope = NO_SCOPE
 
     @property
     def unlisted(self) -> tuple[str, ...]:
@@ -110,6 +122,21 @@ class Judged:
     rows: tuple[Row, ...]
     findings: tuple[Finding, ...]
     exit_code: int
+
+
+def left_out_of(catalogue: Catalogue, run: AuditRun, judged: Judged) -> LeftOut:
+    """Return which hosts, items, checks and evidence there were that this audit did not judge.
+
+    An item whose kinds of evidence were all left out is left out with them.
+    """
+    machine = "machine" in run.kinds
+    return left_out(
+        run.scope,
+        hosts=(host.name for host in run.hosts),
+        items=(row.item.id for row in judged.rows),
+        checks=(check.id for check in catalogue.checks if machine),
+        evidence=run.kinds,
+    )
 
 
 def needed_probes(catalogue: Catalogue) -> tuple[str, ...]:
@@ -168,6 +195,9 @@ def as_json(catalogue: Catalogue, run: AuditRun, judged: Judged) -> dict[str, An
         "started": run.started,
         "finished": run.finished,
         "catalogue": catalogue.digest,
+        "nonce": run.nonce,
+        "scope": run.scope.as_json(),
+        "left_out": left_out_of(catalogue, run, judged).as_json(),
         "hosts": [host.as_json() for host in run.hosts],
         "items": [row.as_json() for row in judged.rows],
         "counts": {

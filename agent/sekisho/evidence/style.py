@@ -14,6 +14,8 @@ h1{font-size:1.7rem;margin:.2rem 0 .4rem}
 h2{font-size:1.2rem;margin:2.2rem 0 .7rem;border-bottom:1px solid var(--line);padding-bottom:.25rem}
 h3{font-size:1rem;margin:0 0 .3rem}
 .overall{font-size:1.1rem;margin:.3rem 0 1rem}
+.partial{border:1px solid #7a5200;background:#fff4d6;padding:.35rem .7rem;font-weight:600}
+header h2{margin-top:1.1rem}
 .ja{color:var(--quiet);font-size:.92em}
 .quiet,.small{color:var(--quiet)}.small{font-size:.85em}
 .none{color:#7a5200}

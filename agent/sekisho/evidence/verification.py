@@ -3,24 +3,33 @@
 Steps, in this order, each naming what it finds:
 1. the manifest is ours, of a version we know, and names only files a bundle may hold;
 2. every file it names is there with its size and digest, and there is no other;
-3. the signature is the signer's (a key given by the reader counts; the bundle's own only tells
-   who says so);
-4. the facts are judged again by the bundle's own catalogue and policies, and give the very same
-   findings and report.
+3. the signature is by the key the reader gave; the bundle's own key proves nothing;
+4. manifest, run, times, hosts, nonces and the hosts' signatures speak of one audit;
+5. the catalogue is this tool's own, or one the reader accepts by its digest;
+6. the facts are judged again by the bundle's own catalogue and policies, and give the very same
+   findings and report. No regular expression runs that is not this tool's.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from sekisho.canonical import canonical, speaks
-from sekisho.catalogue.compiled import from_json
+from sekisho.canonical import speaks
+from sekisho.catalogue.compiled import Sources, from_json
 from sekisho.catalogue.model import Catalogue
 from sekisho.catalogue.parse import parse_catalogue
 from sekisho.errors import SekishoError, printable
+from sekisho.evidence.binding import (
+    Problems,
+    bind_answers,
+    bind_hosts,
+    bind_manifest,
+    bind_times,
+)
 from sekisho.evidence.bundle import (
     FILE_NAME,
     FIXED,
@@ -30,15 +39,21 @@ from sekisho.evidence.bundle import (
     SIGNATURE,
     SIGNER,
     BadBundleError,
+    catalogue_digest,
     rejudge,
     run_from_json,
 )
-from sekisho.evidence.report import AuditRun, Judged, NoSolverError
+from sekisho.evidence.differences import differences
+from sekisho.evidence.own_catalogue import Difference, compare_catalogues, strange_patterns
+from sekisho.evidence.report import AuditRun, Judged, NoSolverError, left_out_of
+from sekisho.evidence.scope import LeftOut
 from sekisho.evidence.signing import BadKeyError, fingerprint_of, signature_is_good
-from sekisho.evidence.wire import strict_json
+from sekisho.evidence.stored_json import MAX_BYTES, canonical_value, value_of
 from sekisho.probes.registry import registry
 
 MAX_LISTED = 50
+#: Digits of a catalogue's digest by which a reader may accept it.
+MIN_DIGEST = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,52 +65,94 @@ class Stored:
 
 
 @dataclass(slots=True)
-class Verdicts:
-    """What verifying found.
+class Verdicts(Problems):
+    """What verifying found, beside what it says (see `Problems`).
 
     Attributes:
-        broken: what is not as it was written; the bundle must not be relied on.
-        unknown: what could not be told (another version).
-        notes: what a reader should know (unsigned, whose key).
+        signed_by: fingerprint of the key that signed; by itself it vouches for nothing.
+        vouched: whether that is the key the reader gave.
+        digest: of the bundle's catalogue.
+        difference: how the two differ; None when they could not be compared.
+        accepted: whether the reader accepts the bundle's catalogue by its digest.
         catalogue, run, judged: the audit, judged again, when it could be.
+        left_out: hosts, items and checks that there were and that were not judged.
 
     """
 
-    broken: list[str] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
     signed_by: str | None = None
+    vouched: bool = False
+    digest: str | None = None
+    difference: Difference | None = None
+    accepted: bool = False
     catalogue: Catalogue | None = None
     run: AuditRun | None = None
     judged: Judged | None = None
+    left_out: LeftOut | None = None
 
     @property
     def exit_code(self) -> int:
-        """Return 0 whole, 1 broken, 2 could not tell."""
+        """Return 0 whole and vouched for, 1 broken, 2 could not tell."""
         if self.broken:
             return 1
-        return 2 if self.unknown or self.judged is None else 0
+        return 2 if self.unknown or self.judged is None or not self.vouched else 0
 
 
-def verify(stored: Stored, *, key: bytes | None = None, tool: str = "") -> Verdicts:
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What the reader of a bundle brings along; whatever is missing makes it "could not tell".
+
+    Attributes:
+        key: the signer's public key (PEM), got from the signer.
+        catalogue: this tool's own catalogue.
+        accept: digest of another catalogue the reader accepts, hex, `MIN_DIGEST` digits or more.
+        host_keys: the hosts' public keys (PEM, by host), to hold their signatures against; None:
+            the hosts' signatures are held against the keys the answers themselves name.
+        now: the reader's clock; None: nothing is said of times to come.
+
+    """
+
+    key: bytes | None = None
+    catalogue: Sources | None = None
+    accept: str | None = None
+    host_keys: Mapping[str, bytes] | None = None
+    now: dt.datetime | None = None
+
+
+def verify(
+    stored: Stored, *, key: bytes | None = None, tool: str = "", trust: Trust | None = None
+) -> Verdicts:
     """Check a bundle.
 
     Args:
         stored: its files.
-        key: public key (PEM) the reader trusts; with it an unsigned bundle is broken.
+        key: the signer's public key, for a reader who brings nothing else.
         tool: this tool's name and version, to tell a changed judge from a changed bundle.
+        trust: all that the reader brings.
 
     """
+    trust = trust if trust is not None else Trust(key=key)
     found = Verdicts()
+    theirs = _open(stored, trust, found)
+    if theirs is not None and found.run is not None and _catalogue(found.run, theirs, trust, found):
+        _judge_again(stored, found.run, theirs, tool, found)
+    return found
+
+
+def read_facts(stored: Stored, *, key: bytes, now: dt.datetime | None = None) -> Verdicts:
+    """Check a bundle as `verify` does, without judging it again: for readers of its facts."""
+    found = Verdicts()
+    _open(stored, Trust(key=key, now=now), found)
+    return found
+
+
+def _open(stored: Stored, trust: Trust, found: Verdicts) -> Sources | None:
     found.broken += [f"{printable(name, 300)}" for name in stored.refused]
     manifest = _manifest(stored, found)
     if manifest is None:
-        return found
+        return None
     _files(stored, manifest, found)
-    _signature(stored, key, found)
-    if not found.broken:
-        _judge_again(stored, found, tool)
-    return found
+    _signature(stored, trust.key, found)
+    return None if found.broken else _content(stored, manifest, trust, found)
 
 
 def _manifest(stored: Stored, found: Verdicts) -> dict[str, Any] | None:
@@ -106,7 +163,9 @@ def _manifest(stored: Stored, found: Verdicts) -> dict[str, Any] | None:
         )
         return None
     try:
-        value = _canonical_value(data)
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES} bytes")  # noqa: TRY301 - one place to say it
+        value = canonical_value(data)
     except ValueError as bad:
         found.broken.append(f"{MANIFEST} is not as it was written: {printable(str(bad))}")
         return None
@@ -138,7 +197,9 @@ def _files(stored: Stored, manifest: dict[str, Any], found: Verdicts) -> None:
         elif data is None:
             problems.append(f"{name}: missing")
         elif len(data) != entry["bytes"]:
-            problems.append(f"{name}: changed ({len(data)} bytes, written were {entry['bytes']})")
+            problems.append(
+                f"{name}: changed ({len(data)} bytes, written were {printable(entry['bytes'], 30)})"
+            )
         elif hashlib.sha256(data).hexdigest() != entry["sha256"]:
             problems.append(f"{name}: changed (digest differs)")
     problems += [f"{name}: missing from the manifest" for name in FIXED if name not in told]
@@ -159,7 +220,7 @@ def _signature(stored: Stored, key: bytes | None, found: Verdicts) -> None:
         elif own is not None:
             found.broken.append(f"{SIGNATURE}: missing, although the bundle names a signer")
         else:
-            found.notes.append(
+            found.unknown.append(
                 "unsigned: whoever held this folder could have rewritten all of it consistently"
             )
         return
@@ -176,95 +237,123 @@ def _signature(stored: Stored, key: bytes | None, found: Verdicts) -> None:
     if not good:
         found.broken.append(f"{SIGNATURE}: not a signature of {MANIFEST} by {found.signed_by}")
     elif key is None:
-        found.notes.append(
-            "the signer's key comes from the bundle itself: compare its fingerprint with the "
-            "auditor, or give his key with --key"
+        found.unknown.append(
+            "signed by a key that comes with the bundle itself, so by anybody: give the signer's "
+            "own with --key"
         )
+    elif own is not None and not _same_key(own, trusted):
+        found.broken.append(f"{SIGNER}: names another key than the one that signed")
+    else:
+        found.vouched = True
 
 
-def _canonical_value(data: bytes) -> Any:
-    value = strict_json(data)
+def _same_key(one: bytes, other: bytes) -> bool:
     try:
-        if canonical(value) != data:
-            raise ValueError("not in canonical form")
-    except (TypeError, RecursionError) as bad:
-        raise ValueError(str(bad)) from None
-    return value
+        return fingerprint_of(one) == fingerprint_of(other)
+    except BadKeyError:
+        return False
 
 
-def _judge_again(stored: Stored, found: Verdicts, tool: str) -> None:
-    facts: dict[str, Any] = {}
-    policies: dict[str, Any] = {}
+def _content(
+    stored: Stored, manifest: dict[str, Any], trust: Trust, found: Verdicts
+) -> Sources | None:
+    """Read the files and hold them against each other; return the bundle's catalogue."""
     try:
-        for name, data in stored.files.items():
-            if match := FILE_NAME.fullmatch(name):
-                held = facts if match[1] == "facts" else policies
-                held[match[2]] = _value_of(name, data)
-        run = run_from_json(_value_of("run.json", stored.files["run.json"]), facts, policies)
-        _value_of("catalogue.json", stored.files["catalogue.json"])
-        sources = from_json(stored.files["catalogue.json"], "catalogue.json")
-        catalogue = parse_catalogue(
-            {name: load() for name, load in sources.items.items()},
-            {name: load() for name, load in sources.checks.items()},
-            frozenset(registry()),
-        )
+        run, theirs = _read(stored)
     except BadBundleError as bad:
         found.broken.append(printable(str(bad), 300))
-        return
+        return None
     except SekishoError as bad:
+        found.unknown.append(_unreadable(bad))
+        return None
+    found.run = run
+    found.digest = catalogue_digest(stored.files["catalogue.json"])
+    found.broken += bind_manifest(manifest, run, found.digest)
+    found.broken += bind_hosts(run)
+    bind_times(run, trust.now, found)
+    bind_answers(run, trust.host_keys, found)
+    return theirs
+
+
+def _unreadable(bad: SekishoError) -> str:
+    return "this tool cannot read the bundle's catalogue: " + printable(bad.diagnostics(), 600)
+
+
+def _read(stored: Stored) -> tuple[AuditRun, Sources]:
+    facts: dict[str, Any] = {}
+    policies: dict[str, Any] = {}
+    for name, data in stored.files.items():
+        if match := FILE_NAME.fullmatch(name):
+            held = facts if match[1] == "facts" else policies
+            held[match[2]] = value_of(name, data)
+    run = run_from_json(value_of("run.json", stored.files["run.json"]), facts, policies)
+    value_of("catalogue.json", stored.files["catalogue.json"])
+    return run, from_json(stored.files["catalogue.json"], "catalogue.json")
+
+
+def _catalogue(run: AuditRun, theirs: Sources, trust: Trust, found: Verdicts) -> bool:
+    """Compare the bundle's catalogue with ours; return whether it may be judged by."""
+    if trust.catalogue is None:
+        found.unknown.append("this tool has no catalogue of its own to compare the bundle's with")
+        own = Sources(items={}, checks={})
+    else:
+        own = trust.catalogue
+        try:
+            found.difference = compare_catalogues(own, theirs, run.scope)
+        except SekishoError as bad:
+            found.unknown.append(
+                "this tool's own catalogue cannot be read: " + printable(bad.diagnostics(), 600)
+            )
+            return False
+    found.accepted = _accepted(trust.accept, found.digest)
+    if found.difference:
+        lines = "; ".join(found.difference.lines())
+        told = f"the bundle's catalogue ({found.digest}) is not this tool's own: {lines}"
+        (found.notes if found.accepted else found.unknown).append(printable(told, 4000))
+    if strange := strange_patterns(own, theirs):
         found.unknown.append(
-            "this tool cannot read the bundle's catalogue: " + printable(bad.diagnostics(), 600)
+            "not judged again: regular expressions that this tool does not have, in "
+            + printable(", ".join(strange), 1000)
         )
+        return False
+    return True
+
+
+def _accepted(told: str | None, digest: str | None) -> bool:
+    return bool(told and digest and len(told) >= MIN_DIGEST and digest.startswith(told))
+
+
+def _judge_again(
+    stored: Stored, run: AuditRun, theirs: Sources, tool: str, found: Verdicts
+) -> None:
+    try:
+        catalogue = parse_catalogue(
+            {name: load() for name, load in theirs.items.items()},
+            {name: load() for name, load in theirs.checks.items()},
+            frozenset(registry()),
+        )
+    except SekishoError as bad:
+        found.unknown.append(_unreadable(bad))
         return
     try:
         judged, findings, report = rejudge(catalogue, run)
     except NoSolverError as bad:
         found.unknown.append(printable(bad.message, 200))
         return
-    found.catalogue, found.run, found.judged = catalogue, run, judged
+    except Exception as crash:  # noqa: BLE001 - a crashed judge must not look clean
+        found.unknown.append(
+            f"judging again failed: {type(crash).__name__}: {printable(str(crash), 200)}"
+        )
+        return
+    found.catalogue, found.judged = catalogue, judged
+    found.left_out = left_out_of(catalogue, run, judged)
     if findings != stored.files["findings.json"]:
-        found.broken += _differences(findings, stored.files["findings.json"], run, tool)
+        found.broken += differences(findings, stored.files["findings.json"], run.tool, tool)
     elif report != stored.files["report.html"]:
         if run.tool == tool:
             found.broken.append("report.html: does not say what the findings say")
         else:
-            found.notes.append(
-                f"report.html was written by {printable(run.tool, 60)} and cannot be compared; "
-                "its findings can and agree"
+            found.unknown.append(
+                f"report.html was written by {printable(run.tool, 80)} and cannot be compared by "
+                f"{printable(tool, 80)}: read findings.json, or verify with the build that wrote it"
             )
-
-
-def _value_of(name: str, data: bytes) -> Any:
-    try:
-        return _canonical_value(data)
-    except ValueError as bad:
-        raise BadBundleError(f"{name}: not as it was written: {printable(str(bad))}") from None
-
-
-def _differences(ours: bytes, theirs: bytes, run: AuditRun, tool: str) -> list[str]:
-    found = ["findings.json: judging the facts again gives other findings"]
-    try:
-        told = _canonical_value(theirs)
-        mine = _canonical_value(ours)
-        old = {(f["host"], f["check"]): f for f in told["findings"]}
-        new = {(f["host"], f["check"]): f for f in mine["findings"]}
-    except (ValueError, TypeError, KeyError) as bad:
-        return [f"findings.json: not as it was written: {printable(str(bad))}"]
-    for key in sorted(set(old) | set(new)):
-        if old.get(key) != new.get(key):
-            host, check = key
-            was, now = (printable(f.get(key, {}).get("verdict", "nothing"), 20) for f in (old, new))
-            found.append(
-                f"{printable(host, 70)}: {printable(check, 100)}: {was} written, {now} judged"
-            )
-    if len(found) == 1:
-        parts = [key for key in sorted(set(told) | set(mine)) if told.get(key) != mine.get(key)]
-        found.append(f"differing: {printable(', '.join(parts))}")
-    if run.tool != tool:
-        found.append(
-            f"written by {printable(run.tool, 60)}, judged by {tool}: the judge may differ"
-        )
-    return [
-        *found[:MAX_LISTED],
-        *([f"and {len(found) - MAX_LISTED} more"] if len(found) > MAX_LISTED else []),
-    ]

@@ -3,7 +3,8 @@
 Request: canonical JSON ``{"schema": 1, "nonce": hex, "probes": [name, …]}``, at most 64 KiB.
 Response: 8 bytes ``SKP1`` + length (big-endian, of what follows), then zlib-compressed canonical
 JSON ``{"schema": 1, "nonce", "collector", "digest", "raw"}`` or ``{"schema": 1, "nonce",
-"error"}``.
+"error"}``. A host with a key adds ``at``, ``key`` and ``signature`` (`sekisho.evidence.answer`);
+an older host does not and an older auditor does not look.
 Names of registered probes are the only thing a request can say: no argument reaches a command.
 """
 
@@ -13,12 +14,13 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
 from sekisho.canonical import canonical, digest, speaks
 from sekisho.errors import printable
+from sekisho.evidence.answer import ANSWER_KEYS, Answer, answer_from_json
 
 SCHEMA = 1
 MAGIC = b"SKP1"
@@ -51,6 +53,7 @@ class Response:
     collector: str
     digest: str
     raw: dict[str, Any]
+    answer: Answer | None = None
 
 
 def encode_request(request: Request) -> bytes:
@@ -78,15 +81,26 @@ def decode_request(data: bytes, known: Container[str]) -> Request:
     return Request(nonce=nonce, probes=tuple(names))
 
 
-def encode_response(request: Request, collector: str, raw: dict[str, Any]) -> bytes:
-    """Return the response's bytes; an answer that is too large becomes an error response."""
+def encode_response(
+    request: Request,
+    collector: str,
+    raw: dict[str, Any],
+    answer: Callable[[str, str, str], Answer] = lambda nonce, _collector, _digest: Answer(nonce),
+) -> bytes:
+    """Return the response's bytes; an answer that is too large becomes an error response.
+
+    ``answer`` signs: nonce, collector and digest of the facts go in.
+    """
+    whole = digest(raw)
+    held = answer(request.nonce, collector, whole)
     plain = canonical(
         {
             "schema": SCHEMA,
             "nonce": request.nonce,
             "collector": collector,
-            "digest": digest(raw),
+            "digest": whole,
             "raw": raw,
+            **(held.as_json() if held.signature is not None else {}),
         }
     )
     if len(plain) > MAX_RAW_BYTES:
@@ -142,7 +156,21 @@ def decode_response(body: bytes, request: Request) -> Response:
     probes = raw.get("probes")
     if not isinstance(probes, dict) or set(probes) - set(request.probes):
         raise WireError("the facts are not those that were asked for")
-    return Response(nonce=request.nonce, collector=printable(collector, 80), digest=told, raw=raw)
+    return Response(
+        nonce=request.nonce,
+        collector=printable(collector, 80),
+        digest=told,
+        raw=raw,
+        answer=_answer(value),
+    )
+
+
+def _answer(value: dict[str, Any]) -> Answer:
+    """Return the signature in an answer, if there is one; whether it holds is asked elsewhere."""
+    try:
+        return answer_from_json({key: value.get(key) for key in ANSWER_KEYS})
+    except ValueError as bad:
+        raise WireError(f"the host's signature is malformed: {bad}") from None
 
 
 def _unpack(body: bytes) -> bytes:

@@ -126,6 +126,9 @@ UNLISTED_NOTE = {
     ),
 }
 
+YES = {"en": "yes", "ja": "あり"}
+NO = {"en": "no", "ja": "なし"}
+
 #: Headings and labels of the report.
 HEADINGS: dict[str, dict[str, str]] = {
     "title": {"en": "Article 6 gap report", "ja": "第6条 適合状況報告"},
@@ -133,6 +136,18 @@ HEADINGS: dict[str, dict[str, str]] = {
     "profile": {"en": "Profile", "ja": "区分"},
     "time": {"en": "Time (UTC)", "ja": "実施時刻"},
     "answered": {"en": "Hosts that answered", "ja": "応答した機械"},
+    "scope": {"en": "Scope", "ja": "範囲"},
+    "partial": {
+        "en": "Part of the whole: this audit left out what is listed under Scope.",
+        "ja": "部分監査: 範囲の欄に挙げたものを判定していない。",
+    },
+    "no_scope": {"en": "not recorded", "ja": "記録なし"},
+    "in_hosts": {"en": "Hosts judged", "ja": "判定した機械"},
+    "in_items": {"en": "Items judged", "ja": "判定した項目"},
+    "in_checks": {"en": "Checks judged", "ja": "判定した確認"},
+    "left_out": {"en": "left out", "ja": "除外"},
+    "options": {"en": "Options", "ja": "オプション"},
+    "signed": {"en": "Facts signed by the host", "ja": "機械の署名がある事実"},
     "modes": {"en": "Modes of the one-way hop", "ja": "一方向転送の方式"},
     "unlisted": {"en": "Lines outside the default ciphers", "ja": "既定の暗号一覧の外の回線"},
     "tool": {"en": "Tool", "ja": "ツール"},
@@ -179,7 +194,13 @@ HEADINGS: dict[str, dict[str, str]] = {
     "by_hand": {"en": "By hand", "ja": "手作業での確認"},
     "method": {"en": "Evidence and how to check it", "ja": "証拠とその検証"},
     "again": {
-        "en": "Anybody can judge the raw facts of this bundle again, offline:",
-        "ja": "この束の生の事実は誰でもオフラインで判定し直せる:",
+        "en": (
+            "Anybody can judge the raw facts of this bundle again, offline. This page alone proves "
+            "nothing; the signer's key comes from the signer, not from the bundle:"
+        ),
+        "ja": (
+            "この束の生の事実は誰でもオフラインで判定し直せる。この頁だけでは何も証明しない。"
+            "署名者の鍵は束からではなく署名者から受け取ること:"
+        ),
     },
 }

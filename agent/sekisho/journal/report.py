@@ -1,7 +1,8 @@
 """What verification found out about a journal: findings with their place, and two verdicts.
 
-*Integrity* says whether what is there is what was written; *completeness* whether the end is still
-there, which only a signed head kept elsewhere can show.
+*Integrity* says whether what is there is what was written: it passes only when the host's own
+signatures cover all of it, but for what the writer may leave without a seal. *Completeness* says
+whether the end is still there: only a signed head kept elsewhere shows that, up to its record.
 """
 
 from __future__ import annotations
@@ -60,24 +61,30 @@ class Report:
     head: str = "none"  # none | matches | inside | beyond | contradicts | refused
     head_n: int = 0
     completeness_text: str = ""
+    own_head: str = "none"  # the same of the head.json beside the journal
+    own_head_n: int = 0
+    proven_to: int = 0  # last record that a valid signature covers
+    unproven: int = 0  # records behind it, and the time they span
+    unproven_ms: int = 0
+    unproven_text: str = ""  # why those cannot be determined; "" within the writer's promise
 
     @property
     def integrity(self) -> Verdict:
-        """``pass`` only for a journal with records and no finding."""
-        if self.findings:
+        """``pass`` only for a journal with records, no finding, and a signed or short end."""
+        if self.findings or self.findings_left_out:
             return "fail"
-        return "pass" if self.records else "error"
+        return "pass" if self.records and not self.unproven_text else "error"
 
     @property
     def completeness(self) -> Verdict:
-        """``pass`` only with an outside head that the chain contains."""
+        """``pass`` only with an outside head that the chain contains; it covers ``head_n``."""
         if self.head in {"matches", "inside"}:
             return "pass"
         return "error" if self.head in {"none", "refused"} else "fail"
 
     @property
     def exit_code(self) -> int:
-        """0 whole and shown complete, 1 a breach, 2 could not tell."""
+        """0 whole and shown complete up to the head, 1 a breach, 2 could not tell."""
         verdicts = (self.integrity, self.completeness)
         if "fail" in verdicts:
             return 1

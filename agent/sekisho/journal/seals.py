@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     )
 
 MAX_HEAD = 4096  # bytes
+#: What the writer promises, and a verifier takes on trust: no more than this without a seal.
+MAX_UNSEALED = 1000  # records
+MAX_UNSEALED_MS = 60_000
 ALGORITHM = "ecdsa-p384-sha384"
 _SEAL, _HEAD = "sekisho-journal-seal", "sekisho-journal-head"
 

@@ -3,6 +3,11 @@
 The plan: walk the lines once. Each proves its own hash, then its number, its link to the line
 before, and (for seals) its signature. After a breach the walk picks up the chain again at the next
 sound line, so that one breach is one finding and a second breach is still found.
+
+Only a signature proves anything: a seal, or a head (one kept elsewhere, the journal's own) that the
+chain contains, up to its record. Anybody who can write the file can append records that are merely
+chained; what lies behind the last signature is taken for the host's only within the writer's own
+promise (`MAX_UNSEALED`, `MAX_UNSEALED_MS`), and beyond it cannot be determined.
 """
 
 from __future__ import annotations
@@ -14,13 +19,13 @@ from typing import TYPE_CHECKING
 from sekisho.errors import SekishoError, printable
 from sekisho.journal.records import SEAL, Record, genesis, parse_line
 from sekisho.journal.report import Finding, Report
-from sekisho.journal.seals import Head, parse_head, seal_holds
+from sekisho.journal.seals import MAX_UNSEALED, MAX_UNSEALED_MS, Head, parse_head, seal_holds
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 MAX_FINDINGS = 1000
-MAX_UNSEALED = 4096  # records; the writer seals at least every 1000
+MAX_STRETCH = 4096  # records between two seals; the writer seals at least every 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +42,25 @@ def segment_name(n: int) -> str:
 
 
 @dataclass(slots=True)
+class _Known:
+    """A signed head and the hash of the record the journal has in its place ("" for none)."""
+
+    head: Head
+    seen: str = ""
+
+
+@dataclass(slots=True)
 class _Walk:
     report: Report
     key: EllipticCurvePublicKey
-    head: Head | None
+    outside: _Known | None = None
+    own: _Known | None = None
     expected: int = 1
     prev: str | None = None  # hash of the record before; None after a breach: link not provable
     host: str = ""
-    head_seen: str = ""
     since_seal: int = 0
+    unproven_from: int = 0  # times of the records behind the last signature: lowest, highest
+    unproven_to: int = 0
 
     def find(self, what: str, segment: str, line: int, n: int, text: str) -> None:
         if len(self.report.findings) >= MAX_FINDINGS:
@@ -71,8 +86,12 @@ class _Walk:
         self.report.records += 1
         self.report.last_n, self.report.last_hash = record.n, record.hash
         self.report.last_t = record.t
-        if self.head is not None and record.n == self.head.n:
-            self.head_seen = record.hash
+        self._unproven(record)
+        for known in (self.outside, self.own):
+            if known is not None and record.n == known.head.n:
+                known.seen = record.hash
+                if known.seen == known.head.hash and known.head.host == record.host:
+                    self._proven(record.n)
 
     def _number(self, segment: str, line: int, record: Record) -> bool:
         """Judge the number; return whether the chain goes on with this record."""
@@ -144,36 +163,79 @@ class _Walk:
         self.since_seal = 0
 
     def _unsealed(self, segment: str, line: int, n: int) -> None:
-        if self.since_seal > MAX_UNSEALED:
+        if self.since_seal > MAX_STRETCH:
             text = f"{self.since_seal} records in a row without a seal; the writer never leaves "
             text += f"more than {MAX_UNSEALED}: seals were taken out"
             self.find("unsealed", segment, line, n, text)
 
+    def _unproven(self, record: Record) -> None:
+        """Count a record as unsigned, unless it is itself a seal that holds."""
+        if record.n == self.report.sealed_to:
+            self._proven(record.n)
+            return
+        if not self.report.unproven:
+            self.unproven_from = self.unproven_to = record.t
+        self.report.unproven += 1
+        self.unproven_from = min(self.unproven_from, record.t)
+        self.unproven_to = max(self.unproven_to, record.t)
+        self.report.unproven_ms = self.unproven_to - self.unproven_from
+
+    def _proven(self, n: int) -> None:
+        self.report.proven_to = n
+        self.report.unproven = self.report.unproven_ms = 0
+
     def finish(self) -> None:
         self._unsealed("", 0, self.report.last_n)
         report = self.report
-        if self.head is None:
-            return
-        report.head_n = self.head.n
-        if self.host and self.head.host != self.host:
-            report.head = "contradicts"
-            text = f"the head is of host {self.head.host}; the journal of {self.host}"
-        elif self.head_seen == self.head.hash:
-            report.head = "matches" if self.head.n == report.last_n else "inside"
-            report.completeness_text = f"the chain contains the head at n={self.head.n}"
-            return
-        elif self.head_seen:
-            report.head = "contradicts"
-            text = f"n={self.head.n} is not the record the head names: rewritten up to there"
-        elif self.head.n > report.last_n:
-            report.head = "beyond"
-            text = f"the journal ends at n={report.last_n}; the head says it had n={self.head.n}: "
+        if self.outside is not None:
+            report.head_n = self.outside.head.n
+            report.head, report.completeness_text = self._place(self.outside, "the head given")
+        if self.own is not None:
+            report.own_head_n = self.own.head.n
+            report.own_head, _ = self._place(self.own, "the journal's own head.json")
+        report.unproven_text = self._doubt()
+
+    def _place(self, known: _Known, name: str) -> tuple[str, str]:
+        """Return how a head stands to the chain, and in words; a contradiction is a finding."""
+        head, last = known.head, self.report.last_n
+        if self.host and head.host != self.host:
+            found = "contradicts"
+            text = f"{name} is of host {head.host}; the journal of {self.host}"
+        elif known.seen == head.hash:
+            text = f"complete up to n={head.n}: the chain contains {name}"
+            if head.n == last:
+                return "matches", text
+            return "inside", f"{text}; whether n={last} was the last record is not shown"
+        elif known.seen:
+            found = "contradicts"
+            text = f"n={head.n} is not the record {name} names: rewritten up to there"
+        elif head.n > last:
+            found = "beyond"
+            text = f"the journal ends at n={last}; {name} says it had n={head.n}: "
             text += "its end was cut off"
         else:
-            report.head = "contradicts"
-            text = f"n={self.head.n}, which the head names, is not sound in the journal"
-        report.completeness_text = text
-        self.find("head", "", 0, self.head.n, text)
+            found = "contradicts"
+            text = f"n={head.n}, which {name} names, is not sound in the journal"
+        self.find("head", "", 0, head.n, text)
+        return found, text
+
+    def _doubt(self) -> str:
+        """Return why the end of the journal cannot be determined; "" within the promise."""
+        report = self.report
+        if not report.unproven:
+            return ""
+        first = report.last_n - report.unproven + 1
+        where = f"n={first} to {report.last_n} ({report.unproven} records)"
+        if not report.proven_to:
+            return f"{where} bear no valid signature at all: anybody could have written them"
+        if report.unproven > MAX_UNSEALED:
+            return f"{where} bear no signature; the writer leaves at most {MAX_UNSEALED}"
+        if report.unproven_ms > MAX_UNSEALED_MS:
+            return (
+                f"{where} bear no signature and span {report.unproven_ms} ms; the writer seals "
+                f"within {MAX_UNSEALED_MS} ms"
+            )
+        return ""
 
 
 def verify(
@@ -181,23 +243,38 @@ def verify(
     key: EllipticCurvePublicKey,
     head: bytes | None = None,
     *,
-    outside: bool = True,
+    own: bytes | None = None,
 ) -> Report:
     """Verify a journal's segments, given in the order of their names, and locate what is wrong.
 
-    ``head`` is a signed head that was kept elsewhere. Without it the report says so: nothing then
-    shows that the end is still there. ``outside=False`` says that the head lay beside the journal:
-    it can then convict the journal of being too short, but not show it complete. Reads each line
-    once and keeps none.
+    Reads each line once and keeps none.
+
+    Args:
+        segments: the journal's files.
+        key: the host's public key.
+        head: a signed head that was kept elsewhere. Without it nothing shows that the end is still
+            there, and the report says so; with it the journal is shown complete up to its record.
+        own: the ``head.json`` that lay beside the journal. It can show the journal too short or
+            rewritten, whatever ``head`` says, and cannot show it complete: whoever cuts the
+            journal can put an older head beside it.
+
     """
     report = Report()
-    walk = _Walk(report, key, None)
+    walk = _Walk(report, key)
     if head is not None:
         try:
-            walk.head = parse_head(head, key)
+            walk.outside = _Known(parse_head(head, key))
         except SekishoError as error:
             report.head = "refused"
             report.completeness_text = error.diagnostics()
+    if own is not None:
+        try:
+            walk.own = _Known(parse_head(own, key))
+        except SekishoError as error:
+            # The writer replaces this file as a whole: it is never half a head.
+            report.own_head = "refused"
+            told = " ".join(error.diagnostics().split())
+            walk.find("head", "", 0, 0, f"head.json beside the journal: {told}")
     for segment in segments:
         report.segments += 1
         name = printable(segment.name)
@@ -206,8 +283,7 @@ def verify(
                 _judge_name(walk, segment.name, raw)
             walk.take(name, count, raw)
     walk.finish()
-    if report.head == "none" or (not outside and report.head not in {"beyond", "contradicts"}):
-        report.head = "none"
+    if report.head == "none":
         report.completeness_text = "completeness not shown: no outside head given"
     return report
 
