@@ -15,8 +15,10 @@ from ansible.module_utils.basic import AnsibleModule
 
 try:
     from ansible.module_utils import sekisho_safe_files as safe
+    from ansible.module_utils.sekisho_text import lines_of
 except ImportError:  # read without Ansible's finder, by a test: the same file by its own name
     from sekisho.edge import safe_files as safe
+    from sekisho.text import lines_of
 
 DOCUMENTATION = r"""
 module: sekisho_audit
@@ -59,7 +61,7 @@ def _digest(paths):
 
 
 def _rules(text):
-    lines = (line.strip() for line in text.splitlines())
+    lines = (line.strip() for line in lines_of(text))
     return [line for line in lines if line.startswith(("-a", "-A", "-w"))]
 
 
@@ -85,14 +87,14 @@ def _listing(module):
     code, out, err = module.run_command(["auditctl", "-l"])
     if code != 0:
         module.fail_json(msg="auditctl -l: %s" % err.strip())
-    return [line for line in out.splitlines() if line.startswith("-")]
+    return [line for line in lines_of(out) if line.startswith("-")]
 
 
 def _status(module):
     code, out, err = module.run_command(["auditctl", "-s"])
     if code != 0:
         module.fail_json(msg="auditctl -s: %s" % err.strip())
-    return dict(line.split(None, 1) for line in out.splitlines() if " " in line.strip())
+    return dict(line.split(None, 1) for line in lines_of(out) if " " in line.strip())
 
 
 def _load(module, state_file, digest):

@@ -14,8 +14,10 @@ from ansible.module_utils.basic import AnsibleModule
 
 try:
     from ansible.module_utils import sekisho_safe_files as safe
+    from ansible.module_utils.sekisho_text import lines_of
 except ImportError:  # read without Ansible's finder, by a test: the same file by its own name
     from sekisho.edge import safe_files as safe
+    from sekisho.text import lines_of
 
 DOCUMENTATION = r"""
 module: sekisho_live
@@ -143,7 +145,7 @@ class Live:
 
     def sysctl(self, text):
         wanted = {}
-        for line in text.splitlines():
+        for line in lines_of(text):
             key, sep, value = line.strip().partition("=")
             if not sep or key.startswith(("#", ";")):
                 continue
@@ -180,7 +182,7 @@ class Live:
         names = {name.replace("-", "_") for name in modules}
         if not os.path.exists("/proc/modules"):
             raise Trouble("/proc/modules: this kernel has no modules, or hides them")
-        loaded = {line.split()[0]: line.split()[3] for line in _text("/proc/modules").splitlines()}
+        loaded = {line.split()[0]: line.split()[3] for line in lines_of(_text("/proc/modules"))}
         there = {name for name in loaded if name in names}
         if tainted:
             there |= {
@@ -284,7 +286,7 @@ class Live:
         text = self.run(
             "systemctl", "list-units", "--all", "--full", "--plain", "--no-legend", "--no-pager"
         )
-        return {line.split()[0] for line in text.splitlines() if line.strip()}
+        return {line.split()[0] for line in lines_of(text) if line.strip()}
 
     def _states(self, units):
         if not units:
@@ -294,7 +296,7 @@ class Live:
             "systemctl", "show", "--property=Id,ActiveState,UnitFileState,NeedDaemonReload",
             "--", *names
         )
-        blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        blocks = [dict(line.split("=", 1) for line in lines_of(block) if "=" in line)
                   for block in text.strip("\n").split("\n\n")]
         if len(blocks) != len(names):
             raise Trouble("systemctl show spoke of %d units, not %d" % (len(blocks), len(names)))
@@ -304,7 +306,7 @@ class Live:
 
     def mounts(self, wanted):
         held = {}
-        for line in _text("/proc/self/mountinfo").splitlines():
+        for line in lines_of(_text("/proc/self/mountinfo")):
             left, _, right = line.partition(" - ")
             fields = left.split(" ")
             held[fields[4]] = set(fields[5].split(",")) | set(right.split(" ")[2].split(","))
@@ -327,7 +329,7 @@ class Live:
         path = "/etc/fstab"
         text = _text(path) if os.path.exists(path) else ""
         lines, wanted = [], {entry["point"]: entry for entry in entries}
-        for line in text.splitlines():
+        for line in lines_of(text):
             words = line.split()
             kept = line
             if words and not words[0].startswith("#") and len(words) > 2:
@@ -352,7 +354,7 @@ class Live:
             self.stale = True  # mount units are made from it when systemd reads its files again
 
     def unmount(self, types):
-        for line in reversed(_text("/proc/self/mountinfo").splitlines()):  # the topmost first
+        for line in reversed(lines_of(_text("/proc/self/mountinfo"))):  # the topmost first
             left, _, right = line.partition(" - ")
             point, kind = left.split(" ")[4].replace("\\040", " "), right.split(" ")[0]
             if kind not in types or (kind == "vfat" and point in EFI):
@@ -367,7 +369,7 @@ class Live:
                 if path == entry["but"] or not os.path.isfile(path):
                     continue
                 text = _text(path).replace("\\\n", "")
-                lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+                lines = [line for line in lines_of(text) if not line.lstrip().startswith("#")]
                 if any(pattern.search(line) for line in lines) and self.differs(
                     path, "in force", "set aside"
                 ):
@@ -379,7 +381,7 @@ class Live:
             for path in glob.glob("/sys/class/block/dm-*/dm/uuid")
             if _text(path).startswith("CRYPT-")
         }
-        for line in _text("/proc/swaps").splitlines()[1:]:
+        for line in lines_of(_text("/proc/swaps"))[1:]:
             name = line.split()[0].replace("\\040", " ")
             if name in crypt or fnmatch.fnmatch(name, "/dev/zram*"):
                 continue
@@ -393,7 +395,7 @@ FOREIGN_CODE = sum(1 << bit for bit in (0, 1, 3, 8, 10, 12, 13, 15, 18))
 
 def _tainted():
     text = _text("/proc/sys/kernel/tainted")
-    return text.isdigit() and bool(int(text) & FOREIGN_CODE)
+    return text.isascii() and text.isdecimal() and bool(int(text[:10]) & FOREIGN_CODE)
 
 
 def _removable(words):
@@ -414,7 +416,7 @@ def _fstab_line(entry):
 def _in_fstab(point):
     if not os.path.exists("/etc/fstab"):
         return False
-    lines = (line.split() for line in _text("/etc/fstab").splitlines())
+    lines = (line.split() for line in lines_of(_text("/etc/fstab")))
     return any(len(w) > 2 and w[1] == point and not w[0].startswith("#") for w in lines)
 
 

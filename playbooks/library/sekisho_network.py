@@ -12,6 +12,11 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 
+try:
+    from ansible.module_utils.sekisho_text import lines_of
+except ImportError:  # read without Ansible's finder, by a test: the same file by its own name
+    from sekisho.text import lines_of
+
 DOCUMENTATION = r"""
 module: sekisho_network
 short_description: Remove what the site does not declare from the running network
@@ -151,7 +156,7 @@ def _held(plan):
         code, out, err = plan.module.run_command(["wg", "show", "all", what])
         if code != 0:
             plan.module.fail_json(msg="wg: %s" % err.strip())
-        shown[what] = [line.split("\t") for line in out.splitlines()]
+        shown[what] = [line.split("\t") for line in lines_of(out)]
     ports = dict(shown["listen-port"])
     ends = {(card, key): end for card, key, end in shown["endpoints"]}
     held = {}
@@ -183,7 +188,7 @@ def listeners(plan, policy):
     """End what listens, or sniffs, without being declared."""
     wanted = set(policy["sockets"])
     _, out, _ = plan.module.run_command(["ss", "-H", "-l", "-n", "-t", "-u", "-p"])
-    for line in out.splitlines():
+    for line in lines_of(out):
         words = line.split()
         match = _SOCKET.fullmatch(words[4]) if len(words) > 5 else None
         if match is None:
@@ -194,7 +199,7 @@ def listeners(plan, policy):
             continue
         _end(plan, line, "%s listens" % said)
     _, out, _ = plan.module.run_command(["ss", "-H", "-n", "-0", "-w", "-p"])
-    for line in out.splitlines():
+    for line in lines_of(out):
         _end(plan, line, "a packet socket")
 
 

@@ -15,8 +15,10 @@ from ansible.module_utils.basic import AnsibleModule
 
 try:
     from ansible.module_utils import sekisho_safe_files as safe
+    from ansible.module_utils.sekisho_text import lines_of
 except ImportError:  # read without Ansible's finder, by a test: the same file by its own name
     from sekisho.edge import safe_files as safe
+    from sekisho.text import lines_of
 
 DOCUMENTATION = r"""
 module: sekisho_packages
@@ -110,7 +112,7 @@ class Run:
     def installed(self):
         """Return desired state, status and version by package name."""
         form = "${binary:Package}\t${db:Status-Want}\t${db:Status-Status}\t${Version}\n"
-        lines = self.ask("dpkg-query", "-W", "-f", form).splitlines()
+        lines = lines_of(self.ask("dpkg-query", "-W", "-f", form))
         return {line.split("\t")[0]: line.split("\t")[1:] for line in lines}
 
     def state(self):
@@ -139,7 +141,7 @@ class Run:
     def changed(self, *packages):
         """Return the programs of packages that are missing or not as dpkg recorded them."""
         off = []
-        for line in self.ask("dpkg", "--verify", *packages, ok=(0, 1)).splitlines():
+        for line in lines_of(self.ask("dpkg", "--verify", *packages, ok=(0, 1))):
             marks, _, path = line.partition(" ")
             path = path.strip()
             # "c /path" is a configuration file; documentation may be left out on purpose.
@@ -183,7 +185,7 @@ class Run:
         if not wanted:
             return
         patterns = [folder + "/*" for folder in sorted(wanted)]
-        lines = self.ask("dpkg-query", "-S", *patterns, ok=(0, 1)).splitlines()
+        lines = lines_of(self.ask("dpkg-query", "-S", *patterns, ok=(0, 1)))
         owned = {line.partition(": ")[2] for line in lines}
         owned |= {"/usr" + path for path in owned if path.startswith(("/bin/", "/sbin/", "/lib/"))}
         units = []
@@ -322,7 +324,7 @@ class Run:
     def timers(self):
         """Stop timers that nobody declared."""
         listing = ("--type=timer", "--state=active", "--plain", "--no-legend", "--no-pager")
-        for line in self.ask("systemctl", "list-units", *listing).splitlines():
+        for line in lines_of(self.ask("systemctl", "list-units", *listing)):
             name = line.split()[0]
             known = self.module.params["timers"]
             if not any(fnmatch.fnmatchcase(name, pattern) for pattern in known):
@@ -332,7 +334,7 @@ class Run:
         """Install what waits."""
         self.ask("apt-get", "-qq", "update")
         waiting = self.ask("apt-get", "-s", "-qq", "dist-upgrade")
-        names = [line.split()[1] for line in waiting.splitlines() if line.startswith("Inst ")]
+        names = [line.split()[1] for line in lines_of(waiting) if line.startswith("Inst ")]
         if names:
             self.act("upgrade " + " ".join(names), "apt-get", "-y", "-qq", *KEEP, "dist-upgrade")
 

@@ -1,0 +1,1 @@
+../../agent/sekisho/text.py
