@@ -222,6 +222,22 @@ def test_whatever_one_user_does_another_ones_event_is_kept(
         client.close()
 
 
+@pytest.mark.parametrize("other", [0, 102])
+def test_a_user_who_comes_again_and_again_takes_no_other_users_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: int
+) -> None:
+    users = Users(tmp_path, monkeypatch)
+    quiet, server = users.connect(other, 0.0)
+    held = [users.connect(101, 1.0 + number / 10)[0] for number in range(200)]
+    assert server in users.intake.clients
+    quiet.send(EVENT)
+    users.intake.serve(server, 25.0)
+    assert json.loads(quiet.recv(65536)) == {"n": 1}
+    users.intake.close()
+    for client in (*held, quiet):
+        client.close()
+
+
 def test_an_event_waits_while_the_kernels_queue_of_connections_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
