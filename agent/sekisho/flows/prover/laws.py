@@ -20,7 +20,7 @@ from sekisho.flows.prover.findings import Finding
 from sekisho.flows.prover.network import Network, unknown
 from sekisho.flows.prover.packet import Bool
 from sekisho.flows.prover.passage import NEW, Passage
-from sekisho.flows.prover.rules import NamedSet, Rules, UnknownConstructError
+from sekisho.flows.prover.tables import NamedSet, Rules, UnknownConstructError
 from sekisho.flows.quarantine import MEMBER, SET
 from sekisho.flows.ruleset import FAMILY, TABLE
 from sekisho.site.model import MANAGEMENT, Site
