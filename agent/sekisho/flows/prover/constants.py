@@ -8,7 +8,7 @@ untracked 64).
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 #: A closed interval of numbers.
@@ -132,6 +132,31 @@ def spans(  # noqa: PLR0911 - one answer a form
         flags = flag_bits(kind, width, value)
         return [(flags, flags)]
     raise ValueError(f"{value!r} is no {kind}")
+
+
+def joined(listed: Iterable[Span]) -> list[Span]:
+    """Return the same numbers in order, in as few spans as there can be."""
+    found: list[Span] = []
+    for low, high in sorted(listed):
+        if found and low <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(found[-1][1], high))
+        else:
+            found.append((low, high))
+    return found
+
+
+def folded(rows: Iterable[tuple[tuple[Span, ...], ...]]) -> list[tuple[tuple[Span, ...], ...]]:
+    """Return fewer rows of spans that hold the same: those alike but for one column are one row.
+
+    A thousand peers of one line are one row with a thousand addresses.
+    """
+    found = list(dict.fromkeys(rows))
+    for column in range(len(found[0]) if found else 0):
+        groups: dict[Any, list[Span]] = {}
+        for row in found:
+            groups.setdefault((row[:column], row[column + 1 :]), []).extend(row[column])
+        found = [(*left, tuple(joined(one)), *right) for (left, right), one in groups.items()]
+    return found
 
 
 def _listed(kind: str, low: int, high: int) -> Span:

@@ -7,14 +7,14 @@ changes while a packet is on its way. What has no meaning here is an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import z3
 
 from sekisho.flows.prover.chance import Chance
-from sekisho.flows.prover.constants import Span, flag_bits, number, spans
+from sekisho.flows.prover.constants import Span, flag_bits, folded, joined, number, spans
 from sekisho.flows.prover.packet import (
     FIELDS,
     NEEDS_TYPE,
@@ -27,6 +27,8 @@ from sekisho.flows.prover.packet import (
 )
 from sekisho.flows.prover.tables import Rule, Table, UnknownConstructError
 
+#: Below this many elements of a set there is nothing to fold.
+_FEW = 8
 #: Reading these leaves something to chance, which belongs to the rule.
 _CHANCY = ("icmp", "igmp", "icmpv6", "ether", "vlan", "8021q")
 
@@ -159,17 +161,38 @@ class Reader:
             if other.bits.size() != found.bits.size():
                 raise self.fail(right, f"{found.bits.size()} bits, as the left side")
             return z3.And(found.readable, other.readable, found.bits == other.bits)
-        width = found.bits.size()
-        inside = [
-            _between(found.bits, low, high) for low, high in self.spans(found.kind, width, right)
+        listed = self.spans(found.kind, found.bits.size(), right)
+        return z3.And(found.readable, within(found.bits, listed))
+
+    def is_any_of(self, left: Any, listed: Sequence[Any]) -> Bool:
+        """Return whether ``left`` is one of many constants, in as few terms as it can be said."""
+        parts = left["concat"] if isinstance(left, dict) and "concat" in left else [left]
+        found = [self.value(part) for part in parts]
+        if len(listed) < _FEW or any(one.kind in ("open", "ifindex") for one in found):
+            return z3.Or(*[self.is_one_of(left, one) for one in listed])
+        rows = []
+        for one in listed:
+            row = one.get("concat", ()) if isinstance(one, dict) and len(parts) > 1 else (one,)
+            if len(row) != len(parts):
+                raise self.fail(one, f"{len(parts)} parts")
+            rows.append(tuple(tuple(self.spans(value.kind, value.bits.size(), part))
+                              for value, part in zip(found, row, strict=True)))  # fmt: skip
+        terms = [
+            z3.And(*[within(value.bits, one) for value, one in zip(found, row, strict=True)])
+            for row in folded(rows)
         ]
-        return z3.And(found.readable, z3.Or(*inside))
+        return z3.And(*[one.readable for one in found], z3.Or(*terms))
 
     def readable(self, left: Any) -> Bool:
         """Return whether the kernel can read the expression, all parts of it."""
         if isinstance(left, dict) and "concat" in left:
             return z3.And(*[self.value(part).readable for part in left["concat"]])
         return self.value(left).readable
+
+
+def within(bits: Bits, listed: Iterable[Span]) -> Bool:
+    """Return whether bits are a number of one of some spans."""
+    return z3.Or(*[_between(bits, low, high) for low, high in joined(listed)])
 
 
 def _between(bits: Bits, low: int, high: int) -> Bool:

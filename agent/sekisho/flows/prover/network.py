@@ -138,6 +138,11 @@ class Network:
             raise SekishoError(f"the solver could not tell: {solver.reason_unknown()}")
         return bool(answer == z3.sat)
 
+    def never(self, one: Passage, terms: Sequence[Bool]) -> bool:
+        """Return whether the solver shows that each packet with ``terms`` passes; False: unsure."""
+        _, answer, _ = self._search([one], terms, passing=False)
+        return bool(answer == z3.unsat)
+
     def _begun(self, one: Passage, way: str) -> list[Bool]:
         """Return that a passage's connection began with a packet let through on ``way``."""
         key = (one.host, way)

@@ -6,7 +6,7 @@ connections and queues may match or not; sets that rules fill may hold anything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -162,7 +162,7 @@ def _inside(reader: Reader, left: Any, right: Any) -> Bool:
             return _in_set(reader, left, _named(reader, listed))
         if not listed:
             raise reader.fail(right, "a set in braces that holds something")
-        return z3.Or(*[_element(reader, left, one) for one in listed])
+        return _elements(reader, left, listed)
     return reader.is_one_of(left, right)
 
 
@@ -175,20 +175,43 @@ def _named(reader: Reader, name: str) -> NamedSet:
 
 def _element(reader: Reader, left: Any, element: Any, *, fades: bool = False) -> Bool:
     """Return whether the left side is one element; one with a time-out may be gone."""
-    timed = fades
-    if isinstance(element, dict) and isinstance(element.get("elem"), dict):
-        timed = timed or bool({"timeout", "expires"} & set(element["elem"]))
-        timed = timed or bool({"limit", "quota", "ct count"} & set(element["elem"]))
-        element = element["elem"]["val"]
+    element, timed = _bared(element)
     equal = reader.is_one_of(left, element)
-    return z3.And(equal, reader.maybe("time-out")) if timed else equal
+    return z3.And(equal, reader.maybe("time-out")) if timed or fades else equal
+
+
+def _bared(element: Any) -> tuple[Any, bool]:
+    """Return an element without what it carries, and whether it need not match each time."""
+    if not isinstance(element, dict) or not isinstance(element.get("elem"), dict):
+        return element, False
+    held = element["elem"]
+    return held["val"], bool({"timeout", "expires", "limit", "quota", "ct count"} & set(held))
+
+
+def _elements(reader: Reader, left: Any, listed: Sequence[Any], *, fades: bool = False) -> Bool:
+    """Return whether the left side is one of some elements; like ones are asked at once."""
+    bared = [_bared(one) for one in listed]
+    steady = [one for one, timed in bared if not timed and not fades and _constant(one)]
+    others = [one for one, (bare, timed) in zip(listed, bared, strict=True)
+              if timed or fades or not _constant(bare)]  # fmt: skip
+    single = [_element(reader, left, one, fades=fades) for one in others]
+    return z3.Or(reader.is_any_of(left, steady), *single)
+
+
+def _constant(element: Any) -> bool:
+    """Return whether an element is made of constants: nothing that is read, no catch-all."""
+    if isinstance(element, dict) and set(element) == {"concat"}:
+        return all(_constant(one) for one in element["concat"])
+    if isinstance(element, dict):
+        return set(element) <= {"range", "prefix", "|"}
+    return bool(element != "*") and not isinstance(element, list)
 
 
 def _in_set(reader: Reader, left: Any, held: NamedSet) -> Bool:
     if held.grows:
         return z3.And(reader.readable(left), reader.maybe(f"in @{held.name}"))
-    listed = [_element(reader, left, one, fades=held.fades) for one in held.elements]
-    return z3.And(reader.readable(left), z3.Or(*listed))
+    listed = _elements(reader, left, held.elements, fades=held.fades)
+    return z3.And(reader.readable(left), listed)
 
 
 def _pairs(reader: Reader, body: Mapping[str, Any]) -> tuple[Any, list[tuple[Any, Any]], NamedSet]:
@@ -229,8 +252,12 @@ def _chosen(
     reader: Reader, key: Any, pairs: list[tuple[Any, Any]], held: NamedSet
 ) -> list[tuple[Bool, Any]]:
     """Return when a map's key falls on each of its values; ``*`` is where no other element hits."""
-    found = [(_element(reader, key, element, fades=held.fades), value)
-             for element, value in pairs if not _is_catch_all(element)]  # fmt: skip
+    values: dict[str, tuple[Any, list[Any]]] = {}
+    for element, value in pairs:
+        if not _is_catch_all(element):
+            values.setdefault(repr(value), (value, []))[1].append(element)
+    found = [(_elements(reader, key, elements, fades=held.fades), value)
+             for value, elements in values.values()]  # fmt: skip
     others = z3.And(reader.readable(key), z3.Not(z3.Or(*[hit for hit, _ in found])))
     for element, value in pairs:
         if _is_catch_all(element):
@@ -255,7 +282,7 @@ def _in_map(reader: Reader, body: Mapping[str, Any]) -> Bool:
     key, pairs, held = _pairs(reader, body)
     if held.grows:
         return z3.And(reader.readable(key), reader.maybe(f"in @{held.name}"))
-    return z3.Or(*[_element(reader, key, one, fades=held.fades) for one, _ in pairs])
+    return _elements(reader, key, [one for one, _ in pairs], fades=held.fades)
 
 
 def _operand(reader: Reader, value: Any, kind: str, width: int) -> tuple[Bits, Bool]:
