@@ -23,6 +23,7 @@ from sekisho.flows.prover.packet import (
     Bits,
     Bool,
     Packet,
+    all_of,
     cut,
 )
 from sekisho.flows.prover.tables import Rule, Table, UnknownConstructError
@@ -47,14 +48,14 @@ class Track:
     @property
     def known(self) -> Bool:
         """Whether the packet is of a connection (else only ``ct state`` can be read)."""
-        return z3.And(self.state != INVALID, self.state != UNTRACKED)
+        return all_of(self.state != INVALID, self.state != UNTRACKED)
 
     def left_alone(self, here: Bool) -> Track:
         """Return what ``notrack`` makes of it: only what is of no connection is changed by it.
 
         Source: ``nft_notrack_eval``.
         """
-        out = z3.And(here, z3.Not(self.known))
+        out = all_of(here, z3.Not(self.known))
         return Track(z3.If(out, z3.BitVecVal(UNTRACKED, 32), self.state), self.reply)
 
     def given_zone(self, here: Bool) -> Track:
@@ -62,9 +63,9 @@ class Track:
 
         Source: ``nft_ct_set_zone_eval``.
         """
-        template = z3.And(here, z3.Not(self.known))
+        template = all_of(here, z3.Not(self.known))
         return Track(z3.If(template, z3.BitVecVal(NEW, 32), self.state),
-                     z3.And(self.reply, z3.Not(template)))  # fmt: skip
+                     all_of(self.reply, z3.Not(template)))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ class Reader:
             if not isinstance(right, dict) or len(right.get("concat", ())) != len(parts):
                 raise self.fail(right, f"{len(parts)} parts")
             pairs = zip(parts, right["concat"], strict=True)
-            return z3.And(*[self.is_one_of(part, wanted) for part, wanted in pairs])
+            return all_of(*[self.is_one_of(part, wanted) for part, wanted in pairs])
         found = self.value(left)
         if found.kind == "open":
             return found.readable
@@ -157,12 +158,12 @@ class Reader:
         if isinstance(right, dict) and set(right) & set(_READERS) - {"|", "&", "^"}:
             other = self.value(right)
             if other.kind == "open":
-                return z3.And(found.readable, other.readable)
+                return all_of(found.readable, other.readable)
             if other.bits.size() != found.bits.size():
                 raise self.fail(right, f"{found.bits.size()} bits, as the left side")
-            return z3.And(found.readable, other.readable, found.bits == other.bits)
+            return all_of(found.readable, other.readable, found.bits == other.bits)
         listed = self.spans(found.kind, found.bits.size(), right)
-        return z3.And(found.readable, within(found.bits, listed))
+        return all_of(found.readable, within(found.bits, listed))
 
     def is_any_of(self, left: Any, listed: Sequence[Any]) -> Bool:
         """Return whether ``left`` is one of many constants, in as few terms as it can be said."""
@@ -178,21 +179,22 @@ class Reader:
             rows.append(tuple(tuple(self.spans(value.kind, value.bits.size(), part))
                               for value, part in zip(found, row, strict=True)))  # fmt: skip
         terms = [
-            z3.And(*[within(value.bits, one) for value, one in zip(found, row, strict=True)])
+            all_of(*[within(value.bits, one) for value, one in zip(found, row, strict=True)])
             for row in folded(rows)
         ]
-        return z3.And(*[one.readable for one in found], z3.Or(*terms))
+        return all_of(*[one.readable for one in found], z3.Or(*terms))
 
     def readable(self, left: Any) -> Bool:
         """Return whether the kernel can read the expression, all parts of it."""
         if isinstance(left, dict) and "concat" in left:
-            return z3.And(*[self.value(part).readable for part in left["concat"]])
+            return all_of(*[self.value(part).readable for part in left["concat"]])
         return self.value(left).readable
 
 
 def within(bits: Bits, listed: Iterable[Span]) -> Bool:
     """Return whether bits are a number of one of some spans."""
-    return z3.Or(*[_between(bits, low, high) for low, high in joined(listed)])
+    terms = [_between(bits, low, high) for low, high in joined(listed)]
+    return terms[0] if len(terms) == 1 else z3.Or(*terms)
 
 
 def _between(bits: Bits, low: int, high: int) -> Bool:
@@ -203,7 +205,7 @@ def _between(bits: Bits, low: int, high: int) -> Bool:
     if size & (size - 1) == 0 and low % size == 0 and size < 1 << width:  # a prefix: cheaper
         shared = width - size.bit_length() + 1
         return cut(bits, 0, shared) == low >> (width - shared)
-    return z3.And(z3.UGE(bits, low), z3.ULE(bits, high))
+    return all_of(z3.UGE(bits, low), z3.ULE(bits, high))
 
 
 def _payload(  # noqa: C901 - one condition a protocol
@@ -240,7 +242,7 @@ def _payload(  # noqa: C901 - one condition a protocol
     if types:
         listed = [packet.bits("th", 0, 8) == one for one in types]
         needs.append(z3.Or(*listed, reader.maybe("type")))
-    return Value(bits, z3.And(*needs), kind)
+    return Value(bits, all_of(*needs), kind)
 
 
 def _raw(reader: Reader, base: str, offset: int, width: int) -> Value:
@@ -307,7 +309,7 @@ def _ct(reader: Reader, body: Mapping[str, Any]) -> Value:
     if key not in _CT_KEYS:
         raise reader.fail({"ct": dict(body)})
     found = _open(reader, f"ct {key}")
-    return Value(found.bits, z3.And(track.known, found.readable), found.kind)
+    return Value(found.bits, all_of(track.known, found.readable), found.kind)
 
 
 def _exists(kind: str) -> Callable[[Reader, Mapping[str, Any]], Value]:
@@ -318,16 +320,16 @@ def _exists(kind: str) -> Callable[[Reader, Mapping[str, Any]], Value]:
         there = reader.maybe(f"{kind} {name}")
         where = TRUE
         if kind == "ip option":  # without room for options there are none
-            there = z3.And(there, packet.field("ip", "hdrlength") != 5)
+            there = all_of(there, packet.field("ip", "hdrlength") != 5)
             where = z3.Not(packet.six)
         elif kind == "exthdr":
-            there = z3.And(there, packet.extended)
+            there = all_of(there, packet.extended)
             where = z3.Or(packet.six, reader.maybe("family"))
         elif kind == "tcp option":
-            whole = z3.And(packet.protocol == TRANSPORT["tcp"], packet.readable(160))
-            there = z3.And(there, whole, packet.field("tcp", "doff") != 5)
+            whole = all_of(packet.protocol == TRANSPORT["tcp"], packet.readable(160))
+            there = all_of(there, whole, packet.field("tcp", "doff") != 5)
         if "field" in body:
-            return Value(reader.anything(f"{kind} {name}", 64), z3.And(where, there), "open")
+            return Value(reader.anything(f"{kind} {name}", 64), all_of(where, there), "open")
         return missing(there, where, everywhere=kind in ("tcp option", "sctp chunk"))
 
     return read
@@ -339,7 +341,7 @@ def missing(there: Bool, where: Bool, *, everywhere: bool) -> Value:
     ``everywhere``: it reads 0, and ``missing`` matches, of a packet that cannot have the thing at
     all, of another protocol or cut short (``nft_exthdr_tcp_eval``, ``nft_exthdr_sctp_eval``).
     """
-    found = z3.If(z3.And(where, there), z3.BitVecVal(1, 8), z3.BitVecVal(0, 8))
+    found = z3.If(all_of(where, there), z3.BitVecVal(1, 8), z3.BitVecVal(0, 8))
     return Value(found, TRUE if everywhere else where, "boolean")
 
 
@@ -376,7 +378,7 @@ def _arithmetic(name: str) -> Callable[[Reader, Any], Value]:
         left = reader.value(body[0])
         if name in ("<<", ">>"):  # of how many bits, and in which order of bytes, is nft's affair
             return Value(reader.anything("shift", 64),
-                         z3.And(left.readable, reader.maybe("shift")), "open")  # fmt: skip
+                         all_of(left.readable, reader.maybe("shift")), "open")  # fmt: skip
         if left.kind == "open":
             return left
         bits, width = left.bits, left.bits.size()

@@ -19,7 +19,7 @@ import z3
 
 from sekisho.flows.prover.chance import Chance
 from sekisho.flows.prover.expressions import INVALID, NEW, UNTRACKED, Track
-from sekisho.flows.prover.packet import FALSE, FIELDS, TRUE, Bool, Packet, Write
+from sekisho.flows.prover.packet import FALSE, FIELDS, TRUE, Bool, Packet, Write, all_of
 from sekisho.flows.prover.rewriting import anew, rewritten, unsure
 from sekisho.flows.prover.statements import CHANGING, run
 from sekisho.flows.prover.tables import Chain, Rule, Rules, Table, UnknownConstructError
@@ -169,7 +169,7 @@ def in_any_order(trip: Trip, hook: str, group: list[_Step]) -> None:
     for number, order in enumerate(listed):
         last = number == len(listed) - 1
         chosen = z3.UGE(which, number) if last else which == number
-        trip.alive = z3.And(before, chosen)
+        trip.alive = all_of(before, chosen)
         for step in order:
             step.take(trip)
         left.append(trip.alive)
@@ -201,7 +201,7 @@ def _find(trip: Trip) -> None:
 def _at_nat(table: Table, chain: Chain) -> Callable[[Trip], None]:
     def step(trip: Trip) -> None:
         end = _End()
-        _base_chain(trip, table, chain, z3.And(trip.alive, z3.Not(trip.translated)), end)
+        _base_chain(trip, table, chain, all_of(trip.alive, z3.Not(trip.translated)), end)
         trip.translated = z3.Or(trip.translated, *end.translated)
 
     return step
@@ -217,17 +217,17 @@ def _nat(hook: str, chains: list[_Step]) -> Callable[[Trip], None]:
     def step(trip: Trip) -> None:
         chance = trip.chance(f"{hook} nat")
         state = trip.track.state
-        first = z3.And(z3.Or(state == NEW, state == _RELATED), asked(chance))
-        before, trip.alive = trip.alive, z3.And(trip.alive, first)
+        first = all_of(z3.Or(state == NEW, state == _RELATED), asked(chance))
+        before, trip.alive = trip.alive, all_of(trip.alive, first)
         trip.translated = FALSE
         ordered = sorted(chains, key=lambda one: one.priority)
         for _, group in itertools.groupby(ordered, key=lambda one: one.priority):
             in_any_order(trip, f"{hook} nat", list(group))
-        trip.alive = z3.Or(trip.alive, z3.And(before, z3.Not(first)))
+        trip.alive = z3.Or(trip.alive, all_of(before, z3.Not(first)))
         # At the last hooks a source port may have to change though no rule says so.
         as_before = trip.track.known
         if hook in _FIRST:
-            as_before = z3.And(as_before, z3.Not(first))
+            as_before = all_of(as_before, z3.Not(first))
         trip.packet = translated(chance, trip.packet, as_before, helped=trip.rules.expects)
 
     return step
@@ -249,13 +249,13 @@ def translated(chance: Chance, packet: Packet, done: Bool, *, helped: bool) -> P
             _, offset, _, _ = FIELDS[protocol, side]
             writes.append((base, Write(offset, width, done, chance.anything(side, width))))
     errors = z3.Or(packet.protocol == 1, packet.protocol == 58)
-    quoted = Write(32, 128, z3.And(done, errors), chance.anything("quoted packet", 128))
-    ports = Write(0, 32, z3.And(done, z3.Not(errors)), chance.anything("ports", 32))
+    quoted = Write(32, 128, all_of(done, errors), chance.anything("quoted packet", 128))
+    ports = Write(0, 32, all_of(done, z3.Not(errors)), chance.anything("ports", 32))
     writes += [("th", quoted), ("th", ports)]
     found = rewritten(chance, packet, done, writes)
     if not helped:
         return found
-    rest = Write(32, 64, z3.And(done, z3.Not(errors)), chance.anything("sequence numbers", 64))
+    rest = Write(32, 64, all_of(done, z3.Not(errors)), chance.anything("sequence numbers", 64))
     sizes = {name: z3.If(done, chance.anything(name, 16), value)
              for name, value in (("size", found.size), ("size6", found.size6))}  # fmt: skip
     length = Write(16, 16, done, chance.anything("length", 16))
@@ -274,7 +274,7 @@ def pass_device_hook(trip: Trip, hook: str) -> None:
     for table, chain in trip.rules.base(hook, ("netdev", "inet")):
         skipped = z3.Bool(f"{trip.packet.prefix}?device of {chain.where}")
         chance = trip.chance(chain.where)
-        before, trip.alive = trip.alive, z3.And(trip.alive, z3.Not(skipped))
+        before, trip.alive = trip.alive, all_of(trip.alive, z3.Not(skipped))
         was = trip.packet
         trip.track = none = Track(z3.BitVecVal(INVALID, 32), FALSE)
         trip.packet = was.with_(iif=chance.anything("device", 128),
@@ -284,14 +284,14 @@ def pass_device_hook(trip: Trip, hook: str) -> None:
             raise UnknownConstructError(chain.where, "notrack or a zone", "neither at a device")
         trip.packet = unsure(chance, was, trip.packet.with_(iif=into, oif=out))
         trip.track = track
-        trip.alive = z3.Or(trip.alive, z3.And(before, skipped))
+        trip.alive = z3.Or(trip.alive, all_of(before, skipped))
 
 
 def _base_chain(trip: Trip, table: Table, chain: Chain, applies: Bool, end: _End) -> None:
     if table.family == "ip":
-        applies = z3.And(applies, z3.Not(trip.packet.six))
+        applies = all_of(applies, z3.Not(trip.packet.six))
     elif table.family == "ip6":
-        applies = z3.And(applies, trip.packet.six)
+        applies = all_of(applies, trip.packet.six)
     trip.packet = trip.packet.entering()
     left = _chain(trip, table, chain, applies, end, 0)
     trip.packet = trip.packet.entering()
@@ -300,7 +300,7 @@ def _base_chain(trip: Trip, table: Table, chain: Chain, applies: Bool, end: _End
         end.dropped.append(left)
     else:
         trip.fired.append(Fired(left, f"{chain.where} policy", "accept"))
-    trip.alive = z3.And(trip.alive, z3.Not(z3.Or(*end.dropped)))
+    trip.alive = all_of(trip.alive, z3.Not(z3.Or(*end.dropped)))
 
 
 def _chain(  # noqa: C901, PLR0912, PLR0913, PLR0917 - the state of a walk
@@ -322,7 +322,7 @@ def _chain(  # noqa: C901, PLR0912, PLR0913, PLR0917 - the state of a walk
         stays: list[Bool] = []
         comes_back: list[Bool] = []
         for condition, verdict, target in effect.verdicts:
-            here = z3.And(alive, condition)
+            here = all_of(alive, condition)
             if verdict == "continue":
                 continue
             stays.append(condition)
@@ -340,7 +340,7 @@ def _chain(  # noqa: C901, PLR0912, PLR0913, PLR0917 - the state of a walk
                 left = _chain(trip, table, called, here, end, deep + 1)
                 (comes_back if verdict == "jump" else back).append(left)
         if stays:
-            alive = z3.And(alive, z3.Not(z3.Or(*stays)))
+            alive = all_of(alive, z3.Not(z3.Or(*stays)))
             if comes_back:
                 alive = z3.Or(alive, *comes_back)
     return z3.Or(alive, *back) if back else alive

@@ -34,14 +34,15 @@ _WAY_LAWS = {
     "forward": "6-iv-e.only-declared-through",
 }
 QUARANTINE = "6-iv-a.quarantine-leaves-the-monitor"
+FLOWS_PASS, SERVICES_PASS = "6-iv-d-1.declared-flows-pass", "6-iv-b.declared-services-pass"
 HOST_LAWS = (
     *_WAY_LAWS.values(),
     QUARANTINE,
     "6-iv-a.no-ipv6",
     "6-iv-a.connections-begin-with-syn",
     "6-iv-a.management-serves-administration",
-    "6-iv-d-1.declared-flows-pass",
-    "6-iv-b.declared-services-pass",
+    FLOWS_PASS,
+    SERVICES_PASS,
 )
 
 
@@ -79,14 +80,11 @@ def _host_laws(network: Network, site: Site, host: str) -> Iterator[Finding]:
             ))],
         )  # fmt: skip
     yield from _management(network, host, ways, declared, management)
-    flows = {line.name.partition(",")[0] for line in declared} & set(site.flows)
     # What passes by IPsec depends on the associations, which no rule holds.
-    asked = [line for line in declared if not line.ipsec]
-    for law, chosen in (
-        ("6-iv-d-1.declared-flows-pass", [one for one in asked if _flow(one) in flows]),
-        ("6-iv-b.declared-services-pass", [one for one in asked if _flow(one) not in flows]),
-    ):
-        yield from _all_pass(network, law, ways, chosen)
+    yield from _all_pass(network, ways, [
+        (FLOWS_PASS if line.name.partition(",")[0] in site.flows else SERVICES_PASS, line)
+        for line in declared if not line.ipsec
+    ])  # fmt: skip
 
 
 def _begins_otherwise(packet: Packet, side: str, management: int) -> Bool:
@@ -97,37 +95,33 @@ def _begins_otherwise(packet: Packet, side: str, management: int) -> Bool:
     )
 
 
-def _flow(line: Line) -> str:
-    return line.name.partition(",")[0]
-
-
 def _all_pass(
-    network: Network, law: str, ways: Mapping[str, Passage], lines: Sequence[Line]
+    network: Network, ways: Mapping[str, Passage], asked: Sequence[tuple[str, Line]]
 ) -> Iterator[Finding]:
-    """Yield for each line whether every regular packet of it passes.
+    """Yield for each (law, line) whether every regular packet of the line passes.
 
-    Lines alike but for their peers are asked at once; only where a packet of them does not pass is
-    it asked, half by half, whose it is.
+    All lines of a way are one question; only where a packet of them does not pass is it asked, half
+    by half, whose it is.
     """
     found: dict[Line, Finding] = {}
-    for _, members in alike(lines):
-        left = [members]
-        while left:
-            group = left.pop()
-            one = ways[group[0].way]
-            host = one.host
-            if len(group) == 1:
-                (line,) = group
-                found[line] = network.ask(
-                    law, f"{host} {line.name}", [one], [must(line, one.packet, one.track)],
-                    passing=False, reason=f"a regular packet of {line.name} does not pass",
-                )  # fmt: skip
-            elif network.never(one, [any_must(group, one)]):
-                found |= {line: Finding(law, f"{host} {line.name}", Outcome.PROVEN, hosts=(host,))
-                          for line in group}  # fmt: skip
-            else:
-                left += [group[len(group) // 2 :], group[: len(group) // 2]]
-    yield from (found[line] for line in lines)
+    left = [[one for one in asked if one[1].way == way] for way in ways]
+    while left:
+        group = left.pop()
+        if not group:
+            continue
+        one = ways[group[0][1].way]
+        if len(group) == 1:
+            ((law, line),) = group
+            found[line] = network.ask(
+                law, f"{one.host} {line.name}", [one], [must(line, one.packet, one.track)],
+                passing=False, reason=f"a regular packet of {line.name} does not pass",
+            )  # fmt: skip
+        elif network.never(one, [any_must([line for _, line in group], one)]):
+            found |= {line: Finding(law, f"{one.host} {line.name}", Outcome.PROVEN,
+                                    hosts=(one.host,)) for law, line in group}  # fmt: skip
+        else:
+            left += [group[len(group) // 2 :], group[: len(group) // 2]]
+    yield from (found[line] for _, line in asked)
 
 
 def any_must(lines: Sequence[Line], one: Passage) -> Bool:
@@ -169,7 +163,8 @@ def _quarantine(network: Network, host: str, left: list[Line]) -> Iterator[Findi
     for way in _WAY_LAWS:
         one = on.way(host, way)
         yield on.ask(QUARANTINE, f"{host} {way}", [one], undeclared(one, left))
-    yield from _all_pass(on, QUARANTINE, {way: on.way(host, way) for way in _WAY_LAWS}, left)
+    ways = {way: on.way(host, way) for way in _WAY_LAWS}
+    yield from _all_pass(on, ways, [(QUARANTINE, line) for line in left])
     network.asked += on.asked
 
 

@@ -77,14 +77,31 @@ HEADERS = ("nh4", "nh6", "th", "arp")
 _EXTENSIONS = (0, 43, 44, 51, 59, 60, 135, 139, 140)
 
 
+def all_of(*terms: Bool) -> Bool:
+    """Return that all terms hold; those that always do are left out."""
+    kept = [one for one in terms if one is not TRUE]
+    if len(kept) > 1:
+        return z3.And(*kept)
+    return kept[0] if kept else TRUE
+
+
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Bits of a header written over, ``when`` that happened."""
+    """Bits of a header written over, ``when`` that happened.
+
+    ``also``: what else has to hold, made only where the bits are read: few rules read a checksum.
+    """
 
     offset: int
     width: int
     when: Bool
     bits: Bits
+    also: Callable[[], Bool] | None = None
+
+    @property
+    def happened(self) -> Bool:
+        """Return when the bits were written."""
+        return self.when if self.also is None else z3.And(self.when, self.also())
 
 
 #: Header → what was written over it, oldest first.
@@ -163,7 +180,8 @@ class Packet:
             if last < offset + width:
                 pieces.append(cut(found, last - offset, offset + width - last))
             whole = z3.Concat(*pieces) if len(pieces) > 1 else new
-            found = whole if z3.is_true(one.when) else z3.If(one.when, whole, found)
+            when = one.happened
+            found = whole if when is TRUE else z3.If(when, whole, found)
         return found
 
     def arrived(self, protocol: str, name: str) -> Bits:

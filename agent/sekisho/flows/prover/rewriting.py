@@ -7,16 +7,15 @@ Source: ``nft_payload_set_eval``, ``nf_nat_proto.c``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import z3
 
 from sekisho.flows.prover.chance import Chance
 from sekisho.flows.prover.packet import TRUE, WIDTHS, Bits, Bool, Packet, Write
 
-#: Transport protocol → offset and width of its checksum, in bits.
-_CHECKSUMS = {6: (128, 16), 17: (48, 16), 136: (48, 16), 1: (16, 16), 58: (16, 16), 2: (16, 16),
-              132: (64, 32), 33: (48, 16)}  # fmt: skip
+#: Offset and width of a checksum in bits → transport protocols that have it there.
+_CHECKSUMS = {(128, 16): (6,), (48, 16): (17, 136, 33), (16, 16): (1, 2, 58), (64, 32): (132,)}
 #: Fields (header, offset) that say where the transport header stands, and what it is.
 _PLACING = {("nh4", 4), ("nh6", 48)}
 
@@ -39,11 +38,12 @@ def rewritten(
 def checksums(chance: Chance, packets: Sequence[Packet], done: Bool) -> list[Write]:
     """Return that the transport's checksum may be any, by each protocol it may be taken for."""
     free = chance.anything("transport checksum", 32)
-    found = []
-    for protocol, (offset, width) in _CHECKSUMS.items():
-        which = z3.Or(*[one.protocol == protocol for one in packets])
-        found.append(Write(offset, width, z3.And(done, which), _low(free, width)))
-    return found
+
+    def of(protocols: tuple[int, ...]) -> Callable[[], Bool]:
+        return lambda: z3.Or(*[one.protocol == number for one in packets for number in protocols])
+
+    return [Write(offset, width, done, _low(free, width), of(protocols))
+            for (offset, width), protocols in _CHECKSUMS.items()]  # fmt: skip
 
 
 def _low(bits: Bits, width: int) -> Bits:

@@ -14,7 +14,7 @@ import z3
 
 from sekisho.flows.prover.chance import Chance
 from sekisho.flows.prover.expressions import Reader, Track, Value
-from sekisho.flows.prover.packet import FIELDS, TRUE, Bits, Bool, Packet, Write
+from sekisho.flows.prover.packet import FIELDS, TRUE, Bits, Bool, Packet, Write, all_of
 from sekisho.flows.prover.rewriting import anew, rewritten
 from sekisho.flows.prover.tables import TRANSLATIONS, NamedSet, Rule, Table
 
@@ -62,7 +62,7 @@ def run(  # noqa: PLR0913, PLR0917 - what there is where a rule begins
             raise reader.fail(statement, "a statement as an object (a chain in braces is none)")
         (kind, body), *_ = statement.items()
         reader.packet, reader.track = effect.packet, effect.track
-        _one(reader, effect, kind, body, z3.And(alive, effect.match))
+        _one(reader, effect, kind, body, all_of(alive, effect.match))
     return effect
 
 
@@ -74,28 +74,28 @@ def _one(  # noqa: C901, PLR0912 - one branch a kind of statement
     elif kind == "reject":
         effect.verdicts.append((effect.match, "drop", ""))
     elif kind == "match":
-        effect.match = z3.And(effect.match, matches(reader, body))
+        effect.match = all_of(effect.match, matches(reader, body))
     elif kind == "queue":
         _queue(reader, effect, here)
     elif kind in _MAYBE:
-        effect.match = z3.And(effect.match, _perhaps(reader, kind, body))
+        effect.match = all_of(effect.match, _perhaps(reader, kind, body))
     elif kind == "vmap":
         _verdict_map(reader, effect, body)
     elif kind in _IDLE:
         if isinstance(body, dict) and "map" in body:
-            effect.match = z3.And(effect.match, _in_map(reader, body["map"]))
+            effect.match = all_of(effect.match, _in_map(reader, body["map"]))
     elif kind in ("set", "map"):
         key = body.get("elem")
         if isinstance(key, dict) and "elem" in key:
             key = key["elem"]["val"]
         full = reader.maybe(f"{body.get('set') or body.get('map')} not full")
         stated = [reader.maybe("statement of the element") for _ in body.get("stmt", ())]
-        effect.match = z3.And(effect.match, reader.readable(key), full, *stated)
+        effect.match = all_of(effect.match, reader.readable(key), full, *stated)
     elif kind == "notrack":
         effect.track = effect.track.left_alone(here)
     elif kind == "mangle":
         done = _mangle(reader, effect, body, here)
-        effect.match = z3.And(effect.match, done)
+        effect.match = all_of(effect.match, done)
     elif kind in TRANSLATIONS:
         effect.packet = _translate(reader, kind, body, here)
         effect.translated.append(here)
@@ -115,17 +115,17 @@ def _target(reader: Reader, kind: str, body: Any) -> str:
 def _queue(reader: Reader, effect: Effect, here: Bool) -> None:
     """Let the program behind a queue drop the packet, or accept it as whatever it made of it."""
     accepts = reader.maybe("queue")
-    done = z3.And(here, accepts)
+    done = all_of(here, accepts)
     packet = anew(reader.chance, effect.packet, done)
     mark = z3.If(done, reader.anything("mark from the queue", 32), packet.get("mark"))
     effect.packet = packet.with_(mark=mark)
-    effect.verdicts += [(z3.And(effect.match, accepts), "accept", ""),
-                        (z3.And(effect.match, z3.Not(accepts)), "drop", "")]  # fmt: skip
+    effect.verdicts += [(all_of(effect.match, accepts), "accept", ""),
+                        (all_of(effect.match, z3.Not(accepts)), "drop", "")]  # fmt: skip
 
 
 def _perhaps(reader: Reader, kind: str, body: Any) -> Bool:
     if isinstance(body, dict) and "map" in body:
-        return z3.And(_in_map(reader, body["map"]), reader.maybe(kind))
+        return all_of(_in_map(reader, body["map"]), reader.maybe(kind))
     return reader.maybe(kind)
 
 
@@ -138,18 +138,18 @@ def matches(reader: Reader, body: Mapping[str, Any]) -> Bool:
         inside = _inside(reader, left, right)
         if op == "==":
             return inside
-        return z3.And(reader.readable(left), z3.Not(inside))
+        return all_of(reader.readable(left), z3.Not(inside))
     found = reader.value(left)
     width = found.bits.size()
     if op in ("in", "!"):
         mask = reader.constant(found.kind, width, right)
         hit = (found.bits & mask) != 0
-        return z3.And(found.readable, hit if op == "in" else z3.Not(hit))
+        return all_of(found.readable, hit if op == "in" else z3.Not(hit))
     compare = {"<": z3.ULT, ">": z3.UGT, "<=": z3.ULE, ">=": z3.UGE}.get(op)
     if compare is None:
         raise reader.fail(op, "== != < > <= >= in !")
     other = reader.constant(found.kind, width, right)
-    return z3.And(found.readable, compare(found.bits, z3.BitVecVal(other, width)))
+    return all_of(found.readable, compare(found.bits, z3.BitVecVal(other, width)))
 
 
 def _inside(reader: Reader, left: Any, right: Any) -> Bool:
@@ -177,7 +177,7 @@ def _element(reader: Reader, left: Any, element: Any, *, fades: bool = False) ->
     """Return whether the left side is one element; one with a time-out may be gone."""
     element, timed = _bared(element)
     equal = reader.is_one_of(left, element)
-    return z3.And(equal, reader.maybe("time-out")) if timed or fades else equal
+    return all_of(equal, reader.maybe("time-out")) if timed or fades else equal
 
 
 def _bared(element: Any) -> tuple[Any, bool]:
@@ -209,9 +209,9 @@ def _constant(element: Any) -> bool:
 
 def _in_set(reader: Reader, left: Any, held: NamedSet) -> Bool:
     if held.grows:
-        return z3.And(reader.readable(left), reader.maybe(f"in @{held.name}"))
+        return all_of(reader.readable(left), reader.maybe(f"in @{held.name}"))
     listed = _elements(reader, left, held.elements, fades=held.fades)
-    return z3.And(reader.readable(left), listed)
+    return all_of(reader.readable(left), listed)
 
 
 def _pairs(reader: Reader, body: Mapping[str, Any]) -> tuple[Any, list[tuple[Any, Any]], NamedSet]:
@@ -241,11 +241,11 @@ def _verdict_map(reader: Reader, effect: Effect, body: Mapping[str, Any]) -> Non
     for hit, verdict in _chosen(reader, key, pairs, held):
         hits.append(hit)
         kind, target = _verdict(reader, verdict)
-        effect.verdicts.append((z3.And(match, hit), kind, target))
+        effect.verdicts.append((all_of(match, hit), kind, target))
         if kind == "continue":
             goes_on.append(hit)
     # Without an element the rule ends; with "continue" its next statement follows.
-    effect.match = z3.And(match, z3.Or(*goes_on))
+    effect.match = all_of(match, z3.Or(*goes_on))
 
 
 def _chosen(
@@ -258,10 +258,10 @@ def _chosen(
             values.setdefault(repr(value), (value, []))[1].append(element)
     found = [(_elements(reader, key, elements, fades=held.fades), value)
              for value, elements in values.values()]  # fmt: skip
-    others = z3.And(reader.readable(key), z3.Not(z3.Or(*[hit for hit, _ in found])))
+    others = all_of(reader.readable(key), z3.Not(z3.Or(*[hit for hit, _ in found])))
     for element, value in pairs:
         if _is_catch_all(element):
-            found.append((z3.And(others, _element(reader, key, element, fades=held.fades)), value))
+            found.append((all_of(others, _element(reader, key, element, fades=held.fades)), value))
     return found
 
 
@@ -281,7 +281,7 @@ def _verdict(reader: Reader, verdict: Any) -> tuple[str, str]:
 def _in_map(reader: Reader, body: Mapping[str, Any]) -> Bool:
     key, pairs, held = _pairs(reader, body)
     if held.grows:
-        return z3.And(reader.readable(key), reader.maybe(f"in @{held.name}"))
+        return all_of(reader.readable(key), reader.maybe(f"in @{held.name}"))
     return _elements(reader, key, [one for one, _ in pairs], fades=held.fades)
 
 
@@ -291,7 +291,7 @@ def _operand(reader: Reader, value: Any, kind: str, width: int) -> tuple[Bits, B
         key, pairs, held = _pairs(reader, value["map"])
         bits, hits = reader.anything("value of a map", width), []
         if held.grows:
-            return bits, z3.And(reader.readable(key), reader.maybe(f"in @{held.name}"))
+            return bits, all_of(reader.readable(key), reader.maybe(f"in @{held.name}"))
         for hit, listed in _chosen(reader, key, pairs, held):
             bits = z3.If(hit, z3.BitVecVal(reader.constant(kind, width, listed), width), bits)
             hits.append(hit)
@@ -323,7 +323,7 @@ def _mangle(reader: Reader, effect: Effect, body: Mapping[str, Any], here: Bool)
     name = str(where.get("key"))
     if what == "meta" and name == "mark":
         bits, sure = _operand(reader, value, name, 32)
-        new = z3.If(z3.And(here, sure), bits, packet.get(name))
+        new = z3.If(all_of(here, sure), bits, packet.get(name))
         effect.packet = packet.with_(mark=new)
         return sure
     if what == "meta" and name in ("priority", "pkttype", "nftrace", "rtclassid", "secmark"):
@@ -333,19 +333,19 @@ def _mangle(reader: Reader, effect: Effect, body: Mapping[str, Any], here: Bool)
         # written and the rule goes on (nft_ct_set_eval).
         sure = _read(reader, value)
         if name == "zone":
-            effect.track = effect.track.given_zone(z3.And(here, sure))
+            effect.track = effect.track.given_zone(all_of(here, sure))
         return sure
     if what == "tcp option":
         done = reader.maybe("option is rewritten")
-        effect.packet = rewritten(reader.chance, packet, z3.And(here, done), ())
+        effect.packet = rewritten(reader.chance, packet, all_of(here, done), ())
         return done
     if what == "payload" and "protocol" in where:
         known = FIELDS.get((str(where["protocol"]), str(where["field"])))
         if known is not None:
             base, offset, width, kind = known
             bits, sure = _operand(reader, value, kind, width)
-            legible = z3.And(sure, reader.value(key).readable)
-            done = z3.And(here, legible)
+            legible = all_of(sure, reader.value(key).readable)
+            done = all_of(here, legible)
             written = (base, Write(offset, width, done, bits))
             effect.packet = rewritten(reader.chance, packet, done, (written,))
             return legible
