@@ -46,7 +46,8 @@ for _protocol, _base, _listed in (
      "parameter-problem 32 32 integer,max-delay 32 16 integer")),
     ("igmp", "th", ("type 0 8 igmp_type,mrt 8 8 integer,checksum 16 16 integer,"
      "group 32 32 ipv4_addr")),
-    ("ah", "th", ("nexthdr 0 8 inet_proto,hdrlength 8 8 integer,spi 32 32 integer,"
+    ("ah", "th", ("nexthdr 0 8 inet_proto,hdrlength 8 8 integer,"
+     "reserved 16 16 integer,spi 32 32 integer,"
      "sequence 64 32 integer")),
     ("esp", "th", ("spi 0 32 integer,sequence 32 32 integer")),
     ("comp", "th", ("nexthdr 0 8 inet_proto,flags 8 8 integer,cpi 16 16 integer")),
@@ -157,7 +158,7 @@ class Packet:
 
     def entering(self) -> Packet:
         """Return the packet as a base chain begins with it."""
-        if self.entered is self.written:
+        if self.entered is self.written or not self.written:
             return self
         return Packet(self.prefix, self.parts, self.written, self.written)
 

@@ -22,9 +22,9 @@ _VERDICTS = ("accept", "drop", "return", "continue", "jump", "goto")
 #: Statements without influence on what passes.
 _IDLE = ("counter", "log", "comment", "last", "secmark", "ct helper", "ct timeout",
          "ct expectation", "nftrace")  # fmt: skip
-_MAYBE = ("limit", "quota", "ct count", "connlimit")
+_MAYBE = ("limit", "quota", "ct count", "connlimit", "meter")
 #: Statements by which a rule changes what later rules see.
-CHANGING = ("mangle", "notrack", "queue", *TRANSLATIONS)
+CHANGING = ("mangle", "reset", "notrack", "queue", *TRANSLATIONS)
 
 
 @dataclass(slots=True)
@@ -91,6 +91,10 @@ def _one(  # noqa: C901, PLR0912 - one branch a kind of statement
         full = reader.maybe(f"{body.get('set') or body.get('map')} not full")
         stated = [reader.maybe("statement of the element") for _ in body.get("stmt", ())]
         effect.match = all_of(effect.match, reader.readable(key), full, *stated)
+    elif kind == "reset":  # a TCP option gives way to padding
+        done = reader.maybe("option is reset")
+        effect.packet = rewritten(reader.chance, effect.packet, all_of(here, done), ())
+        effect.match = all_of(effect.match, done)
     elif kind == "notrack":
         effect.track = effect.track.left_alone(here)
     elif kind == "mangle":
