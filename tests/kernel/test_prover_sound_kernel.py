@@ -163,7 +163,7 @@ CASES = {
     "the length rewritten cuts nothing": Case(last("ip length set 24", "udp dport 53 accept"), family="ip"),
     "the length rewritten is not the packet's": Case(last("ip length set 24", "meta length 32 accept"), family="ip"),
     "the header's length rewritten moves what follows": Case(
-        base("p", "prerouting", -150, "ip hdrlength set 6") + last("udp sport 16 accept"),
+        base("p", "forward", -10, "ip hdrlength set 6") + last("udp sport 16 accept"),
         (forwarded(packet(udp(8))),), family="ip"),
     # Interfaces.
     "no interface out is known before routing": Case(

@@ -31,7 +31,7 @@ from sekisho.flows.prover.tables import Rule, Table, UnknownConstructError
 #: Below this many elements of a set there is nothing to fold.
 _FEW = 8
 #: Reading these leaves something to chance, which belongs to the rule.
-_CHANCY = ("icmp", "igmp", "icmpv6", "ether", "vlan", "8021q")
+_CHANCY = ("icmp", "igmp", "icmpv6", "ether", "vlan", "8021q", "dccp")
 
 
 #: States of connection tracking by their bit, as the rules read them.
@@ -208,7 +208,7 @@ def _between(bits: Bits, low: int, high: int) -> Bool:
     return all_of(z3.UGE(bits, low), z3.ULE(bits, high))
 
 
-def _payload(  # noqa: C901 - one condition a protocol
+def _payload(  # noqa: C901, PLR0911 - one condition a protocol
     reader: Reader, body: Mapping[str, Any]
 ) -> Value:
     packet = reader.packet
@@ -220,6 +220,8 @@ def _payload(  # noqa: C901 - one condition a protocol
     protocol, name = str(body.get("protocol")), str(body.get("field"))
     if protocol in ("ether", "vlan", "8021q"):  # the frame is not part of the model
         return _open(reader, "frame")
+    if (protocol, name) == ("dccp", "type"):
+        return _open(reader, "dccp type")
     known = FIELDS.get((protocol, name))
     if known is None:
         raise reader.fail({"payload": dict(body)})

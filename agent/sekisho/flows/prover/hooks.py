@@ -166,14 +166,17 @@ def in_any_order(trip: Trip, hook: str, group: list[_Step]) -> None:
         return
     before, left = trip.alive, []
     which = trip.chance(f"{hook} {group[0].priority}").anything("order of chains", 8)
+    counts = seen = Counter(trip.visits)
     for number, order in enumerate(listed):
+        trip.visits = Counter(counts)  # one order is taken: another is no second visit
         last = number == len(listed) - 1
         chosen = z3.UGE(which, number) if last else which == number
         trip.alive = all_of(before, chosen)
         for step in order:
             step.take(trip)
         left.append(trip.alive)
-    trip.alive = z3.Or(*left)
+        seen |= trip.visits
+    trip.alive, trip.visits = z3.Or(*left), seen
 
 
 def _put_together(hook: str) -> Callable[[Trip], None]:
