@@ -131,7 +131,9 @@ def explain_command(  # noqa: PLR0913 - the options of a command
     held = given(site, None, None, signed(bundle, key))
     network, wrong = network_of(held.rules, site)
     if wrong:
-        raise SekishoError(f"the rules of {wrong[0].scope} cannot be read: {wrong[0].reason}")
+        told = f"the rules of {wrong[0].scope} cannot be read: {wrong[0].reason}"
+        sys.stderr.write(f"{told}\n{sender} → {receiver} with {what}: unknown\n")
+        return 2
     ways = explain(network, site, (sender, receiver), wanted(what))
     yes = [one for one in ways if one.outcome.value == "refuted"]
     unsure = [one for one in ways if one.outcome.value == "error"]
@@ -198,9 +200,13 @@ def _replays(rules: dict[str, Any], found: list[Finding]) -> dict[int, dict[str,
     from sekisho.edge.flow_confirm import confirm  # noqa: PLC0415 - needs z3
     from sekisho.flows.prover.laws import QUARANTINE  # noqa: PLC0415 - needs z3
 
-    quarantined = {host: switched(held, on=True) for host, held in rules.items()}
+    def asked(one: Finding) -> dict[str, Any]:
+        if one.law != QUARANTINE:
+            return rules
+        return {host: switched(rules[host], on=True) for host in one.hosts}
+
     return {
-        index: confirm(quarantined if one.law == QUARANTINE else rules, one)
+        index: confirm(asked(one), one)
         for index, one in enumerate(found)
         if one.outcome.value == "refuted" and one.steps
     }

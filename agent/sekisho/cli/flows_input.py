@@ -18,6 +18,7 @@ from sekisho.evidence.verification import read_facts
 from sekisho.flows.prover.hostfacts import read_net
 from sekisho.flows.prover.hostnet import HostNet
 from sekisho.flows.prover.hostnet import compiled as compiled_net
+from sekisho.flows.prover.tables import garbled
 from sekisho.probes.model import ProbeError, output
 from sekisho.site.compile import compile_host
 from sekisho.site.invariants import check as check_site
@@ -93,17 +94,8 @@ def loaded(raw: Mapping[str, Any] | None, reason: str | None) -> Any:
     outcome = probes.get("nftables") if isinstance(probes, Mapping) else None
     try:
         return json.loads(output(outcome if isinstance(outcome, Mapping) else {}, "loaded"))
-    except (ProbeError, ValueError) as bad:
+    except (ProbeError, ValueError, RecursionError) as bad:
         return f"the facts hold no listing of the rules: {printable(str(bad), 200)}"
-
-
-def _json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as bad:
-        raise SekishoError(
-            "cannot read the rules", (Problem(where, "", str(bad), "nft -j list ruleset"),)
-        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +162,8 @@ def _net(name: str, raw: Mapping[str, Any] | None, reason: str | None) -> HostNe
         told = printable(reason or "no facts", 200)
         return SekishoError(f"the routes of {name} are not known: {told}")
     try:
-        return read_net(probes, name)
+        with garbled(name):
+            return read_net(probes, name)
     except SekishoError as bad:
         return bad
 
@@ -197,20 +190,24 @@ def _bundle(told: Signed) -> dict[str, tuple[Mapping[str, Any] | None, str | Non
 
 
 def read_listing(path: Path) -> Any:
-    """Return the JSON of a listing; ``-`` is standard input."""
+    """Return the JSON of a listing, or a text that says why it is none; ``-`` is standard input.
+
+    A file that is not there is the caller's mistake (`SekishoError`); what stands in it is the
+    host's, of which then nothing can be told.
+    """
     try:
         if str(path) == "-":
-            text = sys.stdin.read(MAX_LISTING + 1)
+            data = sys.stdin.buffer.read(MAX_LISTING + 1)
         else:
-            with path.open(encoding="utf-8") as handle:
-                text = handle.read(MAX_LISTING + 1)
-    except (OSError, UnicodeDecodeError) as bad:
+            with path.open("rb") as handle:
+                data = handle.read(MAX_LISTING + 1)
+    except OSError as bad:
         raise SekishoError(
             "cannot read the rules", (Problem(str(path), "", str(bad), "nft -j list ruleset"),)
         ) from None
-    if len(text) > MAX_LISTING:
-        raise SekishoError(
-            "cannot read the rules",
-            (Problem(str(path), "", "too long", f"at most {MAX_LISTING} characters"),),
-        )
-    return _json(text, str(path))
+    if len(data) > MAX_LISTING:
+        return f"{path} is too long for a listing: more than {MAX_LISTING} bytes"
+    try:
+        return json.loads(data.decode())
+    except (ValueError, RecursionError) as bad:
+        return f"{path} holds no listing of nft -j: {printable(str(bad), 200)}"

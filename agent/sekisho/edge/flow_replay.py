@@ -33,7 +33,9 @@ def replay(job: Mapping[str, Any], *, timeout: float = 300) -> list[dict[str, An
     """Return what the kernel did with each packet of a job.
 
     ``job``: ``rules`` (libnftables JSON, or text under ``text``), ``packets``: list of ``way``,
-    ``iif``, ``oif``, ``bytes`` (hexadecimal, from the network header), ``mark``. Each answer has
+    ``iif``, ``oif``, ``bytes`` (hexadecimal, from the network header), ``mark``; ``routes``: where
+    addresses are that rules may send packets to instead (address → interface), ``ip``: words of
+    ip(8) to run before the rules are loaded. Each answer has
     ``entered``, ``passed``, ``ct``, ``reply`` (the direction); packets go in order, so that earlier
     ones open connections for later ones. ``listed`` in the first answer is the kernel's listing.
 
@@ -223,6 +225,10 @@ def _work(job: Mapping[str, Any]) -> list[dict[str, Any]]:
     packets: Sequence[Mapping[str, Any]] = job["packets"]
     names = {one[side] for one in packets for side in ("iif", "oif")}
     world = _World(names | set(job.get("interfaces", ())))
+    for address, oif in job.get("routes", {}).items():
+        world.route(address, oif)
+    for words in job.get("ip", ()):
+        _run("ip", *words)
     if "text" in job:
         _run("nft", "-f", "-", stdin=str(job["text"]))
     else:

@@ -19,8 +19,8 @@ from sekisho.flows.prover.network import Network
 from sekisho.flows.prover.packet import Packet
 from sekisho.flows.prover.relations import Leg
 from sekisho.flows.prover.routing import TRUE, Check, asks_as
-from sekisho.flows.prover.rules import Rules, UnknownConstructError, at_host
 from sekisho.flows.prover.stages import learned
+from sekisho.flows.prover.tables import Rules, UnknownConstructError, at_host, garbled
 
 _ASKS, _ANSWERS = 1, 2
 
@@ -73,8 +73,8 @@ def _check(
         **{"arp?": TRUE, "six": z3.BoolVal(False)}
     )
     track = Track(z3.BitVecVal(1, 32), z3.BoolVal(False))
-    trip = Trip(rules=rules, packet=packet, track=track)
-    with at_host(host):
+    trip = Trip(rules, packet, track, track, packet)
+    with at_host(host), garbled(host, z3.Z3Exception):
         pass_hook(trip, hook, ("arp",))
     source, target = (asker, asked) if kind == _ASKS else (asked, asker)
     terms: list[Any] = [

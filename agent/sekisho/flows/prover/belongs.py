@@ -6,13 +6,16 @@ operation the second.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from ipaddress import IPv4Network
+from typing import Any
 
 import z3
 
 from sekisho.flows.prover.constants import interface_number
 from sekisho.flows.prover.declared import ESP, ICMP, TCP, Line
-from sekisho.flows.prover.expressions import Track
+from sekisho.flows.prover.expressions import Track, within
 from sekisho.flows.prover.packet import Bool, Packet
 
 
@@ -84,15 +87,30 @@ def _opens(packet: Packet) -> Bool:
 
 
 def _in(packet: Packet, side: str, networks: tuple[IPv4Network, ...]) -> Bool:
-    address = packet.field("ip", side)
-    hits = []
-    for network in networks:
-        cut = 32 - network.prefixlen
-        number = int(network.network_address)
-        if cut == 0:
-            hits.append(address == number)
-        elif cut == 32:
-            return z3.BoolVal(True)
-        else:
-            hits.append(z3.Extract(31, cut, address) == number >> cut)
-    return z3.Or(*hits)
+    listed = [(int(one.network_address), int(one.broadcast_address)) for one in networks]
+    return within(packet.field("ip", side), listed)
+
+
+def alike(lines: Iterable[Line]) -> list[tuple[Line, list[Line]]]:
+    """Return lines that differ in nothing but who sends, or who receives, as one, with which.
+
+    What the one may hold is what one of them may, exactly: one question for many like peers.
+    """
+    found = [(line, [line]) for line in lines]
+    for side in ("senders", "receivers"):
+        groups: dict[Line, list[tuple[Line, list[Line]]]] = {}
+        for one in found:
+            nobody: dict[str, Any] = {side: ()}
+            groups.setdefault(replace(one[0], name="", **nobody), []).append(one)
+        found = [_together(side, group) for group in groups.values()]
+    return found
+
+
+def _together(side: str, group: list[tuple[Line, list[Line]]]) -> tuple[Line, list[Line]]:
+    (first, _), *more = group
+    if not more:
+        return group[0]
+    everybody: dict[str, Any] = {
+        side: tuple(dict.fromkeys(one for line, _ in group for one in getattr(line, side)))
+    }
+    return replace(first, **everybody), [one for _, lines in group for one in lines]

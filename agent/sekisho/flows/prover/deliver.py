@@ -32,8 +32,8 @@ from sekisho.flows.prover.relations import (
     relations,
 )
 from sekisho.flows.prover.routing import Check, Talk, number
-from sekisho.flows.prover.rules import UnknownConstructError, at_host
 from sekisho.flows.prover.stages import checks
+from sekisho.flows.prover.tables import UnknownConstructError, at_host
 from sekisho.site.model import Site
 
 FORWARDS = "6-iv-e.nothing-forwarded"

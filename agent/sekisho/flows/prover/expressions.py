@@ -1,26 +1,41 @@
 """A rule's expressions into bit vectors: value, and whether the kernel can read it at all. Pure.
 
-What depends on something outside the packet and the rules (time, processor, routing table, random
-numbers) is a variable of its own: it may be anything. What has no meaning here is an error.
+What depends on something outside the packet and the rules (time, processor, routing table, what a
+connection carries) is open: anything, and something else each time it is read, since all of it
+changes while a packet is on its way. What has no meaning here is an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import z3
 
-from sekisho.flows.prover.constants import Span, flag_bits, number, spans
-from sekisho.flows.prover.packet import FIELDS, NEEDS_TYPE, TRANSPORT, Bits, Bool, Packet
-from sekisho.flows.prover.rules import Rule, Table, UnknownConstructError
+from sekisho.flows.prover.chance import Chance
+from sekisho.flows.prover.constants import Span, flag_bits, folded, joined, number, spans
+from sekisho.flows.prover.packet import (
+    FIELDS,
+    NEEDS_TYPE,
+    TRANSPORT,
+    TRUE,
+    Bits,
+    Bool,
+    Packet,
+    all_of,
+    cut,
+)
+from sekisho.flows.prover.tables import Rule, Table, UnknownConstructError
 
-TRUE, FALSE = z3.BoolVal(True), z3.BoolVal(False)
-
-
+#: Below this many elements of a set there is nothing to fold.
+_FEW = 8
 #: Reading these leaves something to chance, which belongs to the rule.
-_CHANCY = ("icmp", "igmp", "icmpv6", "ether", "vlan", "8021q")
+_CHANCY = ("icmp", "igmp", "icmpv6", "ether", "vlan", "8021q", "dccp")
+
+
+#: States of connection tracking by their bit, as the rules read them.
+INVALID, NEW, UNTRACKED = 1, 8, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +48,32 @@ class Track:
     @property
     def known(self) -> Bool:
         """Whether the packet is of a connection (else only ``ct state`` can be read)."""
-        return z3.And(self.state != 1, self.state != 64)
+        return all_of(self.state != INVALID, self.state != UNTRACKED)
+
+    def left_alone(self, here: Bool) -> Track:
+        """Return what ``notrack`` makes of it: only what is of no connection is changed by it.
+
+        Source: ``nft_notrack_eval``.
+        """
+        out = all_of(here, z3.Not(self.known))
+        return Track(z3.If(out, z3.BitVecVal(UNTRACKED, 32), self.state), self.reply)
+
+    def given_zone(self, here: Bool) -> Track:
+        """Return what ``ct zone set`` makes of it: a template, which reads as a new connection.
+
+        Source: ``nft_ct_set_zone_eval``.
+        """
+        template = all_of(here, z3.Not(self.known))
+        return Track(z3.If(template, z3.BitVecVal(NEW, 32), self.state),
+                     all_of(self.reply, z3.Not(template)))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What a rule read: bits, whether they could be read, and the type of nftables."""
+    """What a rule read: bits, whether they could be read, and the type of nftables.
+
+    Of kind ``open`` nothing is known: a match of it may match or not, whatever it asks.
+    """
 
     bits: Bits
     readable: Bool
@@ -53,7 +88,7 @@ class Reader:
     track: Track
     table: Table
     rule: Rule
-    asked: int = 0
+    chance: Chance
 
     def fail(self, got: object, expected: str = "a construct nft(8) describes") -> Exception:
         """Return the error that names this rule."""
@@ -61,8 +96,11 @@ class Reader:
 
     def maybe(self, what: str) -> Bool:
         """Return a choice nobody can foresee: it may hold or not."""
-        self.asked += 1
-        return z3.Bool(f"{self.packet.prefix}?{what} in {self.rule.where} #{self.asked}")
+        return self.chance.maybe(what)
+
+    def anything(self, what: str, width: int) -> Bits:
+        """Return bits nobody can foresee."""
+        return self.chance.anything(what, width)
 
     def value(self, expression: Any) -> Value:
         """Return the meaning of an expression."""
@@ -72,6 +110,8 @@ class Reader:
         reader = _READERS.get(kind)
         if reader is None:
             raise self.fail(expression)
+        if not isinstance(body, Mapping) and kind not in _LISTS:
+            raise self.fail(expression, "an expression")
         if kind != "payload" or "base" in body:
             return reader(self, body)
         key = (body.get("protocol"), body.get("field"))
@@ -98,56 +138,90 @@ class Reader:
         except (ValueError, KeyError, TypeError) as bad:
             raise self.fail(value, f"a constant of type {kind} ({bad})") from None
 
-    def is_one_of(self, left: Any, right: Any) -> Bool:
+    def is_one_of(  # noqa: PLR0911 - one answer a form
+        self, left: Any, right: Any
+    ) -> Bool:
         """Return whether ``left`` (an expression) is the constant, set or element ``right``."""
+        if right == "*":  # a catch-all element
+            return self.readable(left)
         if isinstance(left, dict) and "concat" in left:
             parts = left["concat"]
             if not isinstance(right, dict) or len(right.get("concat", ())) != len(parts):
                 raise self.fail(right, f"{len(parts)} parts")
             pairs = zip(parts, right["concat"], strict=True)
-            return z3.And(*[self.is_one_of(part, wanted) for part, wanted in pairs])
+            return all_of(*[self.is_one_of(part, wanted) for part, wanted in pairs])
         found = self.value(left)
         if found.kind == "open":
             return found.readable
+        if found.kind == "ifindex" and str(right).isdecimal():  # who has that number, and when?
+            return self.maybe("interface by number")
         if isinstance(right, dict) and set(right) & set(_READERS) - {"|", "&", "^"}:
             other = self.value(right)
-            return z3.And(found.readable, other.readable, found.bits == other.bits)
-        width = found.bits.size()
-        inside = [
-            _between(found.bits, low, high) for low, high in self.spans(found.kind, width, right)
+            if other.kind == "open":
+                return all_of(found.readable, other.readable)
+            if other.bits.size() != found.bits.size():
+                raise self.fail(right, f"{found.bits.size()} bits, as the left side")
+            return all_of(found.readable, other.readable, found.bits == other.bits)
+        listed = self.spans(found.kind, found.bits.size(), right)
+        return all_of(found.readable, within(found.bits, listed))
+
+    def is_any_of(self, left: Any, listed: Sequence[Any]) -> Bool:
+        """Return whether ``left`` is one of many constants, in as few terms as it can be said."""
+        parts = left["concat"] if isinstance(left, dict) and "concat" in left else [left]
+        found = [self.value(part) for part in parts]
+        if len(listed) < _FEW or any(one.kind in ("open", "ifindex") for one in found):
+            return z3.Or(*[self.is_one_of(left, one) for one in listed])
+        rows = []
+        for one in listed:
+            row = one.get("concat", ()) if isinstance(one, dict) and len(parts) > 1 else (one,)
+            if len(row) != len(parts):
+                raise self.fail(one, f"{len(parts)} parts")
+            rows.append(tuple(tuple(self.spans(value.kind, value.bits.size(), part))
+                              for value, part in zip(found, row, strict=True)))  # fmt: skip
+        terms = [
+            all_of(*[within(value.bits, one) for value, one in zip(found, row, strict=True)])
+            for row in folded(rows)
         ]
-        return z3.And(found.readable, z3.Or(*inside))
+        return all_of(*[one.readable for one in found], z3.Or(*terms))
 
     def readable(self, left: Any) -> Bool:
         """Return whether the kernel can read the expression, all parts of it."""
         if isinstance(left, dict) and "concat" in left:
-            return z3.And(*[self.value(part).readable for part in left["concat"]])
+            return all_of(*[self.value(part).readable for part in left["concat"]])
         return self.value(left).readable
+
+
+def within(bits: Bits, listed: Iterable[Span]) -> Bool:
+    """Return whether bits are a number of one of some spans."""
+    terms = [_between(bits, low, high) for low, high in joined(listed)]
+    return terms[0] if len(terms) == 1 else z3.Or(*terms)
 
 
 def _between(bits: Bits, low: int, high: int) -> Bool:
     width = bits.size()
     if low == high:
         return bits == low
-    if low > high:
-        return FALSE
     size = high - low + 1
     if size & (size - 1) == 0 and low % size == 0 and size < 1 << width:  # a prefix: cheaper
-        cut = size.bit_length() - 1
-        return z3.Extract(width - 1, cut, bits) == (low >> cut)
-    return z3.And(z3.UGE(bits, low), z3.ULE(bits, high))
+        shared = width - size.bit_length() + 1
+        return cut(bits, 0, shared) == low >> (width - shared)
+    return all_of(z3.UGE(bits, low), z3.ULE(bits, high))
 
 
-def _payload(  # noqa: C901 - one condition a protocol
+def _payload(  # noqa: C901, PLR0911 - one condition a protocol
     reader: Reader, body: Mapping[str, Any]
 ) -> Value:
     packet = reader.packet
     if "base" in body:
-        return _raw(reader, str(body["base"]), int(body["offset"]), int(body["len"]))
+        offset, width = body.get("offset"), body.get("len")
+        if type(offset) is not int or type(width) is not int or offset < 0 or width < 1:
+            raise reader.fail({"payload": dict(body)}, "an offset and a length in bits")
+        return _raw(reader, str(body["base"]), offset, width)
     protocol, name = str(body.get("protocol")), str(body.get("field"))
     if protocol in ("ether", "vlan", "8021q"):  # the frame is not part of the model
-        kind, width = ("ether_addr", 48) if name in ("saddr", "daddr") else ("ether_type", 16)
-        return Value(packet.get(f"{protocol}-{name}", width), reader.maybe("frame"), kind)
+        return _open(reader, "frame")
+    if (protocol, name) == ("dccp", "type"):
+        return _open(reader, "dccp type")
     known = FIELDS.get((protocol, name))
     if known is None:
         raise reader.fail({"payload": dict(body)})
@@ -170,7 +244,7 @@ def _payload(  # noqa: C901 - one condition a protocol
     if types:
         listed = [packet.bits("th", 0, 8) == one for one in types]
         needs.append(z3.Or(*listed, reader.maybe("type")))
-    return Value(bits, z3.And(*needs), kind)
+    return Value(bits, all_of(*needs), kind)
 
 
 def _raw(reader: Reader, base: str, offset: int, width: int) -> Value:
@@ -183,16 +257,14 @@ def _raw(reader: Reader, base: str, offset: int, width: int) -> Value:
         return Value(z3.If(packet.six, six, four), TRUE, "integer")
     if base not in ("th", "nh", "ll", "ih"):
         raise reader.fail(base, "base ll, nh, th or ih")
-    return Value(packet.get(f"{base}@{offset}", width), reader.maybe("raw bytes"), "integer")
+    return _open(reader, "raw bytes")
 
 
-_META = {
-    "mark": (32, "mark"), "priority": (32, "integer"), "skuid": (32, "uid"), "skgid": (32, "gid"),
-    "pkttype": (8, "pkttype"), "cpu": (32, "integer"), "iifgroup": (32, "devgroup"),
-    "oifgroup": (32, "devgroup"), "cgroup": (32, "integer"), "rtclassid": (32, "integer"),
+_OPEN_META = {
+    "priority", "skuid", "skgid", "pkttype", "cpu", "iifgroup", "oifgroup", "cgroup",
+    "rtclassid", "hour", "day", "time", "iiftype", "oiftype", "iifkind", "oifkind", "random",
+    "sdif", "sdifname", "ibrname", "obrname", "ibriport", "broute",
 }  # fmt: skip
-_OPEN_META = {"hour", "day", "time", "iiftype", "oiftype", "iifkind", "oifkind", "random",
-              "sdif", "sdifname", "ibrname", "obrname", "ibriport", "broute"}  # fmt: skip
 
 
 def _meta(  # noqa: PLR0911 - one answer a key
@@ -200,7 +272,7 @@ def _meta(  # noqa: PLR0911 - one answer a key
 ) -> Value:
     packet, key = reader.packet, str(body.get("key"))
     if key in ("iif", "oif", "iifname", "oifname"):
-        return Value(packet.get(key[:3]), TRUE, "ifname")
+        return Value(packet.get(key[:3]), TRUE, "ifname" if key.endswith("name") else "ifindex")
     if key == "nfproto":
         return Value(z3.If(packet.six, z3.BitVecVal(10, 8), z3.BitVecVal(2, 8)), TRUE, "nf_proto")
     if key == "protocol":
@@ -209,29 +281,23 @@ def _meta(  # noqa: PLR0911 - one answer a key
     if key == "l4proto":
         return Value(packet.protocol, packet.has_transport, "inet_proto")
     if key == "length":
-        six = z3.ZeroExt(16, packet.field("ip6", "length")) + 40
-        return Value(
-            z3.If(packet.six, six, z3.ZeroExt(16, packet.field("ip", "length"))), TRUE, "integer"
-        )
+        six = z3.ZeroExt(16, packet.arrived("ip6", "length")) + 40
+        return Value(z3.If(packet.six, six, z3.ZeroExt(16, packet.size)), TRUE, "integer")
     if key in ("ipsec", "secpath"):
         one = z3.If(packet.flag("ipsec-in"), z3.BitVecVal(1, 8), z3.BitVecVal(0, 8))
         return Value(one, TRUE, "boolean")
-    if key in _META:
-        width, kind = _META[key]
-        sure = TRUE if key in ("mark", "priority", "pkttype") else packet.flag(f"has {key}")
-        return Value(packet.get(key, width), sure, kind)
+    if key == "mark":
+        return Value(packet.get(key), TRUE, key)
     if key in _OPEN_META:
         return _open(reader, f"meta {key}")
     raise reader.fail({"meta": dict(body)})
 
 
+#: What a connection carries: rules, other packets, programs and time change it at any moment.
 _CT_KEYS = {
-    "mark": (32, "mark"), "status": (32, "ct_status"), "expiration": (32, "integer"),
-    "zone": (16, "integer"), "id": (32, "integer"), "bytes": (64, "integer"),
-    "packets": (64, "integer"), "avgpkt": (64, "integer"), "label": (128, "integer"),
-    "ip saddr": (32, "ipv4_addr"), "ip daddr": (32, "ipv4_addr"), "ip6 saddr": (128, "ipv6_addr"),
-    "ip6 daddr": (128, "ipv6_addr"), "proto-src": (16, "inet_service"),
-    "proto-dst": (16, "inet_service"), "protocol": (8, "inet_proto"), "l3proto": (8, "nf_proto"),
+    "mark", "status", "expiration", "zone", "id", "bytes", "packets", "avgpkt", "label", "helper",
+    "ip saddr", "ip daddr", "ip6 saddr", "ip6 daddr", "saddr", "daddr", "proto-src", "proto-dst",
+    "protocol", "l3proto", "secmark",
 }  # fmt: skip
 
 
@@ -242,34 +308,43 @@ def _ct(reader: Reader, body: Mapping[str, Any]) -> Value:
     if key == "direction":
         way = z3.If(track.reply, z3.BitVecVal(1, 8), z3.BitVecVal(0, 8))
         return Value(way, track.known, "ct_dir")
-    if key == "helper":
-        return _open(reader, "ct helper")
     if key not in _CT_KEYS:
         raise reader.fail({"ct": dict(body)})
-    width, kind = _CT_KEYS[key]
-    name = f"ct {body.get('dir', '')} {key}"
-    return Value(reader.packet.get(name, width), z3.And(track.known, reader.maybe(name)), kind)
+    found = _open(reader, f"ct {key}")
+    return Value(found.bits, all_of(track.known, found.readable), found.kind)
 
 
 def _exists(kind: str) -> Callable[[Reader, Mapping[str, Any]], Value]:
     def read(reader: Reader, body: Mapping[str, Any]) -> Value:
-        name = f"{kind} {body.get('name')}"
-        there = reader.packet.flag(name)
+        packet, name = reader.packet, body.get("name")
+        if not isinstance(name, str):  # tcp option @kind,offset,length
+            return _open(reader, kind)
+        there = reader.maybe(f"{kind} {name}")
+        where = TRUE
         if kind == "ip option":  # without room for options there are none
-            there = z3.And(there, reader.packet.field("ip", "hdrlength") != 5)
-        where = z3.Not(reader.packet.six) if kind == "ip option" else TRUE
-        if kind == "exthdr":
-            there, where = z3.And(there, reader.packet.extended), reader.packet.six
-        if kind == "tcp option":
-            packet = reader.packet
-            where = z3.And(packet.protocol == 6, packet.readable(160))
-            there = z3.And(there, packet.field("tcp", "doff") != 5)
-        if "field" not in body:
-            return Value(z3.If(there, z3.BitVecVal(1, 8), z3.BitVecVal(0, 8)), where, "boolean")
-        bits = reader.packet.get(f"{name} {body['field']}", 32)
-        return Value(bits, z3.And(where, there), "integer")
+            there = all_of(there, packet.field("ip", "hdrlength") != 5)
+            where = z3.Not(packet.six)
+        elif kind == "exthdr":
+            there = all_of(there, packet.extended)
+            where = z3.Or(packet.six, reader.maybe("family"))
+        elif kind == "tcp option":
+            whole = all_of(packet.protocol == TRANSPORT["tcp"], packet.readable(160))
+            there = all_of(there, whole, packet.field("tcp", "doff") != 5)
+        if "field" in body:
+            return Value(reader.anything(f"{kind} {name}", 64), all_of(where, there), "open")
+        return missing(there, where, everywhere=kind in ("tcp option", "sctp chunk"))
 
     return read
+
+
+def missing(there: Bool, where: Bool, *, everywhere: bool) -> Value:
+    """Return what ``exists`` and ``missing`` ask for: 1 or 0.
+
+    ``everywhere``: it reads 0, and ``missing`` matches, of a packet that cannot have the thing at
+    all, of another protocol or cut short (``nft_exthdr_tcp_eval``, ``nft_exthdr_sctp_eval``).
+    """
+    found = z3.If(all_of(where, there), z3.BitVecVal(1, 8), z3.BitVecVal(0, 8))
+    return Value(found, TRUE if everywhere else where, "boolean")
 
 
 def _rt(reader: Reader, body: Mapping[str, Any]) -> Value:
@@ -291,7 +366,7 @@ def _ipsec(reader: Reader, body: Mapping[str, Any]) -> Value:
 
 def _open(reader: Reader, what: str) -> Value:
     """Return a value that may be anything, or not be there."""
-    return Value(reader.packet.get(what, 64), reader.maybe(what), "open")
+    return Value(reader.anything(what, 64), reader.maybe(what), "open")
 
 
 def _fib(reader: Reader, body: Mapping[str, Any]) -> Value:
@@ -303,6 +378,11 @@ def _arithmetic(name: str) -> Callable[[Reader, Any], Value]:
         if not isinstance(body, list) or len(body) < 2:
             raise reader.fail({name: body}, "two operands")
         left = reader.value(body[0])
+        if name in ("<<", ">>"):  # of how many bits, and in which order of bytes, is nft's affair
+            return Value(reader.anything("shift", 64),
+                         all_of(left.readable, reader.maybe("shift")), "open")  # fmt: skip
+        if left.kind == "open":
+            return left
         bits, width = left.bits, left.bits.size()
         for operand in body[1:]:
             other = reader.constant(left.kind, width, operand)
@@ -310,16 +390,15 @@ def _arithmetic(name: str) -> Callable[[Reader, Any], Value]:
                 bits = bits & other
             elif name == "|":
                 bits = bits | other
-            elif name == "^":
-                bits = bits ^ other
-            elif name == "<<":
-                bits = bits << other
             else:
-                bits = z3.LShR(bits, other)
+                bits = bits ^ other
         return Value(bits, left.readable, left.kind)
 
     return read
 
+
+#: Expressions whose body is a list.
+_LISTS = ("&", "|", "^", "<<", ">>")
 
 _READERS: dict[str, Callable[[Reader, Any], Value]] = {
     "payload": _payload,
@@ -337,5 +416,5 @@ _READERS: dict[str, Callable[[Reader, Any], Value]] = {
     "symhash": lambda reader, _: _open(reader, "symhash"),
     "socket": lambda reader, _: _open(reader, "socket"),
     "osf": lambda reader, _: _open(reader, "osf"),
-    **{name: _arithmetic(name) for name in ("&", "|", "^", "<<", ">>")},
+    **{name: _arithmetic(name) for name in _LISTS},
 }

@@ -24,7 +24,7 @@ from sekisho.flows.prover.hostnet import (
     RoutingRule,
     XfrmPolicy,
 )
-from sekisho.flows.prover.rules import UnknownConstructError
+from sekisho.flows.prover.tables import UnknownConstructError
 from sekisho.probes.model import ProbeError, files, output
 
 _ROUTE_KEYS = frozenset({"type", "dst", "gateway", "dev", "table", "protocol", "scope", "prefsrc",

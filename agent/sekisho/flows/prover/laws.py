@@ -7,20 +7,22 @@ place and with any one host's taken away; nothing is assumed about routing table
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import z3
 
 from sekisho.errors import SekishoError
-from sekisho.flows.prover.belongs import may, must
+from sekisho.flows.prover.belongs import alike, may, must
 from sekisho.flows.prover.constants import interface_number
-from sekisho.flows.prover.declared import Line, lines, stays
-from sekisho.flows.prover.findings import Finding
+from sekisho.flows.prover.declared import TCP, Line, lines, stays
+from sekisho.flows.prover.expressions import Track
+from sekisho.flows.prover.findings import Finding, Outcome
 from sekisho.flows.prover.network import Network, unknown
-from sekisho.flows.prover.packet import Bool
+from sekisho.flows.prover.packet import Bool, Packet
 from sekisho.flows.prover.passage import NEW, Passage
-from sekisho.flows.prover.rules import NamedSet, Rules, UnknownConstructError
+from sekisho.flows.prover.tables import NamedSet, Rules, UnknownConstructError
 from sekisho.flows.quarantine import MEMBER, SET
 from sekisho.flows.ruleset import FAMILY, TABLE
 from sekisho.site.model import MANAGEMENT, Site
@@ -32,14 +34,15 @@ _WAY_LAWS = {
     "forward": "6-iv-e.only-declared-through",
 }
 QUARANTINE = "6-iv-a.quarantine-leaves-the-monitor"
+FLOWS_PASS, SERVICES_PASS = "6-iv-d-1.declared-flows-pass", "6-iv-b.declared-services-pass"
 HOST_LAWS = (
     *_WAY_LAWS.values(),
     QUARANTINE,
     "6-iv-a.no-ipv6",
     "6-iv-a.connections-begin-with-syn",
     "6-iv-a.management-serves-administration",
-    "6-iv-d-1.declared-flows-pass",
-    "6-iv-b.declared-services-pass",
+    FLOWS_PASS,
+    SERVICES_PASS,
 )
 
 
@@ -60,8 +63,8 @@ def _host_laws(network: Network, site: Site, host: str) -> Iterator[Finding]:
     left = [line for line in declared if stays(line, ours.name if ours is not None else "")]
     if MEMBER in getattr(_switch(network.rules[host]), "elements", ()):
         declared = left  # the switch is on: what is declared is what it leaves
-    yield from _quarantine(network, host, left)
     ways = {way: network.way(host, way) for way in _WAY_LAWS}
+    yield from _quarantine(network, host, left)
     for way, law in _WAY_LAWS.items():
         one = ways[way]
         yield network.ask(law, host, [one], undeclared(one, declared))
@@ -71,22 +74,69 @@ def _host_laws(network: Network, site: Site, host: str) -> Iterator[Finding]:
         )
         yield network.ask(
             "6-iv-a.connections-begin-with-syn", f"{host} {way}", [one],
-            [_not_loopback(one), one.track.state == NEW, one.packet.protocol == 6,
-             (one.packet.field("tcp", "flags") & 0x17) != 2,
-             one.packet.get("oif" if way == "output" else "iif") != management],
+            [_not_loopback(one), one.track.state == NEW, _either(one, partial(
+                _begins_otherwise, side="oif" if way == "output" else "iif",
+                management=management,
+            ))],
         )  # fmt: skip
     yield from _management(network, host, ways, declared, management)
-    flows = {line.name.partition(",")[0] for line in declared} & set(site.flows)
-    for line in declared:
-        if line.ipsec:  # what passes depends on the associations, which no rule holds
+    # What passes by IPsec depends on the associations, which no rule holds.
+    yield from _all_pass(network, ways, [
+        (FLOWS_PASS if line.name.partition(",")[0] in site.flows else SERVICES_PASS, line)
+        for line in declared if not line.ipsec
+    ])  # fmt: skip
+
+
+def _begins_otherwise(packet: Packet, side: str, management: int) -> Bool:
+    return z3.And(
+        packet.protocol == TCP,
+        (packet.field("tcp", "flags") & 0x17) != 2,
+        packet.get(side) != management,
+    )
+
+
+def _all_pass(
+    network: Network, ways: Mapping[str, Passage], asked: Sequence[tuple[str, Line]]
+) -> Iterator[Finding]:
+    """Yield for each (law, line) whether every regular packet of the line passes.
+
+    All lines of a way are one question; only where a packet of them does not pass is it asked, half
+    by half, whose it is.
+    """
+    found: dict[Line, Finding] = {}
+    left = [[one for one in asked if one[1].way == way] for way in ways]
+    while left:
+        group = left.pop()
+        if not group:
             continue
-        one = ways[line.way]
-        flow = line.name.partition(",")[0] in flows
-        law = "6-iv-d-1.declared-flows-pass" if flow else "6-iv-b.declared-services-pass"
-        yield network.ask(
-            law, f"{host} {line.name}", [one], [must(line, one.packet, one.track)],
-            passing=False, reason=f"a regular packet of {line.name} does not pass",
-        )  # fmt: skip
+        one = ways[group[0][1].way]
+        if len(group) == 1:
+            ((law, line),) = group
+            found[line] = network.ask(
+                law, f"{one.host} {line.name}", [one], [must(line, one.packet, one.track)],
+                passing=False, reason=f"a regular packet of {line.name} does not pass",
+            )  # fmt: skip
+        elif network.never(one, [any_must([line for _, line in group], one)]):
+            found |= {line: Finding(law, f"{one.host} {line.name}", Outcome.PROVEN,
+                                    hosts=(one.host,)) for law, line in group}  # fmt: skip
+        else:
+            left += [group[len(group) // 2 :], group[: len(group) // 2]]
+    yield from (found[line] for _, line in asked)
+
+
+def any_must(lines: Sequence[Line], one: Passage) -> Bool:
+    """Return whether the packet is a regular one of some of these lines."""
+    return z3.Or(*[must(line, one.packet, one.track) for line, _ in alike(lines)])
+
+
+def _either(one: Passage, wrong: Callable[[Packet], Bool]) -> Bool:
+    """Return whether something is wrong with a packet as it comes or as it leaves."""
+    return z3.Or(*[wrong(packet) for packet in shown(one)])
+
+
+def shown(one: Passage) -> tuple[Packet, Packet]:
+    """Return the packet the laws look at: as it comes, or is made, and as rules let it leave."""
+    return one.packet, one.left
 
 
 def _switch(rules: Rules) -> NamedSet | None:
@@ -113,26 +163,31 @@ def _quarantine(network: Network, host: str, left: list[Line]) -> Iterator[Findi
     for way in _WAY_LAWS:
         one = on.way(host, way)
         yield on.ask(QUARANTINE, f"{host} {way}", [one], undeclared(one, left))
-    for line in left:
-        one = on.way(host, line.way)
-        yield on.ask(
-            QUARANTINE, f"{host} {line.name}", [one], [must(line, one.packet, one.track)],
-            passing=False, reason=f"a regular packet of {line.name} does not pass",
-        )  # fmt: skip
+    ways = {way: on.way(host, way) for way in _WAY_LAWS}
+    yield from _all_pass(on, ways, [(QUARANTINE, line) for line in left])
     network.asked += on.asked
 
 
 def undeclared(one: Passage, declared: Iterable[Line]) -> list[Bool]:
-    """Return the terms of a packet that passes although no line of this way holds it."""
-    allowed = [may(line, one.packet, one.track) for line in declared if line.way == one.way]
-    return [_not_loopback(one), z3.Not(z3.Or(*allowed))]
+    """Return the terms of a packet that passes although no line of this way holds it.
+
+    As it comes, or as it leaves: a rule that rewrites it makes another packet of it.
+    """
+    here = [line for line, _ in alike(line for line in declared if line.way == one.way)]
+    return [_not_loopback(one), _either(one, partial(_held_by_none, lines=here, track=one.track))]
+
+
+def _held_by_none(packet: Packet, lines: Iterable[Line], track: Track) -> Bool:
+    return z3.Not(z3.Or(*[may(line, packet, track) for line in lines]))
 
 
 def _not_loopback(one: Passage) -> Bool:
     """Leave the loopback out: it is no wire. What is forwarded is asked all the same."""
     if one.way == "forward":
         return z3.BoolVal(True)
-    return one.packet.get("iif" if one.way == "input" else "oif") != _LO
+    if one.way == "input":
+        return one.packet.get("iif") != _LO
+    return one.left.get("oif") != _LO
 
 
 def _management(
@@ -145,13 +200,19 @@ def _management(
     law = "6-iv-a.management-serves-administration"
     for way, side in (("input", "iif"), ("output", "oif")):
         one = ways[way]
-        allowed = [
-            may(line, one.packet, one.track)
-            for line in declared
-            if line.way == way and interface_number(getattr(line, side)) == management
-        ]
-        here = one.packet.get(side) == management
-        yield network.ask(law, f"{host} {way}", [one], [here, z3.Not(z3.Or(*allowed))])
+        here = [
+            line for line, _ in alike(
+                line for line in declared
+                if line.way == way and interface_number(getattr(line, side)) == management
+            )
+        ]  # fmt: skip
+
+        def wrong(packet: Packet, side: str = side, here: list[Line] = here,
+                  one: Passage = one) -> Bool:  # fmt: skip
+            there = packet.get(side) == management
+            return z3.And(there, _held_by_none(packet, here, one.track))
+
+        yield network.ask(law, f"{host} {way}", [one], [_either(one, wrong)])
     one = ways["forward"]
-    either = z3.Or(one.packet.get("iif") == management, one.packet.get("oif") == management)
+    either = z3.Or(one.packet.get("iif") == management, one.left.get("oif") == management)
     yield network.ask(law, f"{host} forward", [one], [either])

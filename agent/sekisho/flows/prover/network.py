@@ -18,7 +18,7 @@ from sekisho.flows.prover.constants import interface_number
 from sekisho.flows.prover.findings import Finding, Outcome
 from sekisho.flows.prover.packet import Bool, Packet
 from sekisho.flows.prover.passage import NEW, Passage, history, passage, same_connection
-from sekisho.flows.prover.rules import Rules
+from sekisho.flows.prover.tables import Rules, garbled
 from sekisho.flows.prover.witness import Reading, tidy
 
 #: Milliseconds one question may take before its answer is `error`.
@@ -52,8 +52,13 @@ class Network:
         if key not in self._ways:
             rules = None if gone else self.rules[host]
             name = f"{host}.{way}{'.gone' if gone else ''}"
-            self._ways[key] = passage(rules, way, Packet(name), name, host)
+            self._ways[key] = self._passage(rules, way, name, host)
         return self._ways[key]
+
+    @staticmethod
+    def _passage(rules: Rules | None, way: str, name: str, host: str) -> Passage:
+        with garbled(host, z3.Z3Exception):
+            return passage(rules, way, Packet(name), name, host)
 
     def forwards(self, host: str, iif: str, oif: str) -> bool:
         """Return whether anything at all may pass from ``iif`` to ``oif``; unsure is yes."""
@@ -112,14 +117,15 @@ class Network:
             if solver.check() != z3.unsat:
                 found.append(fired.where)
             solver.pop()
-        return tuple(found)
+        return tuple(dict.fromkeys(found))
 
     def _before(self, one: Passage) -> tuple[Bool, list[tuple[Passage, Bool]]]:
         """Return `history` of a passage, translated once."""
         key = (one.host, one.way, bool(one.fired))
         if key not in self._history:
             rules = self.rules.get(one.host) if one.fired else None
-            self._history[key] = history(rules, one, f"{one.host}.{one.way}.first")
+            with garbled(one.host, z3.Z3Exception):
+                self._history[key] = history(rules, one, f"{one.host}.{one.way}.first")
         return self._history[key]
 
     def holds(self, terms: Sequence[Bool]) -> bool:
@@ -132,14 +138,19 @@ class Network:
             raise SekishoError(f"the solver could not tell: {solver.reason_unknown()}")
         return bool(answer == z3.sat)
 
+    def never(self, one: Passage, terms: Sequence[Bool]) -> bool:
+        """Return whether the solver shows that each packet with ``terms`` passes; False: unsure."""
+        _, answer, _ = self._search([one], terms, passing=False)
+        return bool(answer == z3.unsat)
+
     def _begun(self, one: Passage, way: str) -> list[Bool]:
         """Return that a passage's connection began with a packet let through on ``way``."""
         key = (one.host, way)
         if key not in self._firsts:
             name = f"{one.host}.{way}.begun"
-            self._firsts[key] = passage(self.rules[one.host], way, Packet(name), name, one.host)
+            self._firsts[key] = self._passage(self.rules[one.host], way, name, one.host)
         first = self._firsts[key]
-        same = same_connection(first.packet, one.packet, one.track.reply)
+        same = same_connection(first.tracked, one.tracked, one.track.reply)
         return [first.sane, first.passes, first.track.state == NEW, same]
 
     def passes_some(
@@ -247,7 +258,7 @@ def on(one: Passage, *, iif: str | None = None, oif: str | None = None) -> Bool:
     if iif is not None:
         found.append(one.packet.get("iif") == interface_number(iif))
     if oif is not None:
-        found.append(one.packet.get("oif") == interface_number(oif))
+        found.append(one.left.get("oif") == interface_number(oif))
     return z3.And(*found)
 
 

@@ -16,6 +16,7 @@ import z3
 #: z3's types are not known to mypy.
 Bits = Any
 Bool = Any
+TRUE, FALSE = z3.BoolVal(True), z3.BoolVal(False)
 
 #: (protocol, field) → base header, offset and width in bits, type of nftables.
 FIELDS: dict[tuple[str, str], tuple[str, int, int, str]] = {}
@@ -45,7 +46,8 @@ for _protocol, _base, _listed in (
      "parameter-problem 32 32 integer,max-delay 32 16 integer")),
     ("igmp", "th", ("type 0 8 igmp_type,mrt 8 8 integer,checksum 16 16 integer,"
      "group 32 32 ipv4_addr")),
-    ("ah", "th", ("nexthdr 0 8 inet_proto,hdrlength 8 8 integer,spi 32 32 integer,"
+    ("ah", "th", ("nexthdr 0 8 inet_proto,hdrlength 8 8 integer,"
+     "reserved 16 16 integer,spi 32 32 integer,"
      "sequence 64 32 integer")),
     ("esp", "th", ("spi 0 32 integer,sequence 32 32 integer")),
     ("comp", "th", ("nexthdr 0 8 inet_proto,flags 8 8 integer,cpi 16 16 integer")),
@@ -70,17 +72,58 @@ NEEDS_TYPE = {
     ("icmpv6", "parameter-problem"): (4,), ("icmpv6", "max-delay"): (130, 131, 132),
 }  # fmt: skip
 WIDTHS = {"nh4": 160, "nh6": 320, "th": 160, "arp": 224, "iif": 128, "oif": 128, "mark": 32}
+#: Parts no other part is computed of.
+_APART = {"mark", "iif", "oif", "ipsec-out"}
+HEADERS = ("nh4", "nh6", "th", "arp")
 _EXTENSIONS = (0, 43, 44, 51, 59, 60, 135, 139, 140)
+
+
+def all_of(*terms: Bool) -> Bool:
+    """Return that all terms hold; those that always do are left out."""
+    kept = [one for one in terms if one is not TRUE]
+    if len(kept) > 1:
+        return z3.And(*kept)
+    return kept[0] if kept else TRUE
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Bits of a header written over, ``when`` that happened.
+
+    ``also``: what else has to hold, made only where the bits are read: few rules read a checksum.
+    """
+
+    offset: int
+    width: int
+    when: Bool
+    bits: Bits
+    also: Callable[[], Bool] | None = None
+
+    @property
+    def happened(self) -> Bool:
+        """Return when the bits were written."""
+        return self.when if self.also is None else z3.And(self.when, self.also())
+
+
+#: Header → what was written over it, oldest first.
+Written = Mapping[str, tuple[Write, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One packet; `get` reads a part, `with_` gives the packet with the part rewritten."""
+    """One packet; `get` and `bits` read a part, `with_` and `write` give the packet rewritten.
+
+    ``entered`` is what had been written when the base chain began that is walked now: the kernel
+    looks at the protocol, fragments and where the transport header stands once a base chain
+    (``nft_set_pktinfo``) and does not look again in it.
+    """
 
     prefix: str
     parts: Mapping[str, Bits] = field(default_factory=dict)
-    #: Terms made of the headers, made once: making them is what a translation costs.
-    made: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    written: Written = field(default_factory=dict)
+    entered: Written = field(default_factory=dict)
+    #: Terms already built of this very packet; building them anew costs more than solving.
+    made: dict[Any, Any] = field(default_factory=dict, compare=False)
 
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:
         found = self.made.get(key)
@@ -90,10 +133,13 @@ class Packet:
 
     def get(self, name: str, width: int | None = None) -> Bits:
         """Return a part: what it was rewritten to, or its variable."""
+        if name in HEADERS:
+            return self.bits(name, 0, WIDTHS[name])
         found = self.parts.get(name)
-        if found is not None:
-            return found
-        return self._once(name, lambda: z3.BitVec(f"{self.prefix}.{name}", width or WIDTHS[name]))
+        return self._variable(name, width or WIDTHS.get(name, 0)) if found is None else found
+
+    def _variable(self, name: str, width: int) -> Bits:
+        return self._once(("=", name), lambda: z3.BitVec(f"{self.prefix}.{name}", width))
 
     def flag(self, name: str) -> Bool:
         """Return a property that holds or does not."""
@@ -101,23 +147,53 @@ class Packet:
         return z3.Bool(f"{self.prefix}.{name}") if found is None else found
 
     def with_(self, **parts: Bits) -> Packet:
-        """Return the packet with parts rewritten."""
-        headers = {"nh4", "nh6", "th", "arp", "iif", "oif"} & set(parts)
-        kept = {key: one for key, one in self.made.items() if key not in parts}
-        return Packet(self.prefix, {**self.parts, **parts}, {} if headers else kept)
+        """Return the packet with parts other than headers rewritten."""
+        made = self.made if set(parts) <= _APART else {}
+        return Packet(self.prefix, {**self.parts, **parts}, self.written, self.entered, made)
 
-    def bits(self, base: str, offset: int, width: int) -> Bits:
-        """Return ``width`` bits of a header from ``offset``."""
-        top = WIDTHS[base] - 1 - offset
-        return self._once(
-            (base, offset, width),
-            lambda: z3.Extract(top, top - width + 1, self.get(base)),
-        )
+    def write(self, base: str, *writes: Write) -> Packet:
+        """Return the packet with bits of a header written over."""
+        listed = {**self.written, base: (*self.written.get(base, ()), *writes)}
+        return Packet(self.prefix, self.parts, listed, self.entered)
 
-    def field(self, protocol: str, name: str) -> Bits:
-        """Return a header field."""
+    def entering(self) -> Packet:
+        """Return the packet as a base chain begins with it."""
+        if self.entered is self.written or not self.written:
+            return self
+        return Packet(self.prefix, self.parts, self.written, self.written)
+
+    def bits(self, base: str, offset: int, width: int, *, entry: bool = False) -> Bits:
+        """Return ``width`` bits of a header from ``offset``; ``entry``: as the chain began."""
+        entry = entry and bool(self.written)
+        written = (self.entered if entry else self.written).get(base, ())
+        return self._once((base, offset, width, entry), lambda: self._read(
+            base, offset, width, written))  # fmt: skip
+
+    def _read(self, base: str, offset: int, width: int, written: tuple[Write, ...]) -> Bits:
+        found = cut(self._variable(base, WIDTHS[base]), offset, width)
+        for one in written:
+            first, last = max(offset, one.offset), min(offset + width, one.offset + one.width)
+            if first >= last:
+                continue
+            new = cut(one.bits, first - one.offset, last - first)
+            pieces = [cut(found, 0, first - offset)] if first > offset else []
+            pieces.append(new)
+            if last < offset + width:
+                pieces.append(cut(found, last - offset, offset + width - last))
+            whole = z3.Concat(*pieces) if len(pieces) > 1 else new
+            when = one.happened
+            found = whole if when is TRUE else z3.If(when, whole, found)
+        return found
+
+    def arrived(self, protocol: str, name: str) -> Bits:
+        """Return a header field as the packet came, whatever was written since."""
         base, offset, width, _ = FIELDS[protocol, name]
-        return self.bits(base, offset, width)
+        return self._once(("arrived", protocol, name), lambda: self._read(base, offset, width, ()))
+
+    def field(self, protocol: str, name: str, *, entry: bool = False) -> Bits:
+        """Return a header field; ``entry``: as the base chain began with it."""
+        base, offset, width, _ = FIELDS[protocol, name]
+        return self.bits(base, offset, width, entry=entry)
 
     @property
     def six(self) -> Bool:
@@ -131,9 +207,9 @@ class Packet:
 
     def _protocol(self) -> Bits:
         chained = z3.If(
-            self.extended, self.get("protocol6", 8), self.field("ip6", "nexthdr")
+            self.extended, self.get("protocol6", 8), self.field("ip6", "nexthdr", entry=True)
         )  # fmt: skip
-        return z3.If(self.six, chained, self.field("ip", "protocol"))
+        return z3.If(self.six, chained, self.field("ip", "protocol", entry=True))
 
     @property
     def extended(self) -> Bool:
@@ -141,7 +217,7 @@ class Packet:
         return self._once("extended", self._extended)
 
     def _extended(self) -> Bool:
-        following = self.field("ip6", "nexthdr")
+        following = self.field("ip6", "nexthdr", entry=True)
         return z3.Or(*[following == one for one in _EXTENSIONS])
 
     @property
@@ -158,7 +234,7 @@ class Packet:
         return self._once("later_fragment", self._later_fragment)
 
     def _later_fragment(self) -> Bool:
-        four = self.bits("nh4", 51, 13) != 0
+        four = self.bits("nh4", 51, 13, entry=True) != 0
         return z3.If(self.six, z3.And(self.extended, self.flag("fragment6")), four)
 
     @property
@@ -167,10 +243,25 @@ class Packet:
         return self._once("transport_length", self._transport_length)
 
     def _transport_length(self) -> Bits:
-        head = z3.ZeroExt(10, z3.Concat(self.field("ip", "hdrlength"), z3.BitVecVal(0, 2)))
-        four = self.field("ip", "length") - head
-        six = z3.If(self.extended, self.get("length6", 16), self.field("ip6", "length"))
-        return z3.If(self.six, six, four)
+        four = self.size - _octets(self.field("ip", "hdrlength", entry=True))
+        return z3.If(self.six, self.size6, four)
+
+    @property
+    def size(self) -> Bits:
+        """Return the bytes of an IPv4 packet, its header too, whatever its length field says now.
+
+        What comes is cut to its length field (``ip_rcv_core``); rewriting the field cuts nothing.
+        """
+        found = self.parts.get("size")
+        return self.arrived("ip", "length") if found is None else found
+
+    @property
+    def size6(self) -> Bits:
+        """Return the bytes behind an IPv6 packet's headers."""
+        found = self.parts.get("size6")
+        if found is not None:
+            return found
+        return z3.If(self.extended, self.get("length6", 16), self.arrived("ip6", "length"))
 
     def readable(self, last: int) -> Bool:
         """Whether the transport header can be read up to bit ``last``."""
@@ -195,20 +286,20 @@ class Packet:
             z3.ULE(self.get("length6", 16), self.field("ip6", "length")),
         ]
         if arriving:
-            head = z3.ZeroExt(10, z3.Concat(self.field("ip", "hdrlength"), z3.BitVecVal(0, 2)))
             found += [
                 z3.UGE(self.field("ip", "hdrlength"), 5),
-                z3.UGE(self.field("ip", "length"), head),
+                z3.UGE(self.field("ip", "length"), _octets(self.field("ip", "hdrlength"))),
             ]
         return z3.And(*found)
 
     def is_bare(self) -> Bool:
         """Whether the packet is an IPv4 TCP segment that holds nothing but its headers.
 
-        No IP options, no fragment, no lone SYN, and the total length is the headers'.
+        No IP options, no fragment, no lone SYN, and the total length is the headers', by its field
+        and by what is there: a rewritten field hides bytes from nobody on the wire.
         """
         words = self.field("tcp", "doff")
-        length = z3.BitVecVal(20, 16) + z3.ZeroExt(10, z3.Concat(words, z3.BitVecVal(0, 2)))
+        length = z3.BitVecVal(20, 16) + _octets(words)
         flags = self.field("tcp", "flags")
         return z3.And(
             z3.Not(self.six),
@@ -217,6 +308,7 @@ class Packet:
             self.bits("nh4", 50, 14) == 0,
             z3.UGE(words, 5),
             self.field("ip", "length") == length,
+            self.size == length,
             (flags & 0x12) != 2,
         )
 
@@ -225,17 +317,19 @@ class Packet:
 
         The kernel counts down before the forward hook (``ip_forward``, ``ip6_forward``).
         """
-        four, six = self.get("nh4"), self.get("nh6")
+        ttl, hops = self.field("ip", "ttl"), self.field("ip6", "hoplimit")
         checksum = z3.BitVec(f"{self.prefix}.checksum", 16)
-        return self.with_(
-            nh4=z3.Concat(
-                z3.Extract(159, 96, four),
-                z3.Extract(95, 88, four) - 1,
-                z3.Extract(87, 80, four),
-                checksum,
-                z3.Extract(63, 0, four),
-            ),
-            nh6=z3.Concat(
-                z3.Extract(319, 264, six), z3.Extract(263, 256, six) - 1, z3.Extract(255, 0, six)
-            ),
+        return self.write("nh4", Write(64, 8, TRUE, ttl - 1), Write(80, 16, TRUE, checksum)).write(
+            "nh6", Write(56, 8, TRUE, hops - 1)
         )
+
+
+def cut(bits: Bits, offset: int, width: int) -> Bits:
+    """Return ``width`` bits from ``offset``, counted from the left as on the wire."""
+    top = bits.size() - 1 - offset
+    return bits if width == bits.size() else z3.Extract(top, top - width + 1, bits)
+
+
+def _octets(words: Bits) -> Bits:
+    """Return a length in words of four bytes as bytes, in 16 bits."""
+    return z3.ZeroExt(10, z3.Concat(words, z3.BitVecVal(0, 2)))

@@ -2,7 +2,8 @@
 
 A packet whose connection is `established` needs a first packet of the same connection, state `new`
 or `related`, that came through all hooks of this host: `history` says so with a second packet.
-Routing is left open: an arriving packet may be for this host or for any interface.
+Routing is left open: an arriving packet may be for this host or for any interface, and one made
+here may be routed anew where a rule changed what routing looks at.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from dataclasses import dataclass
 
 import z3
 
-from sekisho.flows.prover.constants import CT_STATES
-from sekisho.flows.prover.expressions import TRUE, Track
+from sekisho.flows.prover.constants import CT_STATES, interface_number
+from sekisho.flows.prover.expressions import Track
 from sekisho.flows.prover.hooks import Fired, Trip, pass_device_hook, pass_hook
-from sekisho.flows.prover.packet import Bits, Bool, Packet
-from sekisho.flows.prover.rules import Rules
+from sekisho.flows.prover.packet import FALSE, TRUE, Bits, Bool, Packet
+from sekisho.flows.prover.tables import Rules
 
 #: Way → hooks in order; those of devices are marked.
 WAYS: dict[str, tuple[str, ...]] = {
@@ -28,6 +29,7 @@ NEW, ESTABLISHED, RELATED = (CT_STATES[one] for one in ("new", "established", "r
 _BEGIN4, _BEGIN6, _UNTRACKED6 = (8, 13, 15, 17), (128, 139), (130, 131, 132, 133, 134, 135, 136,
                                                              137, 143)  # fmt: skip
 _ERRORS4, _ERRORS6 = (3, 4, 5, 11, 12), (1, 2, 3, 4)
+_LO = interface_number("lo")
 _PORTS = (6, 17, 132, 136, 33)
 
 
@@ -40,7 +42,8 @@ class Passage:
         way: input, forward or output.
         packet: the packet as it comes (or is made).
         left: the packet as it leaves or is delivered.
-        track: what connection tracking says of it here.
+        tracked: the packet as connection tracking saw it.
+        track: what connection tracking found of it here.
         sane: what holds of every packet (headers checked by the kernel, tracking's own logic).
         passes: whether every hook lets it through.
         fired: the verdicts on the way.
@@ -51,6 +54,7 @@ class Passage:
     way: str
     packet: Packet
     left: Packet
+    tracked: Packet
     track: Track
     sane: Bool
     passes: Bool
@@ -70,33 +74,66 @@ def passage(rules: Rules | None, way: str, packet: Packet, name: str, host: str 
     track = Track(z3.BitVec(f"{name}.ct", 32), z3.Bool(f"{name}.reply"))
     if rules is None:
         sane = z3.And(packet.well_formed(arriving=way != "output"), _interfaces(packet, way))
-        left = packet.aged() if way == "forward" else packet
-        return Passage(host, way, packet, left, track, sane, TRUE, ())
+        left = packet.aged().entering() if way == "forward" else packet
+        return Passage(host, way, packet, left, packet, track, sane, TRUE, ())
     if way != "output":
-        packet = packet.with_(mark=z3.BitVecVal(0, 32))
-    trip = Trip(rules=rules, packet=packet, track=track)
+        packet = packet.with_(mark=mark_on_arrival(packet, rules))
+    trip = Trip(rules, packet, before_tracking(packet, track, way), track, packet)
+    out = packet.get("oif")
     for hook in WAYS[way]:
+        if hook == "*ingress":  # where it goes is not known before it is routed
+            trip.packet = trip.packet.with_(oif=z3.BitVecVal(0, 128))
         if hook.startswith("*"):
             pass_device_hook(trip, hook[1:])
             continue
         pass_hook(trip, hook)
-        if hook in ("prerouting", "output"):
-            trip.track = Track(
-                z3.If(trip.untracked, z3.BitVecVal(64, 32), track.state), track.reply
-            )
-            trip.packet = _translated(rules, trip.packet, track, f"{name}.{hook}")
+        if hook == "prerouting":
+            trip.packet = trip.packet.with_(oif=out)
             if way == "forward":
-                trip.packet = trip.packet.aged()
-        elif hook in ("postrouting", "input"):
-            trip.packet = _translated(rules, trip.packet, track, f"{name}.{hook}")
+                trip.packet = trip.packet.aged().entering()
+        elif hook == "output" and rules.reroutes:
+            trip.packet = routed_anew(trip.packet)
     sane = z3.And(
         packet.well_formed(arriving=way != "output"),
         _interfaces(packet, way),
-        _tracked(rules, packet, track),
+        _tracked(rules, trip.tracked, track),
     )
+    left = trip.packet.entering()
     return Passage(
-        host or rules.host, way, packet, trip.packet, track, sane, trip.alive, tuple(trip.fired)
-    )
+        host or rules.host, way, packet, left, trip.tracked, track, sane, trip.alive,
+        tuple(trip.fired),
+    )  # fmt: skip
+
+
+def mark_on_arrival(packet: Packet, rules: Rules) -> Bits:
+    """Return the mark a packet comes with: none, but what it had before.
+
+    What IPsec decrypted keeps the mark of what it came in (``xfrm_input``), and the loopback gives
+    back what was sent with it.
+    """
+    kept = packet.get("iif") == _LO
+    if rules.marks:
+        kept = z3.Or(kept, packet.flag("ipsec-in"))
+    return z3.If(kept, packet.get("mark"), z3.BitVecVal(0, 32))
+
+
+def before_tracking(packet: Packet, track: Track, way: str) -> Track:
+    """Return what rules read of tracking before it looked: invalid, but of the loopback.
+
+    A packet that comes by the loopback still has the connection it was sent in.
+    """
+    if way == "output":
+        return Track(z3.BitVecVal(CT_STATES["invalid"], 32), FALSE)
+    kept = packet.get("iif") == _LO
+    return Track(z3.If(kept, track.state, z3.BitVecVal(CT_STATES["invalid"], 32)), track.reply)
+
+
+def routed_anew(packet: Packet) -> Packet:
+    """Return a packet that may leave by another interface, and by another policy of IPsec."""
+    return packet.with_(**{
+        "oif": z3.BitVec(f"{packet.prefix}?oif when routed anew", 128),
+        "ipsec-out": z3.Bool(f"{packet.prefix}?IPsec when routed anew"),
+    })  # fmt: skip
 
 
 def _interfaces(packet: Packet, way: str) -> Bool:
@@ -136,28 +173,18 @@ def _tracked(rules: Rules, packet: Packet, track: Track) -> Bool:
         z3.Implies(state == NEW, z3.Not(track.reply)),
         z3.Implies(z3.And(state == NEW, icmp), one_of(kind, _BEGIN4)),
         z3.Implies(z3.And(state == NEW, icmp6), one_of(kind, _BEGIN6)),
-        z3.Implies(state == 64, z3.And(icmp6, one_of(kind, _UNTRACKED6))),
+        z3.Implies(
+            state == 64, z3.Or(z3.And(icmp6, one_of(kind, _UNTRACKED6)), packet.get("iif") == _LO)
+        ),
         z3.Implies(state == RELATED, TRUE if rules.expects else error),
     )
 
 
-def _translated(rules: Rules, packet: Packet, track: Track, name: str) -> Packet:
-    """Leave the addresses of a known connection open where rules translate addresses."""
-    if not rules.translates:
-        return packet
-    known = z3.Or(track.state == ESTABLISHED, track.state == RELATED)
-    four, six, th = (z3.BitVec(f"{name}.{one}", size)
-                     for one, size in (("nh4", 64), ("nh6", 256), ("th", 32)))  # fmt: skip
-    whole4, whole6, whole = packet.get("nh4"), packet.get("nh6"), packet.get("th")
-    return packet.with_(
-        nh4=z3.If(known, z3.Concat(z3.Extract(159, 64, whole4), four), whole4),
-        nh6=z3.If(known, z3.Concat(z3.Extract(319, 256, whole6), six), whole6),
-        th=z3.If(known, z3.Concat(th, z3.Extract(127, 0, whole)), whole),
-    )
-
-
 def same_connection(first: Packet, later: Packet, reply: Bool) -> Bool:
-    """Return whether ``later`` is of the connection ``first`` opens, in direction ``reply``."""
+    """Return whether ``later`` is of the connection ``first`` opens, in direction ``reply``.
+
+    Both as connection tracking saw them: what rules rewrite before it is what it knows.
+    """
 
     def ends(protocol: str) -> Bool:
         one, other = first.field(protocol, "saddr"), first.field(protocol, "daddr")
@@ -206,6 +233,6 @@ def history(rules: Rules | None, of: Passage, name: str) -> tuple[Bool, list[tup
     for way in WAYS:
         first = passage(rules, way, Packet(f"{name}.{way}"), f"{name}.{way}", of.host)
         opens = z3.Or(first.track.state == NEW, first.track.state == RELATED)
-        same = same_connection(first.packet, of.packet, of.track.reply)
+        same = same_connection(first.tracked, of.tracked, of.track.reply)
         found.append((first, z3.And(first.sane, first.passes, opens, same)))
     return z3.Implies(of.track.state == ESTABLISHED, z3.Or(*(is_it for _, is_it in found))), found

@@ -12,7 +12,8 @@ from sekisho.flows.prover.findings import Finding
 from sekisho.flows.prover.laws import HOST_LAWS, host_laws, undeclared
 from sekisho.flows.prover.network import Network, unknown
 from sekisho.flows.prover.paths import path_laws
-from sekisho.flows.prover.rules import Rules, UnknownConstructError, read_rules
+from sekisho.flows.prover.rules import read_rules
+from sekisho.flows.prover.tables import Rules, UnknownConstructError
 from sekisho.site.model import Site
 from sekisho.site.tunnels import cards
 
@@ -30,10 +31,8 @@ def network_of(documents: Mapping[str, Any], site: Site) -> tuple[Network, list[
     for host, document in documents.items():
         try:
             rules[host] = _known(read_rules(document, host))
-        except (SekishoError, KeyError, TypeError, ValueError) as bad:
-            told = bad if isinstance(bad, SekishoError) else UnknownConstructError(
-                host, repr(bad), "libnftables JSON")  # fmt: skip
-            wrong += [unknown(law, host, (host,), told) for law in HOST_LAWS]
+        except SekishoError as bad:
+            wrong += [unknown(law, host, (host,), bad) for law in HOST_LAWS]
     interfaces = {
         host: (*cards(site, site.machines[host]), "lo") for host in rules if host in site.machines
     }

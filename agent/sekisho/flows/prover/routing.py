@@ -18,7 +18,7 @@ import z3
 
 from sekisho.flows.prover.hostnet import HostNet, Route, RoutingRule, XfrmPolicy
 from sekisho.flows.prover.packet import Bits, Bool
-from sekisho.flows.prover.rules import UnknownConstructError
+from sekisho.flows.prover.tables import UnknownConstructError
 
 TRUE, FALSE = z3.BoolVal(True), z3.BoolVal(False)
 _NOBODY = IPv4Address(0)

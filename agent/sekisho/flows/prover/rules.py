@@ -1,133 +1,39 @@
 """Rules as `nft -j list ruleset` writes them, into tables, chains and rules in order. Pure.
 
 Accepts what the kernel lists and what `sekisho.flows.nftables` compiles (commands ``add``); the
-expressions of a rule stay JSON here, `sekisho.flows.prover.expressions` gives them meaning.
-Source: libnftables-json(5).
+expressions of a rule stay JSON here, `sekisho.flows.prover.expressions` gives them meaning. A
+listing comes from a host that may lie or be broken, by an nft that has faults of its own: what is
+not as it should be is an error that says where. Source: libnftables-json(5).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from sekisho.errors import Problem, SekishoError, printable
+from sekisho.flows.prover.tables import (
+    FAMILIES,
+    HOOKS,
+    TRANSLATIONS,
+    Chain,
+    Json,
+    NamedSet,
+    Rule,
+    Rules,
+    Table,
+    UnknownConstructError,
+    garbled,
+    marks_early,
+    statements,
+)
 
-Json = Mapping[str, Any]
-_IP_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
-#: Family → the hooks its base chains may be at.
-HOOKS = {
-    "ip": _IP_HOOKS, "ip6": _IP_HOOKS, "inet": ("ingress", *_IP_HOOKS),
-    "arp": ("input", "output"), "netdev": ("ingress", "egress"), "bridge": _IP_HOOKS,
-}  # fmt: skip
-FAMILIES = tuple(HOOKS)
-
-
-class UnknownConstructError(SekishoError):
-    """A construct the prover has no meaning for: nothing can be proven of such rules."""
-
-    def __init__(self, where: str, got: object, expected: str) -> None:
-        problem = Problem(where, "", printable(got, 200), expected, hint="the verdict is `error`")
-        super().__init__("the prover does not know a construct of these rules", (problem,))
-
-
-@contextmanager
-def at_host(host: str) -> Iterator[None]:
-    """Name the host in an error about its rules, where several hosts are asked about at once."""
-    try:
-        yield
-    except SekishoError as bad:
-        problems = tuple(
-            one if one.where.startswith(host) else replace(one, where=f"{host} {one.where}")
-            for one in bad.problems
-        )
-        raise SekishoError(bad.message, problems) from None
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One rule; ``number`` is its place in the chain from 1, ``handle`` the kernel's (0: none)."""
-
-    family: str
-    table: str
-    chain: str
-    number: int
-    handle: int
-    comment: str
-    statements: tuple[Json, ...]
-
-    @property
-    def where(self) -> str:
-        """Return the rule's place as a reader looks it up."""
-        handle = f" handle {self.handle}" if self.handle else ""
-        return f"{self.family} {self.table} {self.chain} rule {self.number}{handle}"
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """A chain; a base chain has a hook, a type, a priority and a policy."""
-
-    family: str
-    table: str
-    name: str
-    hook: str
-    kind: str
-    priority: int
-    policy: str
-    devices: tuple[str, ...]
-    rules: tuple[Rule, ...]
-
-    @property
-    def where(self) -> str:
-        """Return the chain's place."""
-        return f"{self.family} {self.table} {self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class NamedSet:
-    """A set or map: its elements, and whether they come and go at run time."""
-
-    name: str
-    types: tuple[str, ...]
-    value_type: str
-    elements: tuple[Any, ...]
-    grows: bool
-    fades: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """One table with its chains and sets by name."""
-
-    family: str
-    name: str
-    dormant: bool
-    chains: Mapping[str, Chain]
-    sets: Mapping[str, NamedSet]
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """Everything one host's kernel filters by."""
-
-    host: str
-    tables: tuple[Table, ...]
-    #: Any statement that rewrites addresses: connections then have two tuples.
-    translates: bool
-    #: Any statement that gives a connection a helper or expects another connection.
-    expects: bool
-
-    def base(self, hook: str, families: tuple[str, ...]) -> list[tuple[Table, Chain]]:
-        """Return the base chains at a hook in the order the kernel asks them."""
-        found = [
-            (table, chain)
-            for table in self.tables
-            if table.family in families and not table.dormant
-            for chain in table.chains.values()
-            if chain.hook == hook
-        ]
-        return sorted(found, key=lambda pair: pair[1].priority)
+#: The first nft known to list a table's one flag as it is; 1.0.6 writes freed memory there.
+_LISTS_FLAGS = (1, 1, 3)
+_TABLE_FLAGS = {"dormant", "owner", "persist"}
+#: Objects that decide nothing by themselves.
+_IDLE = ("metainfo", "delete", "flush", "ct helper", "ct timeout", "ct expectation", "counter",
+         "quota", "limit", "secmark")  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -139,6 +45,10 @@ class _Draft:
     rules: dict[str, list[Rule]] = field(default_factory=dict)
     sets: dict[str, Json] = field(default_factory=dict)
 
+    @property
+    def where(self) -> str:
+        return f"{self.family} {self.name}"
+
 
 def read_rules(document: Any, host: str = "") -> Rules:
     """Return the rules of a libnftables document.
@@ -148,7 +58,7 @@ def read_rules(document: Any, host: str = "") -> Rules:
         host: whose rules these are, for messages.
 
     Raises:
-        UnknownConstructError: an object of a kind that is not known.
+        UnknownConstructError: an object of a kind that is not known, or of another shape.
         SekishoError: this is no libnftables document.
 
     """
@@ -157,30 +67,50 @@ def read_rules(document: Any, host: str = "") -> Rules:
             "cannot read the rules",
             (Problem(host or "nftables", "", printable(document), "libnftables JSON"),),
         )
+    with garbled(host):
+        return _read(document["nftables"], host)
+
+
+def _read(entries: list[Any], host: str) -> Rules:
     drafts: dict[tuple[str, str], _Draft] = {}
-    for entry in document["nftables"]:
+    version: tuple[int, ...] | None = None
+    expects = False
+    for entry in entries:
         kind, body = _object(entry, host)
-        if kind in ("metainfo", "delete", "flush", "ct helper", "ct timeout", "ct expectation",
-                    "counter", "quota", "limit", "secmark"):  # fmt: skip
+        if kind == "metainfo" and "version" in body:
+            version = _version(body["version"], host)
+        expects = expects or kind in ("ct helper", "ct expectation")
+        if kind in _IDLE:
             continue
-        family = str(body.get("family", "ip"))
+        family = body.get("family")
         if family not in FAMILIES:
             raise UnknownConstructError(f"{host} {kind}", family, "a family of nftables")
         if kind == "table":
-            _table(drafts, family, body)
+            _table(drafts, family, body, version)
             continue
-        draft = drafts.get((family, str(body.get("table"))))
+        draft = drafts.get((family, _name(body, "table", f"{host} {kind}")))
         if draft is None:
             raise UnknownConstructError(host, entry, f"a {kind} of a table listed before it")
-        _member(draft, kind, body, host)
-    text = str(document)
+        _member(draft, kind, body)
+    tables = tuple(_finish(draft) for draft in drafts.values())
+    kinds = {kind for table in tables for kind in statements(table)}
+    bases = {chain.kind for table in tables for chain in table.chains.values()}
+    translates = "nat" in bases or bool(kinds & set(TRANSLATIONS))
     return Rules(
         host=host,
-        tables=tuple(_finish(draft) for draft in drafts.values()),
-        translates=any(f"'{word}': " in text for word in ("snat", "dnat", "masquerade", "redirect"))
-        or any(f"'{word}'" in text for word in ("masquerade", "redirect")),
-        expects=any(f"'{word}'" in text for word in ("ct helper", "ct expectation")),
+        tables=tables,
+        translates=translates,
+        reroutes=translates or "route" in bases or "queue" in kinds,
+        marks=any(marks_early(table) for table in tables),
+        expects=expects or bool(kinds & {"ct helper", "ct expectation"}),
     )
+
+
+def _version(text: Any, host: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(".") if part.isascii())
+    except (AttributeError, ValueError):
+        raise UnknownConstructError(f"{host} metainfo", text, "nft's version") from None
 
 
 def _object(entry: Any, host: str) -> tuple[str, Json]:
@@ -196,58 +126,92 @@ def _object(entry: Any, host: str) -> tuple[str, Json]:
     return str(kind), body
 
 
-def _table(drafts: dict[tuple[str, str], _Draft], family: str, body: Json) -> None:
-    flags = body.get("flags") or []
-    dormant = "dormant" in ([flags] if isinstance(flags, str) else flags)
-    name = str(body["name"])
+def _name(body: Json, key: str, where: str) -> str:
+    name = body.get(key)
+    if not isinstance(name, str) or not name:
+        raise UnknownConstructError(where, name, f"the name of a {key}")
+    return name
+
+
+def _table(
+    drafts: dict[tuple[str, str], _Draft], family: str, body: Json, version: tuple[int, ...] | None
+) -> None:
+    name = _name(body, "name", f"{family} table")
+    dormant = is_dormant(f"{family} {name}", body.get("flags", []), version)
     drafts.setdefault((family, name), _Draft(family, name, dormant)).dormant = dormant
 
 
-def _member(draft: _Draft, kind: str, body: Json, host: str) -> None:
+def is_dormant(where: str, flags: Any, version: tuple[int, ...] | None) -> bool:
+    """Return whether a table filters nothing; an error where its flags cannot be relied on.
+
+    Args:
+        where: the table.
+        flags: as listed: one as a text, several as a list.
+        version: the nft that listed them; None: nobody did, they are compiled.
+
+    """
+    if isinstance(flags, str):
+        if version is not None and version < _LISTS_FLAGS:
+            raise UnknownConstructError(
+                where, f"flags {flags!r}", "no flag of a table: this nft lists one wrongly",
+            )  # fmt: skip
+        flags = [flags]
+    if not isinstance(flags, list) or not all(one in _TABLE_FLAGS for one in flags):
+        raise UnknownConstructError(where, flags, f"flags of {', '.join(sorted(_TABLE_FLAGS))}")
+    return "dormant" in flags
+
+
+def _member(draft: _Draft, kind: str, body: Json) -> None:
     if kind == "chain":
-        draft.chains[str(body["name"])] = body
-        draft.rules.setdefault(str(body["name"]), [])
+        name = _name(body, "name", f"{draft.where} chain")
+        if draft.chains.setdefault(name, body) != body:
+            raise UnknownConstructError(f"{draft.where} {name}", body, "each chain once")
     elif kind in ("set", "map"):
-        draft.sets[str(body["name"])] = body
+        draft.sets[_name(body, "name", f"{draft.where} {kind}")] = body
     elif kind == "rule":
-        chain = str(body["chain"])
+        chain = _name(body, "chain", f"{draft.where} rule")
         rules = draft.rules.setdefault(chain, [])
-        rules.append(
-            Rule(
-                family=draft.family,
-                table=draft.name,
-                chain=chain,
-                number=len(rules) + 1,
-                handle=int(body.get("handle", 0)),
-                comment=str(body.get("comment", "")),
-                statements=tuple(body.get("expr", ())),
-            )
-        )
+        rules.append(_rule(draft, chain, len(rules) + 1, body))
     elif kind == "element":
-        listed = dict(draft.sets[str(body["name"])])
+        name = _name(body, "name", f"{draft.where} {kind}")
+        listed = dict(draft.sets[name])
         listed["elem"] = [*listed.get("elem", []), *body.get("elem", [])]
-        draft.sets[str(body["name"])] = listed
+        draft.sets[name] = listed
     else:
         raise UnknownConstructError(
-            f"{host} {draft.family} {draft.name}", {kind: body.get("name")},
-            "tables, chains, rules, sets, maps and counters",
+            draft.where, {kind: body.get("name")}, "tables, chains, rules, sets, maps and counters",
         )  # fmt: skip
+
+
+def _rule(draft: _Draft, chain: str, number: int, body: Json) -> Rule:
+    statements = body.get("expr", [])
+    rule = Rule(
+        family=draft.family,
+        table=draft.name,
+        chain=chain,
+        number=number,
+        handle=int(body.get("handle", 0)),
+        comment=str(body.get("comment", "")),
+        statements=tuple(statements) if isinstance(statements, list) else (statements,),
+    )
+    for statement in rule.statements:
+        if not isinstance(statement, dict) or len(statement) != 1:
+            expected = "a statement as an object (nft writes a chain in braces as text)"
+            raise UnknownConstructError(rule.where, statement, expected)
+    return rule
 
 
 def _finish(draft: _Draft) -> Table:
     grown = {
-        str(statement["set"].get("set", "")).lstrip("@")
+        str(statement[kind].get(kind, "")).lstrip("@")
         for rules in draft.rules.values()
         for rule in rules
         for statement in rule.statements
-        if isinstance(statement.get("set"), dict)
-    } | {
-        str(statement["map"].get("map", "")).lstrip("@")
-        for rules in draft.rules.values()
-        for rule in rules
-        for statement in rule.statements
-        if isinstance(statement.get("map"), dict)
+        for kind in ("set", "map")
+        if isinstance(statement.get(kind), dict)
     }
+    if lost := set(draft.rules) - set(draft.chains):
+        raise UnknownConstructError(draft.where, sorted(lost), "rules of chains that are listed")
     return Table(
         family=draft.family,
         name=draft.name,
@@ -258,24 +222,26 @@ def _finish(draft: _Draft) -> Table:
 
 
 def _chain(draft: _Draft, name: str, body: Json) -> Chain:
-    where = f"{draft.family} {draft.name} {name}"
-    priority = body.get("prio", 0)
-    if not isinstance(priority, int):
+    where = f"{draft.where} {name}"
+    hook, kind = body.get("hook", ""), body.get("type", "")
+    priority, policy = body.get("prio", 0), body.get("policy", "accept")
+    if type(priority) is not int:
         raise UnknownConstructError(where, priority, "a priority as a number")
-    policy = str(body.get("policy", "accept"))
     if policy not in ("accept", "drop"):
         raise UnknownConstructError(where, policy, "policy accept or drop")
-    kind = str(body.get("type", ""))
-    if "hook" in body and kind not in ("filter", "route", "nat"):
+    base = {"hook", "type", "prio"} & set(body)
+    if base and base != {"hook", "type", "prio"}:
+        raise UnknownConstructError(where, sorted(base), "a hook, a type and a priority, or none")
+    if base and kind not in ("filter", "route", "nat"):
         raise UnknownConstructError(where, kind, "type filter, route or nat")
-    if "hook" in body and body["hook"] not in HOOKS[draft.family]:
-        raise UnknownConstructError(where, body["hook"], ", ".join(HOOKS[draft.family]))
+    if base and hook not in HOOKS[draft.family]:
+        raise UnknownConstructError(where, hook, ", ".join(HOOKS[draft.family]))
     device = body.get("dev", ())
     return Chain(
         family=draft.family,
         table=draft.name,
         name=name,
-        hook=str(body.get("hook", "")),
+        hook=hook,
         kind=kind,
         priority=priority,
         policy=policy,
@@ -286,13 +252,16 @@ def _chain(draft: _Draft, name: str, body: Json) -> Chain:
 
 def _set(name: str, body: Json, grown: set[str]) -> NamedSet:
     kind, value = body.get("type", ""), body.get("map", "")
-    flags = body.get("flags", [])
+    flags, elements = body.get("flags", []), body.get("elem", [])
     flags = [flags] if isinstance(flags, str) else flags
+    if not isinstance(elements, list):
+        raise UnknownConstructError(f"set {name}", elements, "a list of elements")
     return NamedSet(
         name=name,
         types=tuple(kind) if isinstance(kind, list) else (str(kind),),
         value_type=" . ".join(value) if isinstance(value, list) else str(value),
-        elements=tuple(body.get("elem", ())),
+        elements=tuple(elements),
         grows=name in grown or "dynamic" in flags,
-        fades="timeout" in flags or "timeout" in body,
+        # With statements of its own an element need not match each time.
+        fades="timeout" in flags or bool({"timeout", "stmt"} & set(body)),
     )

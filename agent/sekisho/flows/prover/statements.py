@@ -6,21 +6,25 @@ connections and queues may match or not; sets that rules fill may hold anything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import z3
 
-from sekisho.flows.prover.expressions import FALSE, TRUE, Reader, Track, Value
-from sekisho.flows.prover.packet import FIELDS, Bits, Bool, Packet
-from sekisho.flows.prover.rules import NamedSet, Rule, Table
+from sekisho.flows.prover.chance import Chance
+from sekisho.flows.prover.expressions import Reader, Track, Value
+from sekisho.flows.prover.packet import FIELDS, TRUE, Bits, Bool, Packet, Write, all_of
+from sekisho.flows.prover.rewriting import anew, rewritten
+from sekisho.flows.prover.tables import TRANSLATIONS, NamedSet, Rule, Table
 
 _VERDICTS = ("accept", "drop", "return", "continue", "jump", "goto")
 #: Statements without influence on what passes.
 _IDLE = ("counter", "log", "comment", "last", "secmark", "ct helper", "ct timeout",
          "ct expectation", "nftrace")  # fmt: skip
-_MAYBE = ("limit", "quota", "ct count", "connlimit")
+_MAYBE = ("limit", "quota", "ct count", "connlimit", "meter")
+#: Statements by which a rule changes what later rules see.
+CHANGING = ("mangle", "reset", "notrack", "queue", *TRANSLATIONS)
 
 
 @dataclass(slots=True)
@@ -28,33 +32,37 @@ class Effect:
     """What one rule does to a packet that reaches it.
 
     Attributes:
-        match: whether every statement matched.
-        verdicts: (condition beyond ``match``, verdict, target chain).
+        match: whether every statement so far matched.
         packet: the packet behind the rule's rewriting (conditions included).
-        untracked: whether the rule takes the packet out of connection tracking.
+        track: what connection tracking says of it behind the rule.
+        verdicts: (when, verdict, target chain).
+        translated: when the rule gives the connection other addresses.
 
     """
 
     match: Bool
     packet: Packet
+    track: Track
     verdicts: list[tuple[Bool, str, str]] = field(default_factory=list)
-    untracked: Bool = FALSE
+    translated: list[Bool] = field(default_factory=list)
 
 
-def run(rule: Rule, table: Table, packet: Packet, track: Track, alive: Bool) -> Effect:
+def run(  # noqa: PLR0913, PLR0917 - what there is where a rule begins
+    rule: Rule, table: Table, packet: Packet, track: Track, alive: Bool, chance: Chance
+) -> Effect:
     """Return the effect of ``rule`` on a packet that reaches it when ``alive``.
 
     Raises `UnknownConstructError` for anything without a meaning here.
     """
-    effect = Effect(match=TRUE, packet=packet)
+    effect = Effect(match=TRUE, packet=packet, track=track)
     # One reader a rule: the number of a choice is then its place in the rule.
-    reader = Reader(packet=packet, track=track, table=table, rule=rule)
+    reader = Reader(packet=packet, track=track, table=table, rule=rule, chance=chance)
     for statement in rule.statements:
         if not isinstance(statement, dict) or len(statement) != 1:
-            raise reader.fail(statement, "a statement")
+            raise reader.fail(statement, "a statement as an object (a chain in braces is none)")
         (kind, body), *_ = statement.items()
-        reader.packet = effect.packet
-        _one(reader, effect, kind, body, z3.And(alive, effect.match))
+        reader.packet, reader.track = effect.packet, effect.track
+        _one(reader, effect, kind, body, all_of(alive, effect.match))
     return effect
 
 
@@ -62,45 +70,66 @@ def _one(  # noqa: C901, PLR0912 - one branch a kind of statement
     reader: Reader, effect: Effect, kind: str, body: Any, here: Bool
 ) -> None:
     if kind in _VERDICTS:
-        target = str(body["target"]) if kind in ("jump", "goto") else ""
-        effect.verdicts.append((TRUE, kind, target))
+        effect.verdicts.append((effect.match, kind, _target(reader, kind, body)))
     elif kind == "reject":
-        effect.verdicts.append((TRUE, "drop", ""))
+        effect.verdicts.append((effect.match, "drop", ""))
     elif kind == "match":
-        effect.match = z3.And(effect.match, matches(reader, body))
-    elif kind in _MAYBE or (kind == "queue"):
-        effect.match = z3.And(effect.match, _perhaps(reader, kind, body, effect))
+        effect.match = all_of(effect.match, matches(reader, body))
+    elif kind == "queue":
+        _queue(reader, effect, here)
+    elif kind in _MAYBE:
+        effect.match = all_of(effect.match, _perhaps(reader, kind, body))
     elif kind == "vmap":
         _verdict_map(reader, effect, body)
-    elif kind in ("counter", "limit", "quota") or kind in _IDLE:
+    elif kind in _IDLE:
         if isinstance(body, dict) and "map" in body:
-            effect.match = z3.And(effect.match, _in_map(reader, body["map"]))
+            effect.match = all_of(effect.match, _in_map(reader, body["map"]))
     elif kind in ("set", "map"):
         key = body.get("elem")
         if isinstance(key, dict) and "elem" in key:
             key = key["elem"]["val"]
         full = reader.maybe(f"{body.get('set') or body.get('map')} not full")
         stated = [reader.maybe("statement of the element") for _ in body.get("stmt", ())]
-        effect.match = z3.And(effect.match, reader.readable(key), full, *stated)
+        effect.match = all_of(effect.match, reader.readable(key), full, *stated)
+    elif kind == "reset":  # a TCP option gives way to padding
+        done = reader.maybe("option is reset")
+        effect.packet = rewritten(reader.chance, effect.packet, all_of(here, done), ())
+        effect.match = all_of(effect.match, done)
     elif kind == "notrack":
-        effect.untracked = z3.Or(effect.untracked, here)
+        effect.track = effect.track.left_alone(here)
     elif kind == "mangle":
-        effect.packet, done = _mangle(reader, body, here)
-        effect.match = z3.And(effect.match, done)
-    elif kind in ("snat", "dnat", "masquerade", "redirect"):
+        done = _mangle(reader, effect, body, here)
+        effect.match = all_of(effect.match, done)
+    elif kind in TRANSLATIONS:
         effect.packet = _translate(reader, kind, body, here)
-        effect.verdicts.append((TRUE, "accept", ""))
+        effect.translated.append(here)
+        effect.verdicts.append((effect.match, "accept", ""))
     else:
         raise reader.fail({kind: body})
 
 
-def _perhaps(reader: Reader, kind: str, body: Any, effect: Effect) -> Bool:
+def _target(reader: Reader, kind: str, body: Any) -> str:
+    if kind not in ("jump", "goto"):
+        return ""
+    if not isinstance(body, dict) or not isinstance(body.get("target"), str):
+        raise reader.fail({kind: body}, "the name of a chain")
+    return str(body["target"])
+
+
+def _queue(reader: Reader, effect: Effect, here: Bool) -> None:
+    """Let the program behind a queue drop the packet, or accept it as whatever it made of it."""
+    accepts = reader.maybe("queue")
+    done = all_of(here, accepts)
+    packet = anew(reader.chance, effect.packet, done)
+    mark = z3.If(done, reader.anything("mark from the queue", 32), packet.get("mark"))
+    effect.packet = packet.with_(mark=mark)
+    effect.verdicts += [(all_of(effect.match, accepts), "accept", ""),
+                        (all_of(effect.match, z3.Not(accepts)), "drop", "")]  # fmt: skip
+
+
+def _perhaps(reader: Reader, kind: str, body: Any) -> Bool:
     if isinstance(body, dict) and "map" in body:
-        return z3.And(_in_map(reader, body["map"]), reader.maybe(kind))
-    if kind == "queue":  # the program behind the queue accepts or drops
-        accepts = reader.maybe("queue")
-        effect.verdicts += [(accepts, "accept", ""), (z3.Not(accepts), "drop", "")]
-        return TRUE
+        return all_of(_in_map(reader, body["map"]), reader.maybe(kind))
     return reader.maybe(kind)
 
 
@@ -113,18 +142,18 @@ def matches(reader: Reader, body: Mapping[str, Any]) -> Bool:
         inside = _inside(reader, left, right)
         if op == "==":
             return inside
-        return z3.And(reader.readable(left), z3.Not(inside))
+        return all_of(reader.readable(left), z3.Not(inside))
     found = reader.value(left)
     width = found.bits.size()
     if op in ("in", "!"):
         mask = reader.constant(found.kind, width, right)
         hit = (found.bits & mask) != 0
-        return z3.And(found.readable, hit if op == "in" else z3.Not(hit))
+        return all_of(found.readable, hit if op == "in" else z3.Not(hit))
     compare = {"<": z3.ULT, ">": z3.UGT, "<=": z3.ULE, ">=": z3.UGE}.get(op)
     if compare is None:
         raise reader.fail(op, "== != < > <= >= in !")
     other = reader.constant(found.kind, width, right)
-    return z3.And(found.readable, compare(found.bits, z3.BitVecVal(other, width)))
+    return all_of(found.readable, compare(found.bits, z3.BitVecVal(other, width)))
 
 
 def _inside(reader: Reader, left: Any, right: Any) -> Bool:
@@ -135,7 +164,9 @@ def _inside(reader: Reader, left: Any, right: Any) -> Bool:
         listed = right["set"]
         if isinstance(listed, str):
             return _in_set(reader, left, _named(reader, listed))
-        return z3.Or(*[_element(reader, left, one) for one in listed])
+        if not listed:
+            raise reader.fail(right, "a set in braces that holds something")
+        return _elements(reader, left, listed)
     return reader.is_one_of(left, right)
 
 
@@ -148,20 +179,43 @@ def _named(reader: Reader, name: str) -> NamedSet:
 
 def _element(reader: Reader, left: Any, element: Any, *, fades: bool = False) -> Bool:
     """Return whether the left side is one element; one with a time-out may be gone."""
-    timed = fades
-    if isinstance(element, dict) and isinstance(element.get("elem"), dict):
-        timed = timed or bool({"timeout", "expires"} & set(element["elem"]))
-        timed = timed or bool({"limit", "quota", "ct count"} & set(element["elem"]))
-        element = element["elem"]["val"]
+    element, timed = _bared(element)
     equal = reader.is_one_of(left, element)
-    return z3.And(equal, reader.maybe("time-out")) if timed else equal
+    return all_of(equal, reader.maybe("time-out")) if timed or fades else equal
+
+
+def _bared(element: Any) -> tuple[Any, bool]:
+    """Return an element without what it carries, and whether it need not match each time."""
+    if not isinstance(element, dict) or not isinstance(element.get("elem"), dict):
+        return element, False
+    held = element["elem"]
+    return held["val"], bool({"timeout", "expires", "limit", "quota", "ct count"} & set(held))
+
+
+def _elements(reader: Reader, left: Any, listed: Sequence[Any], *, fades: bool = False) -> Bool:
+    """Return whether the left side is one of some elements; like ones are asked at once."""
+    bared = [_bared(one) for one in listed]
+    steady = [one for one, timed in bared if not timed and not fades and _constant(one)]
+    others = [one for one, (bare, timed) in zip(listed, bared, strict=True)
+              if timed or fades or not _constant(bare)]  # fmt: skip
+    single = [_element(reader, left, one, fades=fades) for one in others]
+    return z3.Or(reader.is_any_of(left, steady), *single)
+
+
+def _constant(element: Any) -> bool:
+    """Return whether an element is made of constants: nothing that is read, no catch-all."""
+    if isinstance(element, dict) and set(element) == {"concat"}:
+        return all(_constant(one) for one in element["concat"])
+    if isinstance(element, dict):
+        return set(element) <= {"range", "prefix", "|"}
+    return bool(element != "*") and not isinstance(element, list)
 
 
 def _in_set(reader: Reader, left: Any, held: NamedSet) -> Bool:
     if held.grows:
-        return z3.And(reader.readable(left), reader.maybe(f"in @{held.name}"))
-    listed = [_element(reader, left, one, fades=held.fades) for one in held.elements]
-    return z3.And(reader.readable(left), z3.Or(*listed))
+        return all_of(reader.readable(left), reader.maybe(f"in @{held.name}"))
+    listed = _elements(reader, left, held.elements, fades=held.fades)
+    return all_of(reader.readable(left), listed)
 
 
 def _pairs(reader: Reader, body: Mapping[str, Any]) -> tuple[Any, list[tuple[Any, Any]], NamedSet]:
@@ -187,45 +241,62 @@ def _verdict_map(reader: Reader, effect: Effect, body: Mapping[str, Any]) -> Non
     key, pairs, held = _pairs(reader, body)
     if held.grows:
         raise reader.fail(f"@{held.name}", "a verdict map that no rule fills")
-    catch_all: list[tuple[Any, Any]] = []
-    exact: list[tuple[Any, Any]] = []
-    for element, verdict in pairs:
-        (catch_all if element == "*" else exact).append((element, verdict))
-    hits = []
-    for element, verdict in exact:
-        hit = _element(reader, key, element, fades=held.fades)
+    match, hits, goes_on = effect.match, [], []
+    for hit, verdict in _chosen(reader, key, pairs, held):
         hits.append(hit)
-        _verdict(reader, effect, hit, verdict)
-    none = z3.And(reader.readable(key), z3.Not(z3.Or(*hits)))
-    for _, verdict in catch_all:
-        _verdict(reader, effect, none, verdict)
-    # Without an element the rule ends; with "continue" it goes on: both pass to the next rule.
+        kind, target = _verdict(reader, verdict)
+        effect.verdicts.append((all_of(match, hit), kind, target))
+        if kind == "continue":
+            goes_on.append(hit)
+    # Without an element the rule ends; with "continue" its next statement follows.
+    effect.match = all_of(match, z3.Or(*goes_on))
 
 
-def _verdict(reader: Reader, effect: Effect, hit: Bool, verdict: Any) -> None:
+def _chosen(
+    reader: Reader, key: Any, pairs: list[tuple[Any, Any]], held: NamedSet
+) -> list[tuple[Bool, Any]]:
+    """Return when a map's key falls on each of its values; ``*`` is where no other element hits."""
+    values: dict[str, tuple[Any, list[Any]]] = {}
+    for element, value in pairs:
+        if not _is_catch_all(element):
+            values.setdefault(repr(value), (value, []))[1].append(element)
+    found = [(_elements(reader, key, elements, fades=held.fades), value)
+             for value, elements in values.values()]  # fmt: skip
+    others = all_of(reader.readable(key), z3.Not(z3.Or(*[hit for hit, _ in found])))
+    for element, value in pairs:
+        if _is_catch_all(element):
+            found.append((all_of(others, _element(reader, key, element, fades=held.fades)), value))
+    return found
+
+
+def _is_catch_all(element: Any) -> bool:
+    if isinstance(element, dict) and isinstance(element.get("elem"), dict):
+        element = element["elem"].get("val")
+    return bool(element == "*")
+
+
+def _verdict(reader: Reader, verdict: Any) -> tuple[str, str]:
     if not isinstance(verdict, dict) or len(verdict) != 1 or not set(verdict) <= set(_VERDICTS):
         raise reader.fail(verdict, "a verdict")
     (kind, body), *_ = verdict.items()
-    target = str(body["target"]) if kind in ("jump", "goto") else ""
-    effect.verdicts.append((hit, kind, target))
+    return kind, _target(reader, kind, body)
 
 
 def _in_map(reader: Reader, body: Mapping[str, Any]) -> Bool:
     key, pairs, held = _pairs(reader, body)
     if held.grows:
-        return z3.And(reader.readable(key), reader.maybe(f"in @{held.name}"))
-    return z3.Or(*[_element(reader, key, one, fades=held.fades) for one, _ in pairs])
+        return all_of(reader.readable(key), reader.maybe(f"in @{held.name}"))
+    return _elements(reader, key, [one for one, _ in pairs], fades=held.fades)
 
 
 def _operand(reader: Reader, value: Any, kind: str, width: int) -> tuple[Bits, Bool]:
     """Return what a rewriting statement writes, and whether it can be known."""
     if isinstance(value, dict) and "map" in value:
         key, pairs, held = _pairs(reader, value["map"])
-        bits, hits = reader.packet.get(f"{reader.rule.where} map", width), []
+        bits, hits = reader.anything("value of a map", width), []
         if held.grows:
-            return bits, z3.And(reader.readable(key), reader.maybe(f"in @{held.name}"))
-        for element, listed in pairs:
-            hit = _element(reader, key, element, fades=held.fades)
+            return bits, all_of(reader.readable(key), reader.maybe(f"in @{held.name}"))
+        for hit, listed in _chosen(reader, key, pairs, held):
             bits = z3.If(hit, z3.BitVecVal(reader.constant(kind, width, listed), width), bits)
             hits.append(hit)
         return bits, z3.Or(*hits)
@@ -244,77 +315,73 @@ def _flags(value: Mapping[str, Any]) -> bool:
     return isinstance(members, list) and all(isinstance(one, (str, int)) for one in members)
 
 
-def _mangle(reader: Reader, body: Mapping[str, Any], here: Bool) -> tuple[Packet, Bool]:
-    """Return the rewritten packet, and whether the rule goes on: what cannot be read ends it."""
+def _mangle(reader: Reader, effect: Effect, body: Mapping[str, Any], here: Bool) -> Bool:
+    """Rewrite something; return whether the rule goes on: what cannot be read ends it."""
     key, value = body.get("key"), body.get("value")
-    packet = reader.packet
+    packet = effect.packet
     if not isinstance(key, dict) or len(key) != 1:
         raise reader.fail(body)
     (what, where), *_ = key.items()
-    if what == "meta" and where.get("key") in ("mark", "priority", "pkttype"):
-        name = str(where["key"])
-        width = 8 if name == "pkttype" else 32
-        bits, sure = _operand(reader, value, name, width)
-        new = z3.If(z3.And(here, sure), bits, packet.get(name, width))
-        return packet.with_(**{name: new}), sure
-    if what == "meta" and where.get("key") in ("nftrace", "rtclassid"):
-        return packet, TRUE
-    if what == "ct" and where.get("key") in ("mark", "label", "zone", "helper", "event", "secmark"):
+    if not isinstance(where, dict):
+        raise reader.fail(body)
+    name = str(where.get("key"))
+    if what == "meta" and name == "mark":
+        bits, sure = _operand(reader, value, name, 32)
+        new = z3.If(all_of(here, sure), bits, packet.get(name))
+        effect.packet = packet.with_(mark=new)
+        return sure
+    if what == "meta" and name in ("priority", "pkttype", "nftrace", "rtclassid", "secmark"):
+        return _read(reader, value)
+    if what == "ct" and name in ("mark", "label", "zone", "helper", "event", "secmark"):
         # What a connection carries is left open wherever it is read; without one nothing is
         # written and the rule goes on (nft_ct_set_eval).
-        wide = reader.value(value).bits.size() if _is_read(value) else 0
-        return packet, _operand(reader, value, "integer", wide)[1] if wide else TRUE
-    if what in ("tcp option", "exthdr"):
-        return packet, reader.maybe("option is rewritten")
+        sure = _read(reader, value)
+        if name == "zone":
+            effect.track = effect.track.given_zone(all_of(here, sure))
+        return sure
+    if what == "tcp option":
+        done = reader.maybe("option is rewritten")
+        effect.packet = rewritten(reader.chance, packet, all_of(here, done), ())
+        return done
     if what == "payload" and "protocol" in where:
         known = FIELDS.get((str(where["protocol"]), str(where["field"])))
         if known is not None:
-            base, _, width, kind = known
+            base, offset, width, kind = known
             bits, sure = _operand(reader, value, kind, width)
-            legible = z3.And(sure, reader.value(key).readable)
-            spliced = _spliced(packet, known, bits)
-            new = z3.If(z3.And(here, legible), spliced, packet.get(base))
-            return packet.with_(**{base: new}), legible
+            legible = all_of(sure, reader.value(key).readable)
+            done = all_of(here, legible)
+            written = (base, Write(offset, width, done, bits))
+            effect.packet = rewritten(reader.chance, packet, done, (written,))
+            return legible
     raise reader.fail({"mangle": dict(body)})
 
 
-def _is_read(value: Any) -> bool:
-    """Return whether a statement writes what it reads elsewhere (no constant, no map)."""
-    return isinstance(value, dict) and not set(value) & {"map", "range", "prefix"}
-
-
-def _spliced(packet: Packet, known: tuple[str, int, int, str], bits: Bits) -> Bits:
-    base, offset, width, _ = known
-    whole = packet.get(base)
-    size = whole.size()
-    parts = [bits]
-    if offset:
-        parts.insert(0, z3.Extract(size - 1, size - offset, whole))
-    if offset + width < size:
-        parts.append(z3.Extract(size - offset - width - 1, 0, whole))
-    return z3.Concat(*parts) if len(parts) > 1 else parts[0]
+def _read(reader: Reader, value: Any) -> Bool:
+    """Return whether what a statement writes can be read: constants can, and what names them."""
+    if isinstance(value, dict) and "map" in value:
+        return _in_map(reader, value["map"])
+    if isinstance(value, dict) and not set(value) & {"range", "prefix"} and not _flags(value):
+        return reader.value(value).readable
+    return TRUE
 
 
 def _translate(reader: Reader, kind: str, body: Any, here: Bool) -> Packet:
-    """Return the packet with an address, and maybe a port, it did not have: left open."""
-    packet = reader.packet
+    """Return the packet with an address, and maybe a port, it did not have.
+
+    A destination told as one address is that; anything else is left open.
+    """
     side, port = ("saddr", 0) if kind in ("snat", "masquerade") else ("daddr", 16)
     told = body.get("addr") if isinstance(body, dict) else None
-    width, protocol, base = 32, "ip", "nh4"
-    if isinstance(body, dict) and body.get("family") == "ip6":
-        width, protocol, base = 128, "ip6", "nh6"
-    name = f"{reader.rule.where} {side}"
-    if isinstance(told, str) and not told.startswith("@"):
-        address = z3.BitVecVal(reader.constant(f"ipv{'6' if width == 128 else '4'}_addr", width,
-                                               told), width)  # fmt: skip
-    else:
-        address = packet.get(name, width)
-    new = {base: z3.If(here, _spliced(packet, FIELDS[protocol, side], address), packet.get(base))}
-    if told is None:  # masquerade and redirect: to this host's own, in either family
-        six = packet.get(f"{name} 6", 128)
-        new["nh6"] = z3.If(here, _spliced(packet, FIELDS["ip6", side], six), packet.get("nh6"))
-    free = packet.get(f"{reader.rule.where} port", 16)
-    ported = _spliced(packet, ("th", port, 16, ""), free)
-    changes = z3.And(here, z3.Or(packet.protocol == 6, packet.protocol == 17))
-    new["th"] = z3.If(changes, ported, packet.get("th"))
-    return packet.with_(**new)
+    writes = [("th", Write(port, 16, here, reader.anything("port", 16)))]
+    for base, protocol, width in (("nh4", "ip", 32), ("nh6", "ip6", 128)):
+        _, offset, _, _ = FIELDS[protocol, side]
+        address = reader.anything(side, width)
+        if isinstance(told, str) and (":" in told) == (protocol == "ip6") and _plain(told):
+            exact = reader.constant(f"ipv{4 if width == 32 else 6}_addr", width, told)
+            address = z3.BitVecVal(exact, width)
+        writes.append((base, Write(offset, width, here, address)))
+    return rewritten(reader.chance, reader.packet, here, writes)
+
+
+def _plain(text: str) -> bool:
+    return not set(text) & set("@/-")
