@@ -15,6 +15,7 @@ from typing import Any
 from sekisho.canonical import digest
 from sekisho.devices.modules import GROUPS, canonical
 from sekisho.errors import Problem, SekishoError, printable
+from sekisho.text import lines_of
 
 NAME = re.compile(r"[A-Za-z0-9_]{1,55}", re.ASCII)
 MAX_MODULES = 500
@@ -117,7 +118,7 @@ class Loaded:
 def parse_loaded(text: str) -> tuple[Loaded, ...]:
     """Return the modules of /proc/modules (proc_modules(5)); SekishoError for anything else."""
     found = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(lines_of(text), start=1):
         words = line.split()
         if (
             len(words) < 5

@@ -12,6 +12,7 @@ from typing import Any
 
 from sekisho.devices.policy import Rule, parse_devices
 from sekisho.errors import Problem, SekishoError
+from sekisho.text import lines_of
 
 PATH = "/etc/udev/rules.d/60-sekisho-usb.rules"
 _HEAD = """\
@@ -98,7 +99,7 @@ def parse(text: str) -> list[dict[str, Any]]:
 
     if not text.startswith(_HEAD) or not text.endswith(_TAIL):
         raise refuse(1, "another head or tail")
-    body = text[len(_HEAD) : len(text) - len(_TAIL)].splitlines()
+    body = lines_of(text[len(_HEAD) : len(text) - len(_TAIL)])
     first = _HEAD.count("\n") + 1
     devices: list[dict[str, Any]] = []
     if len(body) % 2:

@@ -21,6 +21,7 @@ from sekisho.devices.exception import BULK_ONLY, DeviceException
 from sekisho.edge.exception_state import DISK, RUN
 from sekisho.edge.policy_file import write_atomic
 from sekisho.errors import SekishoError, printable
+from sekisho.text import lines_of
 
 MODULES = Path("/proc/modules")
 LOCKED = Path("/proc/sys/kernel/modules_disabled")
@@ -39,7 +40,7 @@ class WallError(SekishoError):
 
 def loaded() -> bool:
     """Tell whether the driver of disks is in the kernel."""
-    return any(line.split(" ", 1)[0] == MODULE for line in MODULES.read_text().splitlines())
+    return any(line.split(" ", 1)[0] == MODULE for line in lines_of(MODULES.read_text()))
 
 
 def may_load() -> bool:
@@ -207,7 +208,7 @@ def detach(name: str) -> None:
 
 
 def _mounts(number: str) -> Iterator[str]:
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in lines_of(Path("/proc/self/mountinfo").read_text()):
         words = line.split(" ")
         if len(words) > 4 and words[2] == number:
             yield words[4].encode().decode("unicode_escape")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sekisho.errors import Problem, SekishoError, printable
+from sekisho.text import lines_of
 
 STATES = ("invalid", "established", "related", "new", "untracked")
 _ARGV = ("unshare", "--user", "--map-root-user", "--net", "--mount", "--pid", "--fork",
@@ -55,7 +56,7 @@ def replay(job: Mapping[str, Any], *, timeout: float = 300) -> list[dict[str, An
             "cannot replay", (Problem("unshare", "", str(bad), "a namespace"),)
         ) from None
     if done.returncode:
-        told = printable(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "", 300)
+        told = printable(lines_of(done.stderr.strip())[-1] if done.stderr.strip() else "", 300)
         raise SekishoError(
             "cannot replay",
             (Problem("namespace", "", told, "the rules loaded and the packets sent",

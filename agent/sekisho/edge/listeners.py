@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sekisho.errors import Problem, SekishoError, printable
+from sekisho.text import lines_of
 
 _TCP_LISTEN, _UDP_UNCONNECTED = 0x0A, 0x07
 #: File in /proc/net → protocol, and the state in which a socket waits for anybody.
@@ -65,7 +66,7 @@ def parse(table: str, text: str) -> list[Listener]:
     """
     proto, state = TABLES[table]
     found: list[Listener] = []
-    for number, line in enumerate(text.splitlines()):
+    for number, line in enumerate(lines_of(text)):
         if number == 0 and line.lstrip().startswith("sl"):
             continue
         fields = line.split()

@@ -27,6 +27,7 @@ from sekisho.devices.modules import canonical as module_name
 from sekisho.edge.maintenance import Maintenance, Opened, this_host
 from sekisho.edge.policy_file import read_bounded, write_atomic
 from sekisho.errors import SekishoError, printable
+from sekisho.text import lines_of
 
 MAX_POLICY = 8 * 1024 * 1024
 SCHEMA = 1
@@ -135,7 +136,7 @@ class Wall:
     def _built_in(self) -> frozenset[str]:
         path = self._at(f"/lib/modules/{os.uname().release}/modules.builtin")
         try:
-            lines = path.read_text().splitlines()
+            lines = lines_of(path.read_text())
         except OSError:
             return frozenset()
         names = (line.rpartition("/")[2].removesuffix(".ko") for line in lines)
@@ -329,5 +330,5 @@ def _json(data: bytes, where: Path) -> Any:
 
 def say(priority: int, text: str) -> None:
     """Write to the system's log."""
-    for line in text.splitlines():
+    for line in lines_of(text):
         syslog.syslog(syslog.LOG_AUTHPRIV | priority, f"sekisho-modules: {line}")

@@ -38,6 +38,7 @@ from sekisho.flows.netlink import (
     route_change,
     xfrm_change,
 )
+from sekisho.text import lines_of
 
 ROUTE, XFRM = 0, 6
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
@@ -60,7 +61,7 @@ def _socket(protocol: int) -> socket.socket:
 
 def spoken(protocol: int, where: Path = Path("/proc/net/netlink")) -> bool:
     """Return whether the kernel itself has a socket of a netlink family in this namespace."""
-    for line in where.read_text(encoding="ascii").splitlines()[1:]:
+    for line in lines_of(where.read_text(encoding="ascii"))[1:]:
         words = line.split()  # sk, Eth (the family), Pid (the kernel's is 0), …
         if words[1:3] == [str(protocol), "0"]:
             return True

@@ -13,6 +13,7 @@ from sekisho.canonical import canonical
 from sekisho.edge.policy_file import read_bounded, write_atomic
 from sekisho.errors import Problem, SekishoError, printable
 from sekisho.flows.ipsec import REVOKED
+from sekisho.text import lines_of
 
 #: The revoked serial numbers the running daemon's associations have been judged by.
 JUDGED = Path("/run/sekisho-line.json")
@@ -67,7 +68,7 @@ class Swanctl:
     def _associations(self) -> list[str]:
         found = {
             line.partition(":")[0]
-            for line in self._run("--list-sas").splitlines()
+            for line in lines_of(self._run("--list-sas"))
             if line and not line[0].isspace() and ": #" in line
         }
         return sorted(found)
@@ -94,6 +95,6 @@ class Swanctl:
 
 
 def _failed(command: Sequence[str], said: str) -> SekishoError:
-    last = said.strip().splitlines()[-1:] or ["nothing"]
+    last = lines_of(said.strip())[-1:] or ["nothing"]
     problem = Problem(" ".join(command), "", printable(last[0]), "success", "6-iv-d-4")
     return SekishoError("strongSwan did not do what it was asked", (problem,))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output, text_of
+from sekisho.text import lines_of
 
 STATE = "/run/sekisho/agent.json"
 UNIT = "sekisho-agent.service"
@@ -60,7 +61,7 @@ def _agent(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 def _unit(raw: Mapping[str, Any]) -> dict[str, Any]:
     shown: dict[str, str] = {}
-    for line in output(raw, "unit").splitlines():
+    for line in lines_of(output(raw, "unit")):
         key, sep, value = line.partition("=")
         if sep and key in PROPERTIES:
             shown[key] = value

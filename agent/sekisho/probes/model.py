@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from sekisho.text import lines_of
+
 #: Output of one operation above this many bytes is cut, and a cut output is an error.
 MAX_BYTES = 4 * 1024 * 1024
 
@@ -86,7 +88,7 @@ def output(raw: Mapping[str, Any], label: str, *, ok: tuple[int, ...] = (0,)) ->
     if not isinstance(stdout, str) or not isinstance(code, int) or isinstance(code, bool):
         raise ProbeError(f"{label}: outcome is garbled")
     if code not in ok:
-        said = str(outcome.get("stderr", "")).strip().splitlines()
+        said = lines_of(str(outcome.get("stderr", "")).strip())
         raise ProbeError(f"{label}: exit status {code}{': ' + said[-1] if said else ''}")
     return stdout
 

@@ -10,6 +10,7 @@ from typing import Any
 from sekisho.devices.modules import GROUPS, blocked, canonical
 from sekisho.probes.kernel import effective_files
 from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output, text_of
+from sekisho.text import lines_of
 
 #: modprobe.d precedence: the last directory wins for equal file names (modprobe.d(5)).
 MODPROBE_DIRS = (
@@ -30,7 +31,7 @@ def _commands(raw: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     commands = []
     for entry in effective_files(files(raw, "config"), MODPROBE_DIRS):
         joined = (entry.text or "").replace("\\\n", " ")
-        for line in joined.splitlines():
+        for line in lines_of(joined):
             words = line.split()
             if len(words) >= 2 and not words[0].startswith("#"):
                 commands.append((words[0], words[1:]))
@@ -40,7 +41,7 @@ def _commands(raw: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
 def _modules(raw: Mapping[str, Any]) -> dict[str, Any]:
     loaded = {
         line.split(maxsplit=1)[0]
-        for line in text_of(files(raw, "loaded"), "/proc/modules").splitlines()
+        for line in lines_of(text_of(files(raw, "loaded"), "/proc/modules"))
         if line
     }
     commands = _commands(raw)
@@ -95,7 +96,7 @@ def _dry_run(raw: Mapping[str, Any]) -> set[str] | None:
     Exit status 1 is usual: it says that some of the names are not in this kernel at all.
     """
     try:
-        lines = output(raw, "dry_run", ok=(0, 1)).splitlines()
+        lines = lines_of(output(raw, "dry_run", ok=(0, 1)))
     except ProbeError:
         return None
     if not lines:

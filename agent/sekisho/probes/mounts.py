@@ -8,6 +8,7 @@ from typing import Any
 
 from sekisho.probes.kernel import effective_files
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, files, text_of
+from sekisho.text import lines_of
 
 #: Types whose data lies on another machine, on removable media, or comes from a user's program.
 FOREIGN_TYPES = frozenset(
@@ -38,7 +39,7 @@ def _unescape(text: str) -> str:
 def parse_mountinfo(text: str) -> dict[str, dict[str, Any]]:
     """Return mount point → type, source, options of /proc/<pid>/mountinfo; the topmost wins."""
     mounts: dict[str, dict[str, Any]] = {}
-    for line in text.splitlines():
+    for line in lines_of(text):
         left, sep, right = line.partition(" - ")
         fields, after = left.split(" "), right.split(" ")
         if not sep or len(fields) < 6 or len(after) < 3:
@@ -57,7 +58,7 @@ def parse_mountinfo(text: str) -> dict[str, dict[str, Any]]:
 def parse_fstab(text: str) -> list[dict[str, Any]]:
     """Return fstab's entries: source, point, type, options."""
     entries = []
-    for line in text.splitlines():
+    for line in lines_of(text):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
@@ -88,7 +89,7 @@ def effective_options(words: Iterable[str]) -> list[str]:
 
 def _unit_options(text: str) -> list[str] | None:
     held = None
-    for line in text.splitlines():
+    for line in lines_of(text):
         key, sep, value = line.strip().partition("=")
         if sep and key == "Options":
             held = value.replace("%%", "%").split(",")  # the last assignment counts
@@ -169,7 +170,7 @@ def _removable(entry: Mapping[str, Any]) -> bool:
 
 def _swap(raw: Mapping[str, Any]) -> dict[str, Any]:
     tables = files(raw, "tables")
-    lines = text_of(tables, "/proc/swaps").splitlines()
+    lines = lines_of(text_of(tables, "/proc/swaps"))
     if not lines or not lines[0].startswith("Filename"):
         raise ProbeError("/proc/swaps: no heading")
     mapped = {
@@ -221,7 +222,7 @@ def _core_dumps(raw: Mapping[str, Any]) -> dict[str, Any]:
     limits: dict[str, str] = {}
     raised = []
     for entry in effective_files(files(raw, "limits"), ("/etc/security", "/etc/security/limits.d")):
-        for line in (entry.text or "").splitlines():
+        for line in lines_of(entry.text or ""):
             words = line.split("#", 1)[0].split()
             if len(words) == 4 and words[2] == "core" and words[1] in ("hard", "-"):
                 limits[words[0]] = words[3]
@@ -231,7 +232,7 @@ def _core_dumps(raw: Mapping[str, Any]) -> dict[str, Any]:
     manager: dict[str, str] = {}
     for label in ("manager", "coredump"):
         for entry in effective_files(files(raw, label), _CONF_DIRS[label]):
-            for line in (entry.text or "").splitlines():
+            for line in lines_of(entry.text or ""):
                 key, sep, value = line.strip().partition("=")
                 if sep and not key.startswith(("#", ";")):
                     manager[key] = value

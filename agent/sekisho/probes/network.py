@@ -20,6 +20,7 @@ from sekisho.probes.model import (
     output,
     text_of,
 )
+from sekisho.text import lines_of
 
 _DMI = "/sys/class/dmi/id"
 #: networkd reads these in the order of the file's name; the same name counts once, /etc first.
@@ -158,7 +159,7 @@ def _sockets(raw: Mapping[str, Any]) -> dict[str, Any]:
     loopback: set[str] = set()
     ike: set[str] = set()
     kernel: set[str] = set()
-    for line in output(raw, "sockets").splitlines():
+    for line in lines_of(output(raw, "sockets")):
         words = line.split()
         match = _SOCKET.fullmatch(words[4]) if len(words) > 5 else None
         if match is None:
@@ -181,10 +182,10 @@ def _sockets(raw: Mapping[str, Any]) -> dict[str, Any]:
                     (ike if held in _IKE else everywhere).add(held)
     packet = {
         program[1]
-        for line in output(raw, "packet").splitlines()
+        for line in lines_of(output(raw, "packet"))
         if (program := _PROGRAM.search(line)) is not None
     }
-    unnamed = sum(1 for line in output(raw, "packet").splitlines() if not _PROGRAM.search(line))
+    unnamed = sum(1 for line in lines_of(output(raw, "packet")) if not _PROGRAM.search(line))
     return {
         "outside": sorted(outside),
         "everywhere": sorted(everywhere),
@@ -198,7 +199,7 @@ def _sockets(raw: Mapping[str, Any]) -> dict[str, Any]:
 def ini(text: str, path: str) -> list[tuple[str, str, str]]:
     """Return (section, key, value) in order; repeated sections are numbered as ``Route#2``."""
     found, section, count = [], "", 0
-    for line in text.splitlines():
+    for line in lines_of(text):
         bare = line.strip()
         if not bare or bare[0] in "#;":
             continue

@@ -8,6 +8,7 @@ from typing import Any
 
 from sekisho.probes.kernel import effective_files
 from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output
+from sekisho.text import lines_of
 
 #: Folders of units that systemd looks through before /etc/systemd/system (systemd.unit(5)).
 _ABOVE = (
@@ -24,7 +25,7 @@ _UNIT = re.compile(
 
 def _units(raw: Mapping[str, Any]) -> dict[str, Any]:
     active, failed = [], []
-    for line in output(raw, "units").splitlines():
+    for line in lines_of(output(raw, "units")):
         words = line.split()
         if len(words) < 4 or not _UNIT.fullmatch(words[0]):
             raise ProbeError(f"systemctl: garbled line {line[:60]!r}")

@@ -9,6 +9,7 @@ from typing import Any
 from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output
 from sekisho.probes.network import ini
 from sekisho.site.networkd import FOLDER, TUNNEL_CREDENTIAL
+from sekisho.text import lines_of
 
 _NETDEVS = tuple(
     f"{folder}/{name}"
@@ -67,7 +68,7 @@ def _loaded(raw: Mapping[str, Any]) -> list[str]:
 
 
 def _rows(raw: Mapping[str, Any], label: str, columns: int) -> list[list[str]]:
-    rows = [line.split("\t") for line in output(raw, label).splitlines()]
+    rows = [line.split("\t") for line in lines_of(output(raw, label))]
     if any(len(row) != columns for row in rows):
         raise ProbeError(f"wg: {label}: a garbled line")
     return rows

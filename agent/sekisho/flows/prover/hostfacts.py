@@ -26,6 +26,7 @@ from sekisho.flows.prover.hostnet import (
 )
 from sekisho.flows.prover.tables import UnknownConstructError
 from sekisho.probes.model import ProbeError, files, output
+from sekisho.text import lines_of
 
 _ROUTE_KEYS = frozenset({"type", "dst", "gateway", "dev", "table", "protocol", "scope", "prefsrc",
                          "metric", "flags"})  # fmt: skip
@@ -293,7 +294,7 @@ def _ports(entry: Mapping[str, Any], side: str) -> tuple[int, int] | None:
 def _blocks(text: str) -> list[list[str]]:
     """Return the entries of an ``ip xfrm`` listing, each with its indented lines."""
     found: list[list[str]] = []
-    for line in text.splitlines():
+    for line in lines_of(text):
         if not line.strip():
             continue
         if line[:1].isspace() and found:
