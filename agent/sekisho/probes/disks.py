@@ -121,13 +121,22 @@ def _made(
         for path, entry in files(raw, "links").items()
         if "partition" in attributes.get(path.rpartition("/")[2], {})
     }
+    # Mapped on mapped: one whose every part is the machine's own is so itself; each is asked once.
+    waits = {name: {parts.get(one, one) for one in below[name]} - own
+             for name in virtual if below.get(name)}
+    above: dict[str, list[str]] = {}
+    for name, wanted in waits.items():
+        for one in wanted:
+            above.setdefault(one, []).append(name)
     sound = set(own)
-    for _ in virtual:  # mapped on mapped: at most as deep as there are devices
-        sound |= {
-            name
-            for name in virtual
-            if below.get(name) and {parts.get(one, one) for one in below[name]} <= sound
-        }
+    ready = [name for name, wanted in waits.items() if not wanted]
+    while ready:
+        one = ready.pop()
+        sound.add(one)
+        for name in above.get(one, ()):
+            waits[name].discard(one)
+            if not waits[name]:
+                ready.append(name)
     found = {}
     for name in virtual:
         held = attributes.get(name, {})

@@ -52,7 +52,7 @@ def read_one_line(path: str, text: str) -> list[Source]:
         if not entry:
             continue
         match = re.fullmatch(
-            r"deb(?:-src)?\s+(?:\[\s*(?P<options>[^]]*?)\s*\]\s+)?(?P<uri>\S+)\s+\S.*", entry
+            r"deb(?:-src)?\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<uri>\S+)\s+\S.*", entry
         )
         if match is None:
             raise ProbeError(f"{path}: not a source: {entry[:80]!r}")
@@ -74,17 +74,18 @@ def read_deb822(path: str, text: str) -> list[Source]:
     found = []
     plain = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
     for block in re.split(r"\n[ \t]*\n", plain):
-        fields: dict[str, str] = {}
+        held: dict[str, list[str]] = {}
         key = ""
         for line in block.splitlines():
             if line[:1].isspace() and key:
-                fields[key] += " " + line.strip()
+                held[key].append(line.strip())
             elif ":" in line:
                 key, _, value = line.partition(":")
                 key = key.strip().lower()
-                fields[key] = value.strip()
+                held[key] = [value.strip()]
             elif line.strip():
                 raise ProbeError(f"{path}: not a field: {line[:80]!r}")
+        fields = {key: " ".join(parts) for key, parts in held.items()}
         if not fields or fields.get("enabled", "yes").lower() in ("no", "false", "0"):
             continue
         if "uris" not in fields:

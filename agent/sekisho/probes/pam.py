@@ -13,9 +13,12 @@ from sekisho.probes.model import Probe, ProbeError, Read, files
 
 _FOLDER = "/etc/pam.d/"
 _LINE = re.compile(
-    r"-?(?P<phase>auth|account|password|session)\s+(?P<control>\[.*?\]|\S+)\s+(?P<rest>\S.*)"
+    r"-?(?P<phase>auth|account|password|session)\s+(?P<control>\[[^]]*\]|\S+)\s+(?P<rest>\S.*)"
 )
-_TIMEOUT = re.compile(r"^\s*(?:export\s+|readonly\s+|declare\s+-r\w*\s+)*TMOUT=(\d+)", re.MULTILINE)
+#: No ``\s`` after ``^``: it would walk a run of empty lines once for each of them.
+_TIMEOUT = re.compile(
+    r"^[^\S\n]*(?:(?:export|readonly|declare[^\S\n]+-r\w*)[^\S\n]+){0,4}TMOUT=(\d+)", re.MULTILINE
+)
 
 
 def read_stack(path: str, text: str) -> list[str]:

@@ -23,8 +23,7 @@ LISTS = (
 #: Repeated, one pattern a line or several words a line.
 WORDS = ("allowusers", "denyusers", "allowgroups", "denygroups", "authorizedkeysfile")
 MAIN_FILE = "/etc/ssh/sshd_config"
-_INCLUDE = re.compile(r"\s*include(?:\s*=\s*|\s+)(?P<paths>.+)", re.IGNORECASE)
-_LISTENER = re.compile(r"\S*sshd: (?P<argv>.*sshd\b.*) \[listener\].*")
+_INCLUDE = re.compile(r"\s*include(?:\s*=\s*|\s+)(?P<paths>\S.*)", re.IGNORECASE)
 
 
 def read_effective(text: str) -> dict[str, Any]:
@@ -97,7 +96,7 @@ def _sshd(raw: Mapping[str, Any]) -> dict[str, Any]:
     host_keys = files(raw, "host_keys")
     defaults = found.get("/etc/default/ssh")
     options = re.findall(
-        r"^\s*SSHD_OPTS=(.*)$", (defaults.text or "") if defaults else "", re.MULTILINE
+        r"^[^\S\n]*SSHD_OPTS=(.*)$", (defaults.text or "") if defaults else "", re.MULTILINE
     )
     return {
         "effective": read_effective(output(raw, "effective")),
@@ -127,15 +126,23 @@ def _sshd(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _listener(line: str) -> str:
+    """Return the command line of sshd's listener from its title, or "" for another process."""
+    name, _, rest = line.partition("sshd: ")
+    argv, sep, _ = rest.rpartition(" [listener]")
+    ours = sep and not re.search(r"\s", name) and re.search(r"sshd\b", argv)
+    return argv if ours else ""
+
+
 def _running(raw: Mapping[str, Any]) -> dict[str, Any]:
     units = read_units(output(raw, "units"))
     service = units["ssh.service"]
     changed = _seconds(service.get("StateChangeTimestamp", ""))
     when, path = _newest(output(raw, "times"))
     listeners = [
-        match["argv"]
+        argv
         for line in output(raw, "processes", ok=(0, 1)).splitlines()
-        if (match := _LISTENER.fullmatch(line.strip()))
+        if (argv := _listener(line.strip()))
     ]
     active = service.get("ActiveState") == "active"
     return {
