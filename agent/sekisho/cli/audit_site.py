@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sekisho.edge.inventory import read_inventory
+from sekisho.edge.judging import Judging, read_here
 from sekisho.edge.pinned_keys import read_pinned
 from sekisho.edge.ssh_audit import Access, Reply, Target, audit_hosts, load_key
 from sekisho.errors import Problem, SekishoError, printable
@@ -42,7 +43,7 @@ class Watcher(Protocol):
         """Say that one host is done."""
 
 
-def site_run(  # noqa: PLR0913 - clock and watcher are the edges
+def site_run(  # noqa: PLR0913 - clock, watcher and judging are the edges
     options: SiteOptions,
     probes: tuple[str, ...],
     kinds: tuple[str, ...],
@@ -50,6 +51,7 @@ def site_run(  # noqa: PLR0913 - clock and watcher are the edges
     watcher: Watcher,
     *,
     clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+    judging: Judging | None = None,
 ) -> AuditRun:
     """Ask the site's hosts for their facts and return them with what is expected of each.
 
@@ -73,7 +75,10 @@ def site_run(  # noqa: PLR0913 - clock and watcher are the edges
     replies: list[Reply] = []
     if probes:
         watcher.begin(len(targets))
-        replies = audit_hosts(targets, probes, access, jobs=options.jobs, done=watcher.done)
+        read = read_here if judging is None else judging.reader(policies)
+        replies = audit_hosts(
+            targets, probes, access, jobs=options.jobs, done=watcher.done, read=read
+        )
     return AuditRun(
         mode="ssh",
         site=site.name,
@@ -99,6 +104,7 @@ def record(reply: Reply, policy: dict[str, Any]) -> HostRecord:
         fingerprint=reply.fingerprint,
         collector=response.collector if response is not None else None,
         milliseconds=reply.milliseconds,
+        findings=response.findings if response is not None else None,
     )
 
 

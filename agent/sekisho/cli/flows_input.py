@@ -13,8 +13,10 @@ from typing import Any
 
 from sekisho.edge.bundle_io import read_bundle
 from sekisho.edge.inventory import read_inventory
+from sekisho.edge.judging import bundle_judge
 from sekisho.errors import Problem, SekishoError, printable
 from sekisho.evidence.verification import verify
+from sekisho.evidence.wire import Packed
 from sekisho.flows.prover.hostfacts import read_net
 from sekisho.flows.prover.hostnet import HostNet
 from sekisho.flows.prover.hostnet import compiled as compiled_net
@@ -160,14 +162,17 @@ def _net(name: str, raw: Mapping[str, Any] | None, reason: str | None) -> HostNe
 
 def _bundle(path: Path) -> dict[str, tuple[Mapping[str, Any] | None, str | None]]:
     """Return host → raw facts, or why there are none, of a bundle that is whole."""
-    found = verify(read_bundle(path), key=None, tool="sekisho flows")
+    found = verify(read_bundle(path), key=None, tool="sekisho flows", judging=bundle_judge)
     if found.run is None or found.broken:
         told = (*found.broken, *found.unknown)
         raise SekishoError(
             "the evidence bundle cannot be relied on",
             tuple(Problem(str(path), "", one, "a bundle as it was written") for one in told),
         )
-    return {host.name: (host.raw, host.reason) for host in found.run.hosts}
+    return {
+        host.name: (host.raw.value() if isinstance(host.raw, Packed) else host.raw, host.reason)
+        for host in found.run.hosts
+    }
 
 
 def read_listing(path: Path) -> Any:

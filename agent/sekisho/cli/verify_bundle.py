@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sekisho import __version__
 from sekisho.edge.bundle_io import read_bundle, read_public_key
+from sekisho.edge.judging import bundle_judge
 from sekisho.errors import printable
 from sekisho.evidence.bundle import MANIFEST
 from sekisho.evidence.verification import Verdicts, verify
@@ -37,7 +38,7 @@ def verify_bundle(path: Path, key: Path | None = None, *, json: bool = False) ->
 
     """
     trusted = read_public_key(key) if key is not None else None
-    found = verify(read_bundle(path), key=trusted, tool=TOOL)
+    found = verify(read_bundle(path), key=trusted, tool=TOOL, judging=bundle_judge)
     if json:
         sys.stdout.write(jsonlib.dumps(as_json(found), ensure_ascii=False) + "\n")
     else:

@@ -27,6 +27,7 @@ from sekisho.catalogue.model import Catalogue
 from sekisho.evidence.html import render
 from sekisho.evidence.report import AuditRun, HostRecord, Judged, as_json, judge_run
 from sekisho.evidence.summary import KINDS
+from sekisho.evidence.wire import Packed
 
 SCHEMA = 1
 KIND = "sekisho-evidence"
@@ -35,6 +36,7 @@ SIGNATURE = "MANIFEST.sig"
 SIGNER = "signer.pub.pem"
 FIXED = ("catalogue.json", "findings.json", "report.html", "run.json")
 HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
+_FACTS_HEAD, _FACTS_TAIL = b'{"host":%s,"raw":', b',"schema":%d}' % SCHEMA
 FILE_NAME = re.compile(r"(facts|policies)/(" + HOST_NAME.pattern + r")\.json")
 
 
@@ -73,14 +75,26 @@ def make_bundle(
     }
     for host in run.hosts:
         if host.raw is not None:
-            files[f"facts/{host.name}.json"] = canonical(
-                {"schema": SCHEMA, "host": host.name, "raw": host.raw}
-            )
+            files[f"facts/{host.name}.json"] = facts_file(host.name, host.raw)
         if host.policy is not None:
             files[f"policies/{host.name}.json"] = canonical(dict(host.policy))
     if signer is not None:
         files[SIGNER] = signer
     return Bundle(name=bundle_name(run), files=files, manifest=manifest_of(run, files))
+
+
+def facts_file(host: str, raw: Mapping[str, Any] | Packed) -> bytes:
+    """Return the canonical JSON of ``facts/HOST.json``; packed facts are not parsed for it."""
+    plain = raw.plain() if isinstance(raw, Packed) else canonical(raw)
+    return b"%s%s%s" % (_FACTS_HEAD % canonical(host), plain, _FACTS_TAIL)
+
+
+def facts_of(host: str, data: bytes) -> Packed:
+    """Return the raw facts in ``facts/HOST.json``, not parsed yet; `BadBundleError` for others'."""
+    head = _FACTS_HEAD % canonical(host)
+    if not (data.startswith(head) and data.endswith(_FACTS_TAIL)):
+        raise BadBundleError(f"facts/{host}.json are not the facts of {host}, schema {SCHEMA}")
+    return Packed.of(data[len(head) : -len(_FACTS_TAIL)])
 
 
 def bundle_name(run: AuditRun) -> str:
@@ -140,12 +154,12 @@ class BadBundleError(Exception):
     """A bundle's file does not hold what it should; the message says what."""
 
 
-def run_from_json(raw: Any, facts: Mapping[str, Any], policies: Mapping[str, Any]) -> AuditRun:
+def run_from_json(raw: Any, facts: Mapping[str, bytes], policies: Mapping[str, Any]) -> AuditRun:
     """Return the run of a bundle; raise `BadBundleError` for anything missing or odd.
 
     Args:
         raw: the value of ``run.json``.
-        facts: host → value of ``facts/HOST.json``.
+        facts: host → the content of ``facts/HOST.json``.
         policies: host → value of ``policies/HOST.json``.
 
     """
@@ -191,17 +205,16 @@ def run_from_json(raw: Any, facts: Mapping[str, Any], policies: Mapping[str, Any
 
 
 def _host(
-    entry: dict[str, Any], facts: Mapping[str, Any], policies: Mapping[str, Any]
+    entry: dict[str, Any], facts: Mapping[str, bytes], policies: Mapping[str, Any]
 ) -> HostRecord:
     name = _text(entry.get("name"), "run.json: host name")
     if not HOST_NAME.fullmatch(name):
         raise BadBundleError("run.json has a host whose name is none")
     raw = None
     if entry.get("facts"):
-        held = _mapping(facts.get(name), f"facts/{name}.json")
-        if held.get("host") != name or not speaks(held.get("schema"), SCHEMA):
-            raise BadBundleError(f"facts/{name}.json are the facts of {held.get('host')!r}")
-        raw = _mapping(held.get("raw"), f"facts/{name}.json: raw")
+        if name not in facts:
+            raise BadBundleError(f"facts/{name}.json is missing")
+        raw = facts_of(name, facts[name])
     elif name in facts:
         raise BadBundleError(f"facts/{name}.json is there, run.json says there are none")
     policy = None

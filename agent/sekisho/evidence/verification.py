@@ -12,8 +12,9 @@ Steps, in this order, each naming what it finds:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sekisho.canonical import canonical, speaks
@@ -33,12 +34,30 @@ from sekisho.evidence.bundle import (
     rejudge,
     run_from_json,
 )
-from sekisho.evidence.report import AuditRun, Judged, NoSolverError
+from sekisho.evidence.report import (
+    AuditRun,
+    HostJudge,
+    HostRecord,
+    Judged,
+    NoSolverError,
+    OverBudgetError,
+    judge_host,
+)
 from sekisho.evidence.signing import BadKeyError, fingerprint_of, signature_is_good
-from sekisho.evidence.wire import strict_json
+from sekisho.evidence.wire import WireError, strict_json
 from sekisho.probes.registry import registry
 
 MAX_LISTED = 50
+
+
+#: Gives, by a compiled catalogue and the solver's name, what judges one host.
+Judging = Callable[[bytes, str | None], AbstractContextManager[HostJudge]]
+
+
+@contextmanager
+def judged_here(_catalogue: bytes, _solver: str | None) -> Iterator[HostJudge]:
+    """Judge in this process, within the bounds of what is parsed."""
+    yield judge_host
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +96,21 @@ class Verdicts:
         return 2 if self.unknown or self.judged is None else 0
 
 
-def verify(stored: Stored, *, key: bytes | None = None, tool: str = "") -> Verdicts:
+def verify(
+    stored: Stored,
+    *,
+    key: bytes | None = None,
+    tool: str = "",
+    judging: Judging = judged_here,
+) -> Verdicts:
     """Check a bundle.
 
     Args:
         stored: its files.
         key: public key (PEM) the reader trusts; with it an unsigned bundle is broken.
         tool: this tool's name and version, to tell a changed judge from a changed bundle.
+        judging: by catalogue and solver gives what parses and judges one host's facts; a
+            command's does it in processes with limits.
 
     """
     found = Verdicts()
@@ -94,7 +121,7 @@ def verify(stored: Stored, *, key: bytes | None = None, tool: str = "") -> Verdi
     _files(stored, manifest, found)
     _signature(stored, key, found)
     if not found.broken:
-        _judge_again(stored, found, tool)
+        _judge_again(stored, found, tool, judging)
     return found
 
 
@@ -192,14 +219,16 @@ def _canonical_value(data: bytes) -> Any:
     return value
 
 
-def _judge_again(stored: Stored, found: Verdicts, tool: str) -> None:
-    facts: dict[str, Any] = {}
+def _judge_again(stored: Stored, found: Verdicts, tool: str, judging: Judging) -> None:
+    facts: dict[str, bytes] = {}
     policies: dict[str, Any] = {}
     try:
         for name, data in stored.files.items():
             if match := FILE_NAME.fullmatch(name):
-                held = facts if match[1] == "facts" else policies
-                held[match[2]] = _value_of(name, data)
+                if match[1] == "facts":
+                    facts[match[2]] = data
+                else:
+                    policies[match[2]] = _value_of(name, data)
         run = run_from_json(_value_of("run.json", stored.files["run.json"]), facts, policies)
         _value_of("catalogue.json", stored.files["catalogue.json"])
         sources = from_json(stored.files["catalogue.json"], "catalogue.json")
@@ -216,8 +245,21 @@ def _judge_again(stored: Stored, found: Verdicts, tool: str) -> None:
             "this tool cannot read the bundle's catalogue: " + printable(bad.diagnostics(), 600)
         )
         return
+    hosts: list[HostRecord] = []
     try:
+        with judging(stored.files["catalogue.json"], run.solver) as judge:
+            for host in run.hosts:
+                hosts.append(replace(host, findings=judge(catalogue, host, run.solver)))
+        run = replace(run, hosts=tuple(hosts))
         judged, findings, report = rejudge(catalogue, run)
+    except WireError as bad:
+        name = run.hosts[len(hosts)].name
+        found.broken.append(f"facts/{name}.json: not as it was written: {printable(str(bad))}")
+        return
+    except OverBudgetError as bad:
+        name = run.hosts[len(hosts)].name
+        found.unknown.append(f"facts/{name}.json cannot be judged: {printable(str(bad))}")
+        return
     except NoSolverError as bad:
         found.unknown.append(printable(bad.message, 200))
         return

@@ -24,8 +24,9 @@ _WRITING = frozenset(
         *("mkdirat", "fchmodat", "fchmod", "fchownat", "setxattr", "removexattr"),
     )
 )
-#: Longer lines of a file auditctl skips (LINE_SIZE in its source); shlex takes the square of it.
+#: Longer lines auditctl skips (LINE_SIZE in its source); shlex's time is the square of a line's.
 _MAX_LINE = 6144
+_QUOTES, _UNQUOTED = re.compile(r"[\"'\\]"), re.compile(r"[^ \t\r\n]+")
 _PERSON = re.compile(r"(auid|loginuid)(!=|>=|>)(.+)")
 
 
@@ -121,6 +122,9 @@ def parse_rule(words: list[str]) -> _Rule | None:  # noqa: C901, PLR0912
 
 
 def _words(line: str) -> list[str]:
+    """Return a line's words as a shell would split them; shlex only where one is quoted."""
+    if not _QUOTES.search(line):
+        return _UNQUOTED.findall(line)
     if len(line) > _MAX_LINE:
         raise ValueError(f"{len(line)} characters, auditctl reads {_MAX_LINE}")
     return shlex.split(line)
