@@ -146,6 +146,9 @@ def read_yaml(file: Path) -> Any:
                 "the catalogue is not in order",
                 (Problem(str(file), "", f"{len(data)} bytes", f"at most {_MAX_FILE_BYTES}"),),
             )
+        for event in yaml.parse(data, Loader=base) if b"*" in data else ():
+            if isinstance(event, yaml.AliasEvent):  # ten lines of them unfold into gigabytes
+                raise yaml.YAMLError(f"line {event.start_mark.line + 1}: an alias; no aliases")
         value = yaml.load(data.decode("utf-8"), Loader=Loader)  # noqa: S506 - a SafeLoader
         return json.loads(json.dumps(value))  # JSON values only: no dates, no sets
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, RecursionError) as bad:

@@ -176,7 +176,7 @@ class Judging:
                 except (OSError, EOFError, ValueError):
                     late = time.monotonic() >= until
                     raise OverBudgetError(
-                        f"reading and judging its facts took more than {seconds:.0f} s"
+                        f"reading and judging its facts took more than {seconds:.3g} s"
                         if late
                         else f"reading and judging its facts took more than "
                         f"{self._size // 1024 // 1024} MiB of memory"

@@ -254,8 +254,8 @@ def _boot(raw: Mapping[str, Any]) -> dict[str, Any]:
         if entry.text is None:
             raise ProbeError(f"{path}: {entry.error or 'not a regular file'}")
         for line in entry.text.splitlines():
-            words = _boot_words(path, line)
-            disk.update(f"{path}: {word}" for word in risky_words(words))
+            if words := _boot_words(path, line):
+                disk.update(f"{path}: {word}" for word in risky_words(words))
     return {"running": risky_words(running.text), "disk": sorted(disk)}
 
 

@@ -6,6 +6,7 @@ import csv
 import re
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
+from itertools import islice
 from typing import Any
 
 from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output, text_of
@@ -51,7 +52,7 @@ def _microseconds(seconds: str) -> int:
 
 
 def _tracking(raw: Mapping[str, Any]) -> dict[str, Any]:
-    rows = list(csv.reader(output(raw, "tracking").splitlines()))
+    rows = list(islice(csv.reader(output(raw, "tracking").splitlines()), 2))
     if len(rows) != 1 or len(rows[0]) < 14:
         raise ProbeError("chronyc tracking: not one line of 14 fields")
     row = rows[0]
