@@ -58,7 +58,7 @@ from sekisho.evidence.bundle import MANIFEST
 from sekisho.evidence.verification import Stored, verify
 from sekisho.evidence.wire import Request, decode_request, decode_response, strict_json
 from sekisho.flows.netlink import attributes, messages
-from sekisho.flows.prover.hostfacts import read_net
+from sekisho.flows.prover.hostfacts import _Facts
 from sekisho.flows.readback import normalise
 from sekisho.journal.intake import parse_answer, parse_submission
 from sekisho.journal.records import parse_line as parse_journal_line
@@ -118,10 +118,9 @@ def _answered(text: str) -> Any:
     return decode_response(zlib.compress(plain, 0), ASKED)
 
 
-def _net(label: str, text: str) -> Any:
-    probes = json.loads(json.dumps({name: SEEDS[name] for name in ("links", "routes", "sysctl")}))
-    probes["lines"] = {**SEEDS["lines"], label: {**SEEDS["lines"][label], "stdout": text}}
-    return read_net(probes, "gate-in")
+def _xfrm(label: str, text: str) -> Any:
+    facts = _Facts({"lines": {label: {"rc": 0, "stdout": text, "truncated": False}}}, "gate-in")
+    return facts.policies() if label == "policies" else facts.associations()
 
 
 #: Every reader that is no probe: what it is given (text; most take its bytes), and a seed.
@@ -148,9 +147,9 @@ READERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "transfer.sequence.parse_sequence": (_encoded(parse_sequence), '{"numbers":{"a":1}}'),
     "transfer.manifest.parse_manifest": (_encoded(parse_manifest), '{"files":[{"path":"a"}]}'),
     "flows.readback": (lambda text: normalise(json.loads(text)), _RULES),
-    "flows.prover.hostfacts policies": (partial(_net, "policies"), _XFRM),
+    "flows.prover.hostfacts policies": (partial(_xfrm, "policies"), _XFRM),
     "flows.prover.hostfacts associations": (
-        partial(_net, "associations"),
+        partial(_xfrm, "associations"),
         "src 10.0.0.1 dst 10.0.0.2\n\tproto esp spi 0x1 reqid 17 mode tunnel\n\tlastused 1",
     ),
     "flows.netlink.messages": (_encoded(lambda b: list(messages(b))), "\x14\0\0\0\x10\0\0\0"),
