@@ -158,8 +158,9 @@ def pumped(pattern: re.Pattern[Any], size: int) -> Iterator[tuple[str, str]]:
                         rest = sample[start + length :]
                         body = unit * (size // len(unit))
                         yield f"{sample!r}[{start}:+{length}]+{end!r}", sample[:start] + body + end
-                        yield f"{sample!r}[{start}:+{length}]…{end!r}", (
-                            sample[:start] + body + rest + end
+                        yield (
+                            f"{sample!r}[{start}:+{length}]…{end!r}",
+                            (sample[:start] + body + rest + end),
                         )
 
 

@@ -21,12 +21,29 @@ SMALL, BIG, HUGE = 64 * 1024, 256 * 1024, 1024 * 1024
 #: Below this a measurement is noise; six times of it is still nothing.
 FLOOR_S = 0.008
 MOST = 6.0
-#: What the readers split, quote and nest by.
+#: What the readers split, quote and nest by, beside the single bytes, each of which is tried.
 SEPARATORS = (
-    *("\n", "\r", "\x0b", "\x85", "\u2028", " ", "\t", "=", ":", ",", ";", "#", "/", "-", ".", "%"),
-    *("@", "'", '"', "\\", "(", ")", "[", "]", "{", "}", "<", ">", "&", "|", "*", "\x00", "9", "a"),
-    *("a=", "a:", "a,", "a ", "a\n", "1 ", "1.", "/a", "\\\n", " =", "a=b\n", '["', "()", "[]"),
-    *("{}", '{"":', "[],", "{},", "deb [ ", "a\t"),
+    "\n",
+    " ",
+    "\t",
+    "=",
+    ":",
+    ",",
+    ";",
+    "#",
+    "/",
+    "-",
+    "'",
+    '"',
+    "\\",
+    "(",
+    "[",
+    "{",
+    "\x00",
+)
+UNITS = (
+    *("\u2028", "a=", "a:", "a,", "a ", "a\n", "1 ", "1.", "/a", "\\\n", " =", "a=b\n", '["'),
+    *("()", "[]", "{}", '{"":', "[],", "{},", "deb [ ", "a\t"),
 )
 _WORD = re.compile(r"[^\s,:;=\"'{}\[\]()]{1,40}")
 
@@ -62,8 +79,10 @@ def repeated(unit: str, size: int) -> str:
 
 
 def texts(seed: str, size: int) -> Iterator[tuple[str, str]]:
-    """Yield (what it is, text): each of the separators, and the seed's own lines and words."""
-    for unit in SEPARATORS:
+    """Yield (what it is, text): single bytes, separators, the seed's own lines and words."""
+    for value in range(256):
+        yield f"byte {value:#04x}", chr(value) * size
+    for unit in UNITS:
         yield f"all {unit!r}", repeated(unit, size)
     lines = [line for line in dict.fromkeys(seed.split("\n")) if line][:3]
     for line in lines:
@@ -101,17 +120,30 @@ def outcomes(
     """Yield (what it is, outcome) of a probe with one operation's part made huge."""
     held = seed[label]
     if isinstance(probe.operations[label], Run):
-        for what, text in _and_bytes(held.get("stdout", ""), size):
+        for what, text in texts(held.get("stdout", ""), size):
             yield what, {**seed, label: {"rc": 0, "truncated": False, **held, "stdout": text}}
         return
     files: dict[str, Any] = held["files"]
     for path in _own_readers(probe.operations[label].globs, files):
-        for what, text in _and_bytes(files[path]["text"], size):
+        for what, text in texts(files[path]["text"], size):
             entry = {**files[path], "text": text}
             yield f"{path}: {what}", {**seed, label: {"files": {**files, path: entry}}}
     for path in list(files)[:3]:
         for what, more in _more_files(path, files[path], size):
             yield what, {**seed, label: {"files": {**files, **more}}}
+
+
+def whole(
+    probe: Probe, seed: Mapping[str, Any], label: str, unit: str, size: int
+) -> dict[str, Any]:
+    """Return an outcome with one operation's output, or its first file, all of ``unit``."""
+    held, text = seed[label], repeated(unit, size)
+    if isinstance(probe.operations[label], Run):
+        return {**seed, label: {"rc": 0, "truncated": False, **held, "stdout": text}}
+    files: dict[str, Any] = held["files"]
+    path = next(iter(_own_readers(probe.operations[label].globs, files)), None)
+    more = {} if path is None else {path: {**files[path], "text": text}}
+    return {**seed, label: {"files": files | more}}
 
 
 def _own_readers(globs: tuple[str, ...], files: Mapping[str, Any]) -> list[str]:
@@ -121,12 +153,6 @@ def _own_readers(globs: tuple[str, ...], files: Mapping[str, Any]) -> list[str]:
         for glob in globs
     ]
     return [path for path in dict.fromkeys(found) if path is not None][:3]
-
-
-def _and_bytes(seed: str, size: int) -> Iterator[tuple[str, str]]:
-    yield from texts(seed, size)
-    for value in range(256):
-        yield f"byte {value:#04x}", chr(value) * size
 
 
 def _more_files(path: str, entry: Any, size: int) -> Iterator[tuple[str, dict[str, Any]]]:

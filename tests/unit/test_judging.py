@@ -219,9 +219,7 @@ def test_packed_facts_are_written_into_a_bundle_as_parsed_ones() -> None:
         hosts=(HostRecord("core-1", facts(), POLICIES["core-1"]),),
     )  # fmt: skip
     judged = judge_run(CATALOGUE, parsed)
-    packed = replace(
-        parsed, hosts=(replace(parsed.hosts[0], raw=Packed.of(canonical(facts()))),)
-    )
+    packed = replace(parsed, hosts=(replace(parsed.hosts[0], raw=Packed.of(canonical(facts()))),))
     assert (
         make_bundle(CATALOGUE, COMPILED, packed, judged).files
         == make_bundle(CATALOGUE, COMPILED, parsed, judged).files

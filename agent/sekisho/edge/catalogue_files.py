@@ -157,11 +157,12 @@ def read_yaml(file: Path) -> Any:
 
     Loader.add_constructor("tag:yaml.org,2002:map", mapping)
     try:
-        data = file.read_bytes()
+        with file.open("rb") as handle:
+            data = handle.read(_MAX_FILE_BYTES + 1)
         if len(data) > _MAX_FILE_BYTES:
+            told = f"more than {_MAX_FILE_BYTES} bytes"
             raise SekishoError(
-                "the catalogue is not in order",
-                (Problem(str(file), "", f"{len(data)} bytes", f"at most {_MAX_FILE_BYTES}"),),
+                "the catalogue is not in order", (Problem(str(file), "", told, "fewer"),)
             )
         if b"&" in data:
             _few_aliases(yaml, base, data)

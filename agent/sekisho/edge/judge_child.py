@@ -1,4 +1,4 @@
-"""The process that reads and judges hostile facts: one child for each host, with limits. No threads.
+"""The process that reads and judges hostile facts: a child with limits for each host. No threads.
 
 `sekisho.edge.judging` starts it with a socket as standard input. It reads the catalogue once; then
 each message brings the socket of one job, for which it forks a child. The kernel ends a child that

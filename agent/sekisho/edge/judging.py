@@ -132,7 +132,7 @@ class Judging:
         return read
 
     def judge(
-        self, catalogue: Catalogue, host: HostRecord, solver: str | None
+        self, catalogue: Catalogue, host: HostRecord, _solver: str | None
     ) -> tuple[Finding, ...]:
         """Judge one host of a bundle; as `sekisho.evidence.report.judge_host`, with limits.
 
@@ -219,4 +219,3 @@ def _findings(told: Mapping[str, Any], host: str) -> tuple[Finding, ...]:
     if any(finding.host != host for finding in found):
         raise OverBudgetError("the judging process told of another host")
     return found
-

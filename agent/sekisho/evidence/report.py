@@ -143,9 +143,7 @@ def _prover(solver: str | None) -> Prover | None:
     return prove_way
 
 
-def judge_host(
-    catalogue: Catalogue, host: HostRecord, solver: str | None
-) -> tuple[Finding, ...]:
+def judge_host(catalogue: Catalogue, host: HostRecord, solver: str | None) -> tuple[Finding, ...]:
     """Judge every check on one host, whose facts are parsed here.
 
     Raises `NoSolverError`, and `WireError` for packed facts that are none.

@@ -219,7 +219,9 @@ def _canonical_value(data: bytes) -> Any:
     return value
 
 
-def _judge_again(stored: Stored, found: Verdicts, tool: str, judging: Judging) -> None:
+def _judge_again(  # noqa: C901 - one arm a refusal
+    stored: Stored, found: Verdicts, tool: str, judging: Judging
+) -> None:
     facts: dict[str, bytes] = {}
     policies: dict[str, Any] = {}
     try:
@@ -245,23 +247,14 @@ def _judge_again(stored: Stored, found: Verdicts, tool: str, judging: Judging) -
             "this tool cannot read the bundle's catalogue: " + printable(bad.diagnostics(), 600)
         )
         return
-    hosts: list[HostRecord] = []
     try:
-        with judging(stored.files["catalogue.json"], run.solver) as judge:
-            for host in run.hosts:
-                hosts.append(replace(host, findings=judge(catalogue, host, run.solver)))
-        run = replace(run, hosts=tuple(hosts))
+        run = _host_by_host(catalogue, run, stored.files["catalogue.json"], judging)
         judged, findings, report = rejudge(catalogue, run)
-    except WireError as bad:
-        name = run.hosts[len(hosts)].name
-        found.broken.append(f"facts/{name}.json: not as it was written: {printable(str(bad))}")
+    except BadBundleError as bad:
+        found.broken.append(printable(str(bad), 300))
         return
-    except OverBudgetError as bad:
-        name = run.hosts[len(hosts)].name
-        found.unknown.append(f"facts/{name}.json cannot be judged: {printable(str(bad))}")
-        return
-    except NoSolverError as bad:
-        found.unknown.append(printable(bad.message, 200))
+    except (NoSolverError, OverBudgetError) as bad:
+        found.unknown.append(printable(bad.message, 300))
         return
     found.catalogue, found.run, found.judged = catalogue, run, judged
     if findings != stored.files["findings.json"]:
@@ -274,6 +267,25 @@ def _judge_again(stored: Stored, found: Verdicts, tool: str, judging: Judging) -
                 f"report.html was written by {printable(run.tool, 60)} and cannot be compared; "
                 "its findings can and agree"
             )
+
+
+def _host_by_host(
+    catalogue: Catalogue, run: AuditRun, compiled: bytes, judging: Judging
+) -> AuditRun:
+    """Return the run with each host judged, by itself: what is wrong with one's facts names it."""
+
+    def judged(judge: HostJudge, host: HostRecord) -> HostRecord:
+        try:
+            return replace(host, findings=judge(catalogue, host, run.solver))
+        except WireError as bad:
+            raise BadBundleError(f"facts/{host.name}.json: not as it was written: {bad}") from None
+        except OverBudgetError as bad:
+            raise OverBudgetError(
+                f"facts/{host.name}.json cannot be judged: {bad.message}"
+            ) from None
+
+    with judging(compiled, run.solver) as judge:
+        return replace(run, hosts=tuple(judged(judge, host) for host in run.hosts))
 
 
 def _value_of(name: str, data: bytes) -> Any:

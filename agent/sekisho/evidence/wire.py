@@ -152,8 +152,8 @@ def decode_response(body: bytes, request: Request) -> Response:
     """Return the response to ``request`` from its compressed body.
 
     Raises:
-        WireError: not zlib, too large, too many values, garbled JSON, another nonce, other probes than asked,
-            a digest that does not fit, or the host's own error.
+        WireError: not zlib, too large, too many values, garbled JSON, another nonce, other probes
+            than asked, a digest that does not fit, or the host's own error.
 
     """
     value = _json(_unpack(body), "answer", MAX_RAW_VALUES)

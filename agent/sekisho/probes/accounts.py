@@ -268,9 +268,7 @@ def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
             a.name for a in accounts if a.may_log_in and not a.person and a.uid != 0
         ),
         "shared_uids": _several((str(a.uid), a.name) for a in accounts if a.may_log_in),
-        "repeated_names": sorted(
-            name for name, times in Counter(a.name for a in accounts).items() if times > 1
-        ),
+        "repeated_names": sorted(n for n, k in Counter(a.name for a in accounts).items() if k > 1),
         "shared_homes": _several((a.home, a.name) for a in people),
         "impersonal": sorted(a.name for a in people if a.name in NOBODY_IN_PARTICULAR),
         "not_in_shadow": sorted(a.name for a in accounts if a.name not in expiry),
