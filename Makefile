@@ -5,7 +5,7 @@ PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
 export SEKISHO_LAB_STATE ?= /var/lib/sekisho-lab
 
-.PHONY: help dev deps-test deps-lab check lint types test test-lab test-spine test-time demo lab-up lab-down lab-clean deb lock docs bench
+.PHONY: help dev check lint types test test-lab test-spine test-time test-fresh demo lab-up lab-down lab-clean deb lock docs bench
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -13,7 +13,7 @@ help: ## show this list
 dev: .venv/ready ## make .venv/ with the control side and the developers' tools
 
 .venv/ready: requirements/dev.lock pyproject.toml
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || vagrant/install python3-venv
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || vagrant/install --for dev
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "[dev] installing the locked packages"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
@@ -21,13 +21,11 @@ dev: .venv/ready ## make .venv/ with the control side and the developers' tools
 	@ln -sfn "$$($(BIN)/python -c 'import ansible_mitogen, pathlib; print(pathlib.Path(ansible_mitogen.__file__).parent / "plugins/strategy")')" .venv/mitogen
 	@touch $@
 
-deps-test:
-	@vagrant/install $$(grep -v '^#' tests/packages.txt)
+# What a command needs from Debian: requirements/debian/COMMAND.txt
+needs-%:
+	@vagrant/install --for $*
 
-deps-lab:
-	@vagrant/install $$(grep -v '^#' vagrant/packages.txt)
-
-lint: dev ## ruff, ansible-lint, shellcheck, yamllint
+lint: dev needs-lint ## ruff, ansible-lint, shellcheck, yamllint
 	@$(BIN)/ruff check agent tests vagrant
 	@$(BIN)/ruff format --check agent tests vagrant
 	@git ls-files -z | xargs -0 grep -lIE '^#!(/usr/bin/env (ba)?sh|/bin/(ba)?sh)' | xargs shellcheck --exclude=SC2016 # apt's and dpkg's formats
@@ -44,28 +42,33 @@ define TESTS
   wait $$beside && exit $$code
 endef
 
-check: dev deps-test ## lint, types and the tests without those marked slow; properties tried less often (about two minutes)
+check: dev needs-check ## lint, types and the tests without those marked slow; properties tried less often (about two minutes)
 	$(call TESTS,-m "not slow" --hypothesis-profile=fast)
 
-test: dev deps-test ## lint, types and every test that needs no lab, each property in full
+test: dev needs-check ## lint, types and every test that needs no lab, each property in full
 	$(call TESTS)
 
 PART ?= tests/vm
 SPINE = tests/vm/test_attacks.py tests/vm/test_lab_leaves_nothing.py
 
-test-lab: dev deps-test deps-lab deb ## bring up the lab and pass the tests on its machines (PART="tests/vm/test_attacks.py …": some)
+test-lab: dev needs-test-lab deb ## bring up the lab and pass the tests on its machines (PART="tests/vm/test_attacks.py …": some)
 	@$(BIN)/pytest --lab --capture=no $(PART) # its progress is the only one in half an hour
 
 test-spine: ## of these, six attacks, the lock-out, and that nothing is left behind
 	@$(MAKE) --no-print-directory test-lab PART="$(SPINE)"
 
-test-time: dev deps-test ## on a quiet machine: no wrong packet at boot, reloads, new cards, full tables, under thousands a second (six minutes)
+test-time: dev needs-check ## on a quiet machine: no wrong packet at boot, reloads, new cards, full tables, under thousands a second (six minutes)
 	@$(BIN)/pytest --quiet-machine tests/kernel/test_time_kernel.py
 
-demo: dev deps-lab deb ## the whole story: build, provision, audit, six attacks
-	@$(BIN)/python tests/vm/demo.py
+FRESH ?= "make dev" "make check" "make deb && apt-get install -qq --yes ./dist/sekisho_*_all.deb && sekisho --version && sekisho audit --help >/dev/null"
+SUITE ?= trixie
+test-fresh: needs-fresh ## as root: run commands, each from a clean clone in a fresh Debian root (SUITE=bookworm|trixie FRESH='"make dev" …')
+	@tests/fresh-root $(SUITE) $(FRESH)
 
-lab-up: dev deps-lab ## bring up the lab's machines (restored when a saved state is there)
+demo: dev needs-demo deb ## the whole story: build, provision, audit, six attacks
+	@$(BIN)/python tests/vm/demo.py $(WORDS)
+
+lab-up: dev needs-lab ## bring up the lab's machines (restored when a saved state is there)
 	@vagrant/lab up
 
 lab-down: ## end the lab: nothing of it stays
@@ -74,7 +77,7 @@ lab-down: ## end the lab: nothing of it stays
 lab-clean: lab-down ## forget the lab's box, disks and saved states as well
 	@rm -rf "$$SEKISHO_LAB_STATE"
 
-deb: dev ## build the host agent's Debian package into dist/
+deb: dev needs-deb ## build the host agent's Debian package into dist/
 	@agent/build-deb
 
 docs: dev ## write the generated pages again
@@ -82,7 +85,7 @@ docs: dev ## write the generated pages again
 	@$(BIN)/sekisho catalogue paths --out docs/reference/device-paths.md
 	@$(BIN)/python -m sekisho.edge.metrics_table > docs/reference/metrics.md
 
-bench: dev deps-lab ## the figures, as ratios in one run
+bench: dev needs-bench ## the figures, as ratios in one run
 	@missed=; for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || missed+=" $$bench"; done; \
 	  [ -z "$$missed" ] || { echo "not met, or not run:$$missed"; exit 1; }
 

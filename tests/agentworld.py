@@ -54,6 +54,7 @@ def policy(**changes: Any) -> dict[str, Any]:
         "schema": 1,
         "site": "lab",
         "serial": 5,
+        "issued": "2026-11-20T00:00:00Z",
         "host": "core-1",
         "role": "core",
         "management": {"monitors": ["127.0.0.1"], "interface": "eth0"},

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,24 @@ _OPT_IN = ("process", "kernel", "vm")
 _armed = False
 _PROCESS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "pty.spawn"}
 _CONNECT = {"socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo"}
-_CHANGE = {"os.remove", "os.rename", "os.rmdir", "os.chmod", "os.chown", "os.link", "os.symlink"}
-_RELATIVE = {"os.remove", "os.rmdir", "os.chmod"}  # their last argument is a directory handle
+#: Where an event's arguments hold the handle of the folder that its name is relative to.
+_RELATIVE = {
+    "os.remove": -1, "os.rmdir": -1, "os.chmod": -1, "os.chown": -1, "os.symlink": -1,
+    "os.rename": 2, "os.link": 2,
+}  # fmt: skip
+_opening = threading.local()  # the event of os.open does not tell its folder
+_open = os.open
+
+
+def _open_told(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+    _opening.folder = dir_fd
+    try:
+        return _open(path, flags, mode, dir_fd=dir_fd)
+    finally:
+        _opening.folder = None
+
+
+os.open = _open_told
 _WRITABLE = tuple(
     str(path)
     for path in (
@@ -41,6 +58,8 @@ class HostTouchedError(AssertionError):
 def _outside(path: Any, folder: Any = -1) -> bool:
     if isinstance(path, int) or path is None:
         return False
+    if os.fsdecode(path).startswith("/proc/self/fd/"):  # by an open handle
+        path = os.path.realpath(path)
     if isinstance(folder, int) and folder >= 0:  # relative to an open directory
         path = os.path.join(
             os.readlink(f"/proc/self/fd/{folder}"),
@@ -66,9 +85,9 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
             if mode is None
             else any(letter in mode for letter in "wax+")
         )
-        if writes and _outside(path):
+        if writes and _outside(path, getattr(_opening, "folder", None)):
             raise HostTouchedError(f"open({path!r}) for writing outside the test's own folder")
-    if event in _CHANGE and _outside(args[0], args[-1] if event in _RELATIVE else -1):
+    if event in _RELATIVE and _outside(args[event == "os.symlink"], args[_RELATIVE[event]]):
         raise HostTouchedError(f"{event}({args[0]!r}) outside the test's own folder")
 
 

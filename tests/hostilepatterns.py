@@ -171,7 +171,7 @@ def seconds(use: Use, text: str, rounds: int = 1) -> float:
     least = float("inf")
     for _ in range(rounds):
         before = time.process_time()
-        found = call("", held) if use.method == "sub" else call(held)
+        found = call(held[:0], held) if use.method == "sub" else call(held)
         if use.method == "finditer":
             for _match in found:
                 pass

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from sekisho.journal.records import Origin, encode_data, genesis, make_line
 from sekisho.orders.model import Act, Order, Signer, write_time
 from sekisho.orders.parse import parse_body, signed_by
 from sekisho.orders.sealing import seal
@@ -74,3 +77,17 @@ def good(**change: Any) -> Order:
         (Act.APPROVE, "chiba", "chiba"),
         (Act.APPROVE, "aoki", "aoki"),
     )
+
+
+def write_journal(
+    folder: Path, records: Sequence[tuple[datetime, str, dict[str, Any]]], first: int = 1
+) -> Path:
+    """Write a segment of records (time, kind, data) as the writer does; returns it."""
+    origin, prev = Origin("core-1", "b" * 32), genesis("core-1")
+    path = folder / f"{first:020d}.jsonl"
+    with path.open("wb") as stream:
+        for number, (when, kind, data) in enumerate(records, first):
+            t = int(when.timestamp() * 1000)
+            line, prev = make_line(origin, number, t, kind, encode_data(data), prev)
+            stream.write(line)
+    return path

@@ -6,15 +6,20 @@ from __future__ import annotations
 
 import base64
 import datetime
+import errno
 import glob
 import grp
 import os
 import pwd
 import signal
 import stat
-import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
+
+try:
+    from ansible.module_utils import sekisho_safe_files as safe
+except ImportError:  # read without Ansible's finder, by a test: the same file by its own name
+    from sekisho.edge import safe_files as safe
 
 DOCUMENTATION = r"""
 module: sekisho_accounts
@@ -53,9 +58,19 @@ GROUP = {
     "auditor": "sekisho-auditor",
 }
 FIRST_PERSON, LAST_PERSON = 1000, 59999
-NO_LOGIN = ("nologin", "false", "sync", "shutdown", "halt")
+# By their whole path: a program of one's own may have any name.
+NO_LOGIN = tuple(
+    folder + name
+    for folder, names in (
+        ("/bin/", ("false", "sync")),
+        ("/sbin/", ("nologin", "shutdown", "halt")),
+    )
+    for name in names
+)
 NO_SHELL = "/usr/sbin/nologin"
 DAY_ZERO = datetime.date(1970, 1, 1)
+KEY_FILES = ("authorized_keys", "authorized_keys2")
+LONGEST_KEYS = 1024 * 1024
 
 
 def _shadow():
@@ -70,7 +85,7 @@ def _locked(field):
 
 
 def _may_log_in(entry):
-    return os.path.basename(entry.pw_shell) not in NO_LOGIN
+    return entry.pw_shell.removeprefix("/usr") not in NO_LOGIN
 
 
 class Run:
@@ -80,6 +95,7 @@ class Run:
         self.module = module
         self.before = []
         self.after = []
+        self.left = []
 
     def note(self, what, before, after):
         """Record one difference as a line of the diff."""
@@ -159,14 +175,17 @@ class Run:
         """Close a home to everybody else."""
         home = "/home/" + name
         try:
-            info = os.lstat(home)
+            with safe.pinned(home) as found:
+                mode = stat.S_IMODE(found.info.st_mode)
+                if stat.S_ISDIR(found.info.st_mode) and (mode & 0o077 or found.info.st_uid != uid):
+                    self.note(home, "%04o %d" % (mode, found.info.st_uid), "0700 %d" % uid)
+                    if not self.module.check_mode:
+                        found.set_mode(0o700)
+                        found.set_owner(uid, -1)
         except FileNotFoundError:
             return
-        if stat.S_ISDIR(info.st_mode) and (stat.S_IMODE(info.st_mode) & 0o027 or info.st_uid != uid):
-            self.note(home, "%04o %d" % (stat.S_IMODE(info.st_mode), info.st_uid), "0700 %d" % uid)
-            if not self.module.check_mode:
-                os.chmod(home, 0o700)
-                os.chown(home, uid, -1)
+        except OSError as bad:
+            self.left.append("%s is left as it is: %s" % (home, bad.strerror))
 
     def others(self, accounts, shadow):
         """Shut every account that can log in and is nobody's of the policy."""
@@ -209,15 +228,17 @@ class Run:
         wanted += [(path, 0o600, 0) for path in sorted(glob.glob("/etc/ssh/ssh_host_*_key"))]
         for path, mode, group in wanted:
             try:
-                info = os.lstat(path)
+                with safe.pinned(path) as found:
+                    info, held = found.info, stat.S_IMODE(found.info.st_mode)
+                    if not stat.S_ISREG(info.st_mode):
+                        self.left.append("%s is %s, not a file" % (path, safe.kind_of(info)))
+                    elif held & ~mode or info.st_uid != 0 or info.st_gid not in (0, group):
+                        self.note(path, "%04o %d:%d" % (held, info.st_uid, info.st_gid), "%04o" % mode)
+                        if not self.module.check_mode:
+                            found.set_owner(0, group)
+                            found.set_mode(mode)
             except FileNotFoundError:
                 continue
-            held = stat.S_IMODE(info.st_mode)
-            if held & ~mode or info.st_uid != 0 or info.st_gid not in (0, group):
-                self.note(path, "%04o %d:%d" % (held, info.st_uid, info.st_gid), "%04o" % mode)
-                if not self.module.check_mode:
-                    os.chown(path, 0, group)
-                    os.chmod(path, mode)
 
     def strangers(self):
         """End processes of a user id that no account has (systemd's passing ones excepted)."""
@@ -251,94 +272,103 @@ class Run:
                 self.note("group " + group, name, "")
                 self.do("gpasswd", "-d", name, group)
 
-    def write(self, path, text):
+    def write(self, folder, name, text):
         """Write one root-owned file atomically, unless it is so already."""
-        try:
-            info = os.lstat(path)
-            same = (
-                stat.S_ISREG(info.st_mode)
-                and (info.st_uid, info.st_gid, stat.S_IMODE(info.st_mode)) == (0, 0, 0o644)
-                and open(path, encoding="utf-8", errors="surrogateescape").read() == text
-            )
-        except FileNotFoundError:
-            same = False
-        if same:
-            return
+        path = os.path.join(KEY_FOLDER, name)
+        wanted = text.encode("utf-8", "surrogateescape")
+        info = folder and folder.stat(name)
+        if info is not None and stat.S_ISREG(info.st_mode):
+            asked = (info.st_uid, info.st_gid, stat.S_IMODE(info.st_mode), info.st_size)
+            if asked == (0, 0, 0o644, len(wanted)) and folder.read(name, len(wanted)) == wanted:
+                return
         self.note(path, "other", text.strip())
-        if self.module.check_mode:
-            return
-        folder = os.path.dirname(path)
-        handle, temporary = tempfile.mkstemp(prefix=".sekisho-", dir=folder)
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            os.fchmod(out.fileno(), 0o644)
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, path)
-
-    def remove(self, path):
-        """Remove a file that grants access beside the policy."""
-        self.note(path, "present", "absent")
         if not self.module.check_mode:
-            os.unlink(path)
+            folder.write(name, wanted, 0o644, (0, 0))
+
+    def remove(self, folder, name, path):
+        """Remove what grants access beside the policy; a directory is left and told of."""
+        info = folder.stat(name)
+        if info is None:
+            return
+        if stat.S_ISDIR(info.st_mode):
+            self.left.append("%s is a directory: no keys, and left as it is" % path)
+            return
+        self.note(path, "present (%s)" % safe.kind_of(info), "absent")
+        if not self.module.check_mode:
+            folder.unlink(name)
 
     def keys(self, accounts):
         """Write each account's keys; take every other key away."""
-        if not self.module.check_mode:
-            os.makedirs(KEY_FOLDER, mode=0o755, exist_ok=True)
-            os.chmod(KEY_FOLDER, 0o755)
+        try:
+            folder = safe.Folder.open(KEY_FOLDER, make=None if self.module.check_mode else 0o755)
+        except FileNotFoundError:
+            folder = None  # in check mode only
+        if folder is not None and not self.module.check_mode:
+            folder.set_mode(0o755)
         for name, account in sorted(accounts.items()):
             options = "restrict,pty"
             if account["role"] == "auditor":
                 options = 'restrict,command="%s"' % self.module.params["auditor_command"]
             lines = ["%s %s %s" % (options, key, name) for key in account["keys"]]
-            self.write(os.path.join(KEY_FOLDER, name), "\n".join(lines) + "\n")
-        for path in sorted(glob.glob(KEY_FOLDER + "/*") + glob.glob(KEY_FOLDER + "/.*")):
-            name = os.path.basename(path)
-            if name not in accounts and name not in (".", "..") and not os.path.isdir(path):
-                self.remove(path)
-        for path in sorted(self.stray_files()):
-            self.clean(path, accounts)
+            self.write(folder, name, "\n".join(lines) + "\n")
+        if folder is not None:
+            for name in folder.names():
+                if name not in accounts:
+                    self.remove(folder, name, os.path.join(KEY_FOLDER, name))
+            folder.close()
+        for home in sorted({entry.pw_dir for entry in pwd.getpwall()} | set(glob.glob("/home/*"))):
+            self.stray(home, accounts)
 
-    def stray_files(self):
-        """Yield every authorized_keys file beside the folder, of homes wherever they stand."""
-        homes = {entry.pw_dir for entry in pwd.getpwall()} | set(glob.glob("/home/*"))
-        for home in homes:
-            for name in ("authorized_keys", "authorized_keys2"):
-                path = os.path.join(home, ".ssh", name)
-                if os.path.lexists(path):
-                    yield path
+    def stray(self, home, accounts):
+        """Clean the key files in one home, wherever it is. Nothing there ends the run."""
+        place = os.path.join(home, ".ssh")
+        try:
+            with safe.Folder.open(home) as opened:
+                info = opened.stat(".ssh")
+                if info is None:
+                    return
+                if not stat.S_ISDIR(info.st_mode):  # whatever it leads to is not the person's
+                    self.remove(opened, ".ssh", place)
+                    return
+                with opened.sub(".ssh") as folder:
+                    for name in KEY_FILES:
+                        if folder.stat(name) is not None:
+                            self.clean_in(folder, name, home, accounts)
+        except OSError as bad:
+            # No home, a home that is a file, a mount that does not answer: told, and passed over.
+            if bad.errno not in (errno.ENOENT, errno.ENOTDIR):
+                self.left.append("%s is left as it is: %s" % (place, bad.strerror))
 
     def clean(self, path, accounts):
+        """Clean one key file by its path; see `clean_in`."""
+        home = os.path.dirname(os.path.dirname(path))
+        with safe.beside(path) as (folder, name):
+            self.clean_in(folder, name, home, accounts)
+
+    def clean_in(self, folder, name, home, accounts):
         """Keep only the owner's keys of the policy in a file sshd is told not to read."""
-        name = os.path.basename(os.path.dirname(os.path.dirname(path)))
+        path = os.path.join(home, ".ssh", name)
         held = set()
-        for key in accounts.get(name, {}).get("keys", []):
+        for key in accounts.get(os.path.basename(home), {}).get("keys", []):
             held.add(base64.b64decode(key.split()[1]))
-        # The file lies in the person's own directory: follow no link there, in no component.
-        try:
-            folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            handle = os.open(
-                os.path.basename(path), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder
-            )
-        except OSError:
-            self.remove(path)
-            return
-        with os.fdopen(handle, "r+", encoding="utf-8", errors="surrogateescape") as both:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                self.module.fail_json(msg="%s: not a file" % path)
-            lines = both.read().splitlines()
-            entries = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
-            kept = [line for line in entries if self.blob(line) in held]
-            if kept and len(kept) != len(entries):
-                self.note(path, "%d keys" % len(entries), "%d keys" % len(kept))
-                if not self.module.check_mode:
-                    both.seek(0)
-                    both.truncate()
-                    both.write("".join(line + "\n" for line in kept))
-        os.close(folder)
+        with folder.pin(name) as found:
+            info = found.info
+            # A link, a FIFO, a file of several names or too long to be keys: not read, taken away.
+            if not stat.S_ISREG(info.st_mode) or info.st_nlink > 1 or info.st_size > LONGEST_KEYS:
+                self.remove(folder, name, path)
+                return
+            text = found.read(LONGEST_KEYS).decode("utf-8", "surrogateescape")
+        lines = text.split("\n")
+        entries = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        kept = [line for line in entries if self.blob(line) in held]
+        if kept and len(kept) != len(entries):
+            self.note(path, "%d keys" % len(entries), "%d keys" % len(kept))
+            if not self.module.check_mode:
+                data = "".join(line + "\n" for line in kept).encode("utf-8", "surrogateescape")
+                owner = (info.st_uid, info.st_gid)
+                folder.write(name, data, stat.S_IMODE(info.st_mode) & 0o755, owner)
         if entries and not kept:
-            self.remove(path)
+            self.remove(folder, name, path)
 
     @staticmethod
     def blob(line):
@@ -380,6 +410,10 @@ def main():
     run.others(accounts, shadow)
     run.secrets()
     run.strangers()
+    for line in run.left[:20]:
+        module.warn(line)
+    if run.left[20:]:
+        module.warn("%d more places are left as they are" % len(run.left[20:]))
     module.exit_json(
         changed=bool(run.after),
         diff={"before": "\n".join(run.before) + "\n", "after": "\n".join(run.after) + "\n"},

@@ -10,10 +10,11 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: sekisho_guard
-short_description: Dry-run, keep, arm the roll-back timer, apply
+short_description: Dry-run, keep, arm the roll-back timer, apply; confirm by a fresh login
 description:
   - Hands the guarded files to C(/usr/lib/sekisho/guard) on the host. In check mode it only
-    compares. Changed means that the returned token must be confirmed through a fresh connection.
+    compares. When something changed, the action of the same name, which runs this module, logs in
+    to the host anew from the controller and confirms, before it goes on.
 options:
   files:
     description: Guarded files (path, content or none, mode, kind nftables|sshd|usb).
@@ -27,6 +28,15 @@ options:
     description: Seconds until the host frees itself.
     type: int
     default: 50
+  token:
+    description: What confirms this change, 16 hex digits; the action sets it.
+    type: str
+    default: ""
+  login:
+    description: Command line of a fresh login to the host, for the action on the controller.
+    type: list
+    elements: str
+    default: []
 """
 
 
@@ -37,6 +47,8 @@ def main():
             "files": {"type": "list", "elements": "dict", "default": []},
             "restore_previous": {"type": "bool", "default": False},
             "timeout_s": {"type": "int", "default": 50},
+            "token": {"type": "str", "default": "", "no_log": False},
+            "login": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -45,7 +57,7 @@ def main():
         if module.check_mode:
             module.exit_json(changed=True, msg="would go back to the state held on the host")
         verb = "restore-previous"
-    request = {"files": module.params["files"], "timeout_s": module.params["timeout_s"]}
+    request = {key: module.params[key] for key in ("files", "timeout_s", "token")}
     code, out, err = module.run_command(["/usr/lib/sekisho/guard", verb], data=json.dumps(request))
     try:
         answer = json.loads(out)
@@ -62,7 +74,8 @@ def main():
         }
         for entry in answer.get("diff", [])
     ]
-    module.exit_json(changed=answer["changed"], token=answer.get("token", ""), diff=diff)
+    told = {key: answer[key] for key in ("token", "took_s", "left_s") if key in answer}
+    module.exit_json(changed=answer["changed"], diff=diff, **told)
 
 
 if __name__ == "__main__":

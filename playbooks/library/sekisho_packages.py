@@ -9,11 +9,14 @@ import glob
 import grp
 import os
 import pwd
-import shutil
 import stat
-import time
 
 from ansible.module_utils.basic import AnsibleModule
+
+try:
+    from ansible.module_utils import sekisho_safe_files as safe
+except ImportError:  # read without Ansible's finder, by a test: the same file by its own name
+    from sekisho.edge import safe_files as safe
 
 DOCUMENTATION = r"""
 module: sekisho_packages
@@ -88,6 +91,8 @@ class Run:
     def __init__(self, module):
         self.module = module
         self.done = []
+        self.left = []
+        self._privileged = None
 
     def ask(self, *argv, ok=(0,)):
         """Run a reading command and return what it printed."""
@@ -183,7 +188,7 @@ class Run:
         owned |= {"/usr" + path for path in owned if path.startswith(("/bin/", "/sbin/", "/lib/"))}
         units = []
         for folder in sorted(wanted):
-            for path in sorted(glob.glob(glob.escape(folder) + "/*")):
+            for path in sorted(glob.glob(glob.escape(folder) + "/*", include_hidden=True)):
                 name = os.path.basename(path)
                 if path in owned or os.path.islink(path) and folder not in self.module.params["folders"]:
                     continue
@@ -197,32 +202,38 @@ class Run:
                 self.quarantine(path)
         if units and not self.module.check_mode:
             self.ask("systemctl", "stop", *units, ok=(0, 1, 5))
-            with open(PUT_OFF, "w"):
-                pass  # sekisho_live has systemd read its files again, once for all
+            with safe.beside(PUT_OFF) as (folder, name):
+                folder.write(name, b"", 0o644)  # sekisho_live has systemd read its files once for all
 
     def quarantine(self, path):
         """Move one file where only root reaches it; its path is its name there."""
         self.done.append("quarantine " + path)
         if self.module.check_mode:
             return
-        os.makedirs(QUARANTINE, mode=0o700, exist_ok=True)
-        os.chmod(QUARANTINE, 0o700)
-        target = os.path.join(QUARANTINE, "%d%s" % (time.time_ns(), path.replace("/", "%")))
-        shutil.move(path, target)
+        safe.set_aside(path, QUARANTINE)
 
     def closed(self):
         """Give root what is root's, and take writing from everybody else."""
         for pattern in self.module.params["closed"]:
-            for path in sorted(glob.glob(pattern)):
-                info = os.lstat(path)
-                if stat.S_ISLNK(info.st_mode):
+            for path in sorted(glob.glob(pattern, include_hidden=True)):
+                try:
+                    with safe.pinned(path) as found:
+                        self.close(path, found)
+                except FileNotFoundError:
                     continue
-                mode = stat.S_IMODE(info.st_mode)
-                if info.st_uid != 0 or mode & 0o022:
-                    self.done.append("close %s (%04o, owner %d)" % (path, mode, info.st_uid))
-                    if not self.module.check_mode:
-                        os.chown(path, 0, -1)
-                        os.chmod(path, mode & ~0o022)
+                except OSError as bad:
+                    self.left.append("%s is left as it is: %s" % (path, bad.strerror))
+
+    def close(self, path, found):
+        """Close one file or folder; set-id bits that another owner set do not become root's."""
+        if stat.S_ISLNK(found.info.st_mode):
+            return
+        mode = stat.S_IMODE(found.info.st_mode)
+        if found.info.st_uid != 0 or mode & 0o022:
+            self.done.append("close %s (%04o, owner %d)" % (path, mode, found.info.st_uid))
+            if not self.module.check_mode:
+                found.set_owner(0, -1)
+                found.set_mode(mode & ~(0o022 if found.info.st_uid == 0 else 0o6022))
 
     def walk(self):
         """Mend what the walk over the local file systems finds."""
@@ -238,38 +249,75 @@ class Run:
             ok=(0, 1),
         )
         for path in sorted(set(out.split("\0")) - {""}):
-            try:
-                info = os.lstat(path)
-            except FileNotFoundError:
-                continue
-            self.mend(path, info)
+            self.mend(path)
 
-    def mend(self, path, info):
-        """Mend one file: device, owner, bits."""
+    def mend(self, path, judged=None):
+        """Mend one file: what it is is asked of the handle that is then acted on.
+
+        With C(judged), a stat result, only if it is still the one that was examined.
+        """
+        try:
+            with safe.beside(path) as (folder, name), folder.pin(name) as found:
+                if judged is not None:
+                    found.expect(judged)
+                self.mend_found(path, folder, name, found)
+        except FileNotFoundError:
+            pass
+        except OSError as bad:  # somebody moves his files about meanwhile: the next run looks again
+            self.left.append("%s is left as it is: %s" % (path, bad.strerror))
+
+    def mend_found(self, path, folder, name, found):
+        """Mend what is held by its handle: device, owner, bits."""
+        info = found.info
         mode = stat.S_IMODE(info.st_mode)
         act = not self.module.check_mode
         if stat.S_ISBLK(info.st_mode) or stat.S_ISCHR(info.st_mode):
-            if not path.startswith("/dev/") and "/systemd/inaccessible/" not in path:
+            kernels = path.startswith("/dev/") and not path.startswith("/dev/shm/")
+            if not kernels and "/systemd/inaccessible/" not in path:
                 self.done.append("remove device " + path)
                 if act:
-                    os.unlink(path)
+                    folder.unlink(name)
             return
         if not (_known(pwd.getpwuid, info.st_uid) and _known(grp.getgrgid, info.st_gid)):
             self.done.append("give root %s (was %d:%d)" % (path, info.st_uid, info.st_gid))
             if act:
-                os.lchown(path, 0, 0)
+                found.set_owner(0, 0)
         if stat.S_ISLNK(info.st_mode):
             return
         wanted = mode
         if stat.S_ISREG(info.st_mode) and mode & 0o6000:
-            if path not in self.module.params["privileged"]:
+            if path in self.module.params["privileged"]:
+                pass
+            elif (info.st_dev, info.st_ino) in self.privileged():
+                # Its bits are the program's own: taken here, they would be gone there.
+                self.left.append("%s is another name of a privileged program" % path)
+            else:
                 wanted &= ~0o6000
         if wanted & 0o002 and not wanted & 0o1000 and not stat.S_ISSOCK(info.st_mode):
             wanted &= ~0o002
         if wanted != mode:
             self.done.append("%s: %04o to %04o" % (path, mode, wanted))
             if act:
-                os.chmod(path, wanted)
+                found.set_mode(wanted)
+
+    def privileged(self):
+        """Return device and inode of the programs that may be set-id."""
+        if self._privileged is None:
+            self._privileged = set()
+            for path in self.module.params["privileged"]:
+                try:
+                    info = os.stat(path)
+                except OSError:
+                    continue
+                self._privileged.add((info.st_dev, info.st_ino))
+        return self._privileged
+
+    def tell(self):
+        """Warn of what was left, a bounded number of lines."""
+        for line in self.left[:20]:
+            self.module.warn(line)
+        if self.left[20:]:
+            self.module.warn("%d more files are left as they are" % len(self.left[20:]))
 
     def timers(self):
         """Stop timers that nobody declared."""
@@ -315,6 +363,7 @@ def main():
         run.timers()
     if module.params["upgrade"]:
         run.upgrade()
+    run.tell()
     module.exit_json(changed=bool(run.done), done=run.done, diff={"prepared": "\n".join(run.done)})
 
 

@@ -128,7 +128,7 @@ def capture(both: Nets) -> Iterator[dict[str, int]]:
     seen: dict[str, int] = {}
     with program(both, "left", CAPTURE) as process:
         yield seen
-        time.sleep(0.3)
+        time.sleep(1)  # what is on its way is heard
         process.terminate()
         assert process.stdout is not None
         seen |= json.loads(process.stdout.readline())

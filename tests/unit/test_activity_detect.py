@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sekisho.activity.detect import BY_KEY
 from sekisho.activity.pipeline import DETECTION, GAP, SESSION, Activity, Entry
-from sekisho.activity.watched import KINDS, PATHS, watched
+from sekisho.activity.watched import BESIDE, DAILY, KINDS, PATHS, watched
 
 MS = 1_795_315_000_000
 UNSET = 4294967295
@@ -176,6 +178,17 @@ def test_the_account_tools_own_files_are_not_told_twice() -> None:
         ("/etc/systemd/system/evil.timer", "schedule-changed", "alert"),
         ("/etc/systemd/system/evil.service", "unit-changed", "alert"),
         ("/boot/grub/grub.cfg", "boot-changed", "alert"),
+        ("/boot/vmlinuz-6.12.48+deb13-amd64", "boot-changed", "alert"),
+        ("/boot/initrd.img-6.12.48+deb13-amd64", "boot-changed", "alert"),
+        ("/boot/efi/EFI/debian/grubx64.efi", "boot-changed", "alert"),
+        ("/etc/default/grub.d/x.cfg", "boot-changed", "alert"),
+        ("/etc/grub.d/40_custom", "boot-changed", "alert"),
+        ("/usr/lib/systemd/system-generators/x", "unit-changed", "alert"),
+        ("/usr/lib/systemd/system-sleep/x", "unit-changed", "alert"),
+        ("/usr/lib/systemd/systemd", "unit-changed", "alert"),
+        ("/usr/lib/udev/x-helper", "device-rules-changed", "alert"),
+        ("/etc/rc.local", "unit-changed", "alert"),
+        ("/etc/shadow.bak", "setting-changed", "notice"),
         ("/var/log/audit/audit.log", "evidence-touched", "alert"),
         ("/var/lib/sekisho/journal/0001.jsonl", "evidence-touched", "alert"),
         ("/etc/hosts", "setting-changed", "notice"),
@@ -191,7 +204,8 @@ def test_a_folder_that_is_there_already_was_not_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/etc/resolv.conf", "/etc/passwd.lock", "/srv/x", "/var/spool/x", "/etc-not/passwd"]
+    "path",
+    ["/etc/resolv.conf", "/etc/passwd.lock", "/etc/shadow.4711", "/srv/x", "/etc-not/passwd"],
 )
 def test_a_file_that_nobody_watches_is_not_told(path: str) -> None:
     assert Log().file(path).found() == []
@@ -517,6 +531,36 @@ def test_the_kernels_rules_carry_exactly_the_keys_the_detections_know(repository
     )
     keys = {word[len("key=") :] for word in text.split() if word.startswith("key=")}
     assert keys == {*BY_KEY, "sekisho-exec"}
+
+
+def recorded_folders(repository: Path) -> list[str]:
+    text = (repository / "hardening/audit/40-sekisho-files.rules").read_text(encoding="utf-8")
+    return sorted({word[len("dir=") :] for word in text.split() if word.startswith("dir=")})
+
+
+@given(name=st.from_regex(r"[a-z0-9][a-z0-9._@+-]{0,12}(/[a-z0-9.]{1,12}){0,2}", fullmatch=True))
+def test_what_the_kernels_rules_record_always_has_a_kind(name: str) -> None:
+    """A file that is recorded and judged by nobody is a file that nobody watches."""
+    repository = Path(__file__).resolve().parents[2]
+    folders = recorded_folders(repository)
+    assert len(folders) >= 9
+    for folder in folders:
+        path = f"{folder}/{name}"
+        if path in DAILY or BESIDE.fullmatch(path):
+            continue
+        hit = watched([path])
+        assert hit is not None, path
+        assert hit[0] in KINDS
+
+
+def test_a_remount_is_told_and_its_preparations_once() -> None:
+    for call, paths in ((433, ("/",)), (442, ("/tmp",)), (428, ("/srv",))):
+        log = Log().call(call, key="sekisho-mount", exe="/usr/bin/mount", paths=paths)
+        assert log.found() == [("mounted", "warning", "aoki")]
+    log = Log()
+    for _ in range(4):
+        log.call(431, key="sekisho-mount", exe="/usr/bin/mount")
+    assert log.found() == [("mounted", "warning", "aoki")]
 
 
 def test_every_entry_is_plain_json_without_floats() -> None:

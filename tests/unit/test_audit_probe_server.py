@@ -86,7 +86,7 @@ def test_a_client_that_says_nothing_is_sent_away(monkeypatch: pytest.MonkeyPatch
     started = time.monotonic()
     code, _ = talk(b'{"schema":1', end=False)
     assert code == 1
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 8, "the server's own time is 10 s, this test's 0.3"
 
 
 def test_a_client_that_goes_away_hurts_nobody() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -12,6 +15,7 @@ from sekisho.edge import collect as edge
 from sekisho.edge.collect import collect, read, run
 from sekisho.probes.model import Probe, Read, Run
 from sekisho.probes.registry import registry
+from sekisho.service.agent_files import GROUPS, FilesPart
 
 
 def as_nobody() -> bool:
@@ -135,3 +139,39 @@ def test_no_probe_can_be_told_what_to_run() -> None:
                 assert operation.argv[0] not in {"sh", "bash", "dash", "env", "sudo", "eval"}, name
             else:
                 assert all(path.startswith("/") for path in operation.globs), name
+
+
+def wildcards() -> list[tuple[str, str]]:
+    """Return every wildcard any probe, and the guarded files, look through: its owner, itself."""
+    read = [
+        (name, pattern)
+        for name, probe in registry().items()
+        for operation in probe.operations.values()
+        if isinstance(operation, Read)
+        for pattern in operation.globs
+    ]
+    guarded = [(f"agent_files {name}", f"/{one}") for name, some in GROUPS.items() for one in some]
+    return [(name, pattern) for name, pattern in (*read, *guarded) if glob.has_magic(pattern)]
+
+
+def dotted(pattern: str) -> str:
+    """Return a path that fits the pattern and has a dot before every name a wildcard stands for."""
+    parts = [re.sub(r"\[([^]])[^]]*\]", r"\1", part) for part in pattern.split("/")]
+    return "/".join(
+        part.replace("*", ".hidden", 1).replace("*", "") if "*" in part else part for part in parts
+    )
+
+
+@pytest.mark.parametrize(("owner", "pattern"), wildcards())
+def test_no_wildcard_passes_over_a_name_that_begins_with_a_dot(
+    owner: str, pattern: str, tmp_path: Path
+) -> None:
+    there = tmp_path / dotted(pattern).lstrip("/")
+    there.parent.mkdir(parents=True)
+    there.write_text("x")
+    if owner.startswith("agent_files"):
+        part = FilesPart(Mock(), Mock(root=tmp_path, state=tmp_path / "state"))
+        assert list(part._digests()) == [dotted(pattern)]
+        return
+    found = read(Read((f"{tmp_path}{pattern}",)))["files"]
+    assert list(found) == [str(there)], owner

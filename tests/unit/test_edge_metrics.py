@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import re
+import socket
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from agentworld import Authority, private_pem
+from sekisho.edge import metrics as metrics_module
 from sekisho.edge.metrics import Metrics, MetricsServer, named_addresses, server_context
 from sekisho.edge.metrics_table import METRICS, reference
 from sekisho.errors import SekishoError
@@ -74,7 +77,7 @@ class Wire:
         self.server = MetricsServer(
             ("127.0.0.1", 0),
             server_context(folder / "crt", folder / "key", folder / "ca"),
-            allowed=frozenset({"127.0.0.1"}),
+            allowed=frozenset({"127.0.0.1", "127.0.0.2"}),
             render=lambda: b"sekisho_agent_info 1.0\n",
             failed=self.failures.append,
         )
@@ -132,6 +135,38 @@ def test_no_certificate_a_strangers_and_another_hosts_get_nothing(wire: Wire) ->
             ask(client)
         client.close()
     assert any("not the monitor's" in failure for failure in wire.failures)
+
+
+@pytest.mark.process
+def test_one_monitor_that_takes_every_connection_does_not_stop_another(wire: Wire) -> None:
+    held = [
+        socket.create_connection(("127.0.0.1", wire.server.port), source_address=("127.0.0.2", 0))
+        for _ in range(40)
+    ]
+    client = wire.client(wire.authority.certificate("monitor-1", wire.key, "127.0.0.1"))
+    client.request("GET", "/metrics")
+    assert client.getresponse().read() == b"sekisho_agent_info 1.0\n"
+    client.close()
+    assert any("too many connections" in failure for failure in wire.failures)
+    for one in held:
+        one.close()
+
+
+@pytest.mark.process
+def test_a_request_that_drips_is_ended(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics_module, "REQUEST_S", 0.5)
+    client = wire.client(wire.authority.certificate("monitor-1", wire.key, "127.0.0.1"))
+    client.connect()
+    end = time.monotonic() + 20
+
+    def drip() -> None:
+        while time.monotonic() < end:
+            client.sock.sendall(b"G")
+            time.sleep(0.1)
+
+    with pytest.raises(OSError, match=r"(?i)pipe|reset|eof|closed|violation"):
+        drip()
+    client.close()
 
 
 @pytest.mark.process

@@ -15,9 +15,9 @@ import pytest
 from probes_raw import held, ran
 
 from agentworld import Host
-from orderworld import CONTENT, NOW, SIGNERS, STICK, body, good
+from orderworld import CONTENT, NOW, SIGNERS, STICK, body, good, write_journal
 from sekisho.devices.exception import parse_exception
-from sekisho.edge import exception_copy, exception_state, usb_admit
+from sekisho.edge import boot_clock, exception_copy, exception_state, usb_admit
 from sekisho.edge.exception_state import Open
 from sekisho.errors import SekishoError
 from sekisho.orders.model import write_time
@@ -43,7 +43,6 @@ POLICY: dict[str, Any] = {
     "devices": [],
     "orders": {"people": PEOPLE},
 }
-WRITTEN = service._written
 END = int((NOW + timedelta(hours=1)).timestamp())
 
 
@@ -71,8 +70,9 @@ class World:
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root
-        self.state, self.run, self.journal = root / "orders", root / "run", root / "journal"
-        self.journal.mkdir()
+        kept = root / "var/lib/sekisho"
+        self.state, self.run, self.journal = kept / "orders", root / "run", kept / "journal"
+        self.journal.mkdir(parents=True)
         self.now, self.boot_s, self.boot = NOW, 1000.0, "b0"
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.acts: list[str] = []
@@ -87,13 +87,11 @@ class World:
             monkeypatch.setattr(function, "__defaults__", (self.run,))
         monkeypatch.setattr(state, "RUN", self.run)
         monkeypatch.setattr(state, "STATE", self.state)
-        monkeypatch.setattr(state, "boot_id", lambda: self.boot)
-        monkeypatch.setattr(state, "boottime", lambda: self.boot_s)
-        monkeypatch.setattr(service, "JOURNAL", self.journal)
+        monkeypatch.setattr(boot_clock, "boot_id", lambda: self.boot)
+        monkeypatch.setattr(boot_clock, "boottime", lambda: self.boot_s)
+        monkeypatch.setattr(service, "ROOT", root)
         monkeypatch.setattr(service, "host_policy", lambda: SimpleNamespace(value=POLICY))
         monkeypatch.setattr(service, "submit", self.submit)
-        # The files of a test are written at another time than the one it plays in.
-        monkeypatch.setattr(service, "_written", list)
         monkeypatch.setattr(service, "datetime", self.clock())
         monkeypatch.setattr(service, "time", SimpleNamespace(time=self.seconds))
         monkeypatch.setattr(service, "_timer", self.timer)
@@ -126,10 +124,10 @@ class World:
         self.events.append((kind, data))
         return len(self.events)
 
-    def timer(self, _order: object, remain: int) -> None:
+    def timer(self, order: Any, remain: int) -> None:
         if not self.timer_works:
             raise SekishoError("the timer that closes it cannot be set")
-        assert (self.state / f"{good().id}.json").exists(), "remembered before anything opens"
+        assert (self.state / f"{order.id}.json").exists(), "remembered before anything opens"
         assert not self.loaded
         self.acts.append(f"timer {remain}")
 
@@ -235,17 +233,30 @@ def test_outside_its_window_or_for_another_kind_nothing_opens(world: World) -> N
     assert world.acts == []
 
 
-def test_a_clock_before_what_was_written_opens_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(service, "_written", WRITTEN)
-    segment = world.journal / "00000000000000000001.jsonl"
-    segment.write_text("")
-    later = NOW.timestamp() + 60
-    os.utime(segment, (later, later))
-    assert "clock cannot be right" in refusal(lambda: service.apply(world.order()))
-    os.utime(segment, (NOW.timestamp(),) * 2)
+@pytest.mark.parametrize("late", [60, 6, -60])
+def test_a_clock_before_what_was_written_opens_nothing(world: World, late: int) -> None:
+    """The record's own time counts, not the file's, which `touch` sets."""
+    write_journal(world.journal, [(NOW + timedelta(seconds=late), "agent.start", {})])
+    os.utime(next(world.journal.iterdir()), (0, 0))
+    if late > 0:
+        assert "clock cannot be right" in refusal(lambda: service.apply(world.order()))
+    else:
+        service.apply(world.order())
+
+
+def test_a_clock_before_the_policys_issue_opens_nothing(world: World) -> None:
+    world.now = NOW - timedelta(days=6)
+    start, end = (write_time(world.now + timedelta(hours=by)) for by in (-1, 1))
+    order = world.order(made=start, start=start, end=end)
+    assert "clock cannot be right" in refusal(lambda: service.apply(order))
+
+
+def test_an_order_whose_record_was_removed_is_still_used(world: World) -> None:
     service.apply(world.order())
+    write_journal(world.journal, [(NOW, kind, data) for kind, data in world.events[:1]])
+    assert service.end("done") == [good().id]
+    (world.state / f"{good().id}.json").unlink()
+    assert "used before" in refusal(lambda: service.apply(world.order()))
 
 
 def test_where_no_module_can_be_loaded_a_disk_is_refused_unspent(world: World) -> None:

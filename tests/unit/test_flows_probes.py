@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -91,6 +92,17 @@ def test_routes_are_told_apart() -> None:
     assert found["rules"] == ["77 10.0.0.1 77"]
 
 
+def test_whatever_stands_in_another_table_is_told() -> None:
+    ipv4 = [
+        {"dst": "default", "gateway": "10.77.0.250", "dev": "eth0", "table": "77"},
+        {"type": "local", "dst": "198.51.100.0/24", "dev": "lo", "table": "78"},
+        {"type": "local", "dst": "127.0.0.1", "dev": "lo", "table": "local"},
+    ]
+    found = parse("routes", ipv4=ran(json.dumps(ipv4)), ipv6=ran("[]"), rules=ran("[]"))
+    assert found["other_tables"] == ["default in table 77", "198.51.100.0/24 in table 78"]
+    assert found["default"] == ["via 10.77.0.250 eth0"]
+
+
 def test_sockets_are_as_the_policy_writes_them() -> None:
     found = parse(
         "sockets",
@@ -130,6 +142,66 @@ def test_our_network_files_read_as_the_policy() -> None:
         assert found[key] == [], key
 
 
+@pytest.mark.parametrize(
+    ("drop_in", "key", "told"),
+    [
+        ("[Network]\nDHCP=yes\n", "leased", ["eth0"]),
+        ("[Network]\nDHCP=IPv4\n", "leased", ["eth0"]),
+        ("[Network]\nLLMNR=resolve\n", "learning", ["eth0 LLMNR"]),
+        ("[Network]\nGateway=10.0.0.9\n", "default", ["eth0 10.0.0.9"]),
+        ("[Network]\nIPv4ReversePathFilter=loose\n", "rp_filter",
+         ["eth0 IPv4ReversePathFilter=loose"]),
+        ("[Network]\nIPv4ProxyARP=yes\n", "proxy_arp", ["eth0 IPv4ProxyARP=yes"]),
+        ("[Network]\nIPv4RouteLocalnet=1\n", "route_localnet", ["eth0 IPv4RouteLocalnet=1"]),
+        ("[Network]\nLLMNR=false\nIPv4ProxyARP=off\n", "learning", []),
+        ("[Network]\nIPv4ReversePathFilter=strict\n", "rp_filter", []),
+        ("[Match]\nHost=other\n", "unnamed", ["05-sekisho-eth0.network"]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("folder", ["/etc", "/run", "/usr/local/lib", "/usr/lib"])
+def test_a_drop_in_of_any_folder_counts(
+    folder: str, drop_in: str, key: str, told: list[str]
+) -> None:
+    ours = network_files(policy("core-1"))
+    found = networkd(
+        {
+            **{path: text for path, text in ours.items() if path.endswith(".network")},
+            f"{folder}/systemd/network/05-sekisho-eth0.network.d/x.conf": drop_in,
+        }
+    )
+    assert found[key] == told
+
+
+@pytest.mark.parametrize("match", ["Name=!lo", "Name=eth0\nVirtualization=no", "Type=ether"])
+def test_a_file_that_may_match_any_card_is_told(match: str) -> None:
+    text = f"[Match]\n{match}\n[Network]\nDHCP=yes\n"
+    found = networkd({"/usr/local/lib/systemd/network/00-x.network": text})
+    assert found["unnamed"] == ["00-x.network"]
+
+
+def test_a_file_linked_to_nothing_is_no_file() -> None:
+    raw = read({"/usr/lib/systemd/network/a.network": "[Match]\nName=eth0\n[Network]\nDHCP=yes\n"})
+    raw["files"]["/etc/systemd/network/a.network"] = {
+        "mode": 0o777, "uid": 0, "gid": 0, "kind": "link", "target": "/dev/null",
+    }  # fmt: skip
+    cards = read({"/sys/class/net/eth0/address": ""})
+    found = parse("networkd", networks=raw, cards=cards)
+    assert (found["leased"], found["unnamed"], found["unconfigured"]) == ([], [], ["eth0"])
+
+
+def test_an_address_with_a_peers_network_is_not_the_declared_one() -> None:
+    # ip address add 10.77.0.13 peer 198.51.100.0/24 dev eth0
+    far = {"family": "inet", "local": "10.77.0.13", "address": "198.51.100.0", "prefixlen": 24}
+    assert links({**ETH, "addr_info": [far]})["addresses"] == [
+        "eth0 10.77.0.13 peer 198.51.100.0/24"
+    ]
+
+
+def test_loopback_in_promiscuous_mode_is_told() -> None:
+    told = parse("links", addresses=ran(json.dumps([{**LO, "promiscuity": 1}])))
+    assert told["listening_in"] == ["lo"]
+
+
 def test_a_lease_a_default_route_and_a_file_for_any_card_are_seen() -> None:
     found = networkd(
         {
@@ -142,6 +214,73 @@ def test_a_lease_a_default_route_and_a_file_for_any_card_are_seen() -> None:
     assert found["default"] == ["eth0 10.0.0.1", "eth1 10.0.0.1", "eth2 10.0.0.1"]
     assert found["unnamed"] == ["20-any.network"]
     assert "eth0 LLMNR" in found["learning"]
+
+
+ALL = ["forward", "input", "output"]
+
+
+def filtered(change: Any = None) -> tuple[list[str], list[str]]:
+    """Return ipv6_dropped and syn_first of core-1's rules, its input rules changed."""
+    rules = copy.deepcopy(policy("core-1")["nftables"])
+    listed = [e["add"]["rule"] for e in rules["nftables"] if "rule" in e.get("add", {})]
+    if change is not None:
+        change([rule for rule in listed if rule["chain"] == "input"])
+    found = parse("nftables", loaded=ran(json.dumps(rules)), disk=read({}))["runtime"]
+    return found["ipv6_dropped"], found["syn_first"]
+
+
+def rule_of(rules: list[dict[str, Any]], check: str) -> dict[str, Any]:
+    return next(rule for rule in rules if check in rule.get("comment", ""))
+
+
+def narrowed(rules: list[dict[str, Any]]) -> None:
+    port = {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 9}
+    rule_of(rules, "hops-begin-with-syn")["expr"].insert(0, {"match": port})
+
+
+def other_flags(rules: list[dict[str, Any]]) -> None:
+    for one in rule_of(rules, "hops-begin-with-syn")["expr"]:
+        if one.get("match", {}).get("right") == "syn":
+            one["match"]["right"] = "rst"
+
+
+def anything_but_loopback(rules: list[dict[str, Any]]) -> None:
+    rules[0]["expr"][0]["match"]["op"] = "!="
+
+
+def by_verdict_map(rules: list[dict[str, Any]]) -> None:
+    key = {"meta": {"key": "iifname"}}
+    rules[0]["expr"] = [{"vmap": {"key": key, "data": {"set": [["eth1", {"accept": None}]]}}}]
+
+
+def elsewhere(rules: list[dict[str, Any]]) -> None:
+    rules[0]["expr"] = [{"goto": {"target": "bare"}}]
+
+
+@pytest.mark.parametrize("host", ["core-1", "gate-in", "gate-out", "inbound-1", "terminal-1"])
+def test_our_rules_drop_ipv6_and_want_a_syn_first(host: str) -> None:
+    loaded = ran(json.dumps(policy(host)["nftables"]))
+    found = parse("nftables", loaded=loaded, disk=read({}))["runtime"]
+    assert found["ipv6_dropped"] == found["syn_first"] == ALL
+
+
+@pytest.mark.parametrize("change", [narrowed, other_flags])
+def test_a_narrower_rule_does_not_want_a_syn_of_all(change: Any) -> None:
+    assert filtered(change) == (ALL, ["forward", "output"])
+
+
+@pytest.mark.parametrize("change", [anything_but_loopback, by_verdict_map, elsewhere])
+def test_what_may_pass_before_them_is_seen(change: Any) -> None:
+    assert filtered(change) == (["forward", "output"], ["forward", "output"])
+
+
+def test_tables_of_the_older_iptables_are_told() -> None:
+    old = {"/proc/net/dev": "", "/proc/net/ip_tables_names": "filter\nnat\n"}
+    assert parse("legacy-tables", tables=read(old)) == {"tables": ["ip filter", "ip nat"]}
+    none = {"/proc/net/dev": "", "/proc/net/ip_tables_names": ""}
+    assert parse("legacy-tables", tables=read(none)) == {"tables": []}
+    with pytest.raises(ProbeError):
+        parse("legacy-tables", tables=read({}))
 
 
 def test_the_rules_on_disk_are_judged_even_when_nothing_is_loaded() -> None:

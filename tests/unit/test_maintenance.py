@@ -6,13 +6,16 @@ import base64
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from agentworld import policy, signed, signer_pem
-from orderworld import NOW, SIGNERS, good, sign
+from guardfaults import killed_at
+from orderworld import NOW, SIGNERS, good, sign, write_journal
 from sekisho.canonical import canonical
+from sekisho.edge import exception_state
 from sekisho.edge.maintenance import Maintenance, Opened
 from sekisho.errors import SekishoError
 from sekisho.orders.model import Act, write_time
@@ -108,7 +111,7 @@ def test_outside_its_window_it_opens_nothing_and_is_not_used_up(host: Host, hour
     with pytest.raises(SekishoError):
         host.hand.begin()
     assert host.armed == []
-    assert not host.hand.used.exists()
+    assert not list((host.root / "var/lib/sekisho").glob("orders/*.json"))
 
 
 def test_without_an_armed_end_it_opens_nothing(host: Host) -> None:
@@ -175,7 +178,63 @@ def test_a_policy_that_root_wrote_by_hand_names_no_approvers(host: Host) -> None
 
 def test_a_garbled_record_of_uses_opens_nothing(host: Host) -> None:
     host.hand.place(maintenance(), "order")
-    host.hand.used.write_text("[]")
+    host.hand.record.earlier.write_text("[]")  # as an earlier version kept it
     with pytest.raises(SekishoError, match="garbled"):
         host.hand.begin()
     assert host.armed == []
+
+
+def test_what_an_earlier_version_kept_as_used_is_used(host: Host) -> None:
+    order = host.hand.place(maintenance(), "order")
+    host.hand.record.earlier.write_bytes(canonical({order.id: {"boot_id": "boot-1", "at": "x"}}))
+    assert host.hand.current().id == order.id, "that boot's maintenance goes on over an upgrade"
+    host.start("boot-2")
+    with pytest.raises(SekishoError, match="used"):
+        host.hand.begin()
+
+
+@pytest.mark.process  # begins, and dies, in a process of its own
+def test_killed_at_every_step_an_order_opens_one_boot_at_most(tmp_path: Path) -> None:
+    step, killed = 0, True
+    while killed:
+        step += 1
+        host = Host(tmp_path / str(step))
+        armed = tmp_path / f"armed-{step}"
+
+        def run(_argv: Sequence[str], armed: Path = armed) -> int:
+            armed.touch()
+            return 0
+
+        host.run = run  # type: ignore[method-assign, assignment]
+        order = host.hand.place(maintenance(), "order")
+        box: Any = SimpleNamespace(watch=None, silent=False)
+        killed = killed_at(box, lambda _, host=host: host.hand.begin(), step)
+        if armed.exists() or host.notice():
+            assert host.hand.record.used(order), f"step {step}: opened before it was used"
+        opened = 0 if killed else 1
+        for boot in ("boot-2", "boot-3"):
+            host.start(boot)
+            try:
+                opened += host.hand.begin().id == order.id
+            except SekishoError as bad:
+                assert "used" in bad.diagnostics()  # noqa: PT017 - which of the two is no matter
+        assert opened <= 1, f"step {step}"
+    assert step > 8, "nothing was tried"
+
+
+def test_its_use_waits_for_the_journal(host: Host) -> None:
+    order = host.hand.place(maintenance(), "order")
+    host.hand.begin()
+    [(_, kind, data)] = exception_state.spooled(host.hand.record.store)
+    assert (kind, data["order"], data["opens"]) == ("maintenance.used", order.id, ["modules"])
+    assert data["approvers"] == ["chiba", "aoki"]
+
+
+def test_a_clock_set_back_within_the_boot_does_not_keep_it_open(host: Host) -> None:
+    host.hand.place(maintenance(), "order")
+    host.hand.begin()
+    (host.root / "var/lib/sekisho/journal").mkdir()
+    write_journal(
+        host.root / "var/lib/sekisho/journal", [(NOW + timedelta(hours=2), "agent.start", {})]
+    )
+    assert host.hand.current() == Opened()

@@ -110,6 +110,7 @@ def test_everything_the_agent_detects_reaches_an_alert(rules: dict[str, dict[str
         "6-iv-a.policy-refused": "sekisho_policy_fallback",
         "6-iv-a.guarded-file-changed": "sekisho_file_drift",
         "6-iv-b.listener-opened": "sekisho_listener_unexpected",
+        "6-v-b.probe-socket-missing": "sekisho_probe_socket_missing",
     }
     for check in checks():
         told = check.startswith("6-iv-b.") or f'check="{check}"' in every

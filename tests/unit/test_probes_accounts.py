@@ -15,6 +15,7 @@ from probes_raw import held, link, ran, unreadable
 from sekisho.probes.accounts import (
     PROBES,
     fingerprint,
+    impersonal,
     read_expiry,
     read_keys,
     read_passwd,
@@ -22,10 +23,11 @@ from sekisho.probes.accounts import (
     rsa_bits,
 )
 from sekisho.probes.model import ProbeError, Read, Run
+from sekisho.probes.sudo import PROBES as SUDO_PROBES
 from sekisho.site.derived_accounts import derived
 from sekisho.site.derived_accounts import fingerprint as policy_fingerprint
 
-BY_NAME = {probe.name: probe for probe in PROBES}
+BY_NAME = {probe.name: probe for probe in (*PROBES, *SUDO_PROBES)}
 PEOPLE = """root:x:0:0:root:/root:/bin/bash
 daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin
 aoki:x:2001:2001:Aoki:/home/aoki:/bin/bash
@@ -227,6 +229,109 @@ def test_rsa_length_never_reads_past_the_end(blob: bytes) -> None:
     assert 0 <= rsa_bits(blob) <= 8 * len(blob)
 
 
+@pytest.mark.parametrize(
+    ("shell", "may"),
+    [
+        ("/usr/sbin/nologin", False),
+        ("/sbin/nologin", False),
+        ("/bin/false", False),
+        ("/usr/bin/sync", False),
+        ("/tmp/nologin", True),  # a program of one's own by that name
+        ("/home/x/false", True),
+        ("/usr/local/sbin/nologin", True),
+        ("", True),
+    ],
+)
+def test_only_debians_own_programs_refuse_a_login(shell: str, may: bool) -> None:
+    told = accounts(passwd=PEOPLE + f"svc:x:900:900::/:{shell}\n")
+    assert told["system_with_shell"] == ["svc"] * may
+
+
+@pytest.mark.parametrize(
+    ("field", "outside", "empty"),
+    [("x", False, False), ("", True, True), ("$y$j9T$abc", True, False), ("*", False, False)],
+)
+def test_a_password_outside_shadow_is_told_and_never_shown(
+    field: str, outside: bool, empty: bool
+) -> None:
+    told = accounts(
+        passwd=PEOPLE + f"cole:{field}:2003:2003::/home/cole:/bin/bash\n",
+        shadow=shadow(aoki="20909", baba="20909", cole="20909"),
+    )
+    assert told["not_in_shadow"] == ["cole"] * outside
+    assert told["needs_no_password"] == ["cole"] * empty
+    assert ("cole" in told["with_password"]) == (outside and not empty)
+    assert "$y$" not in json.dumps(told)
+
+
+@pytest.mark.parametrize(("field", "state"), [("x", "L"), ("", "NP"), ("$y$j9T$abc", "P")])
+def test_roots_field_in_passwd_counts_before_shadow(field: str, state: str) -> None:
+    assert accounts(passwd=PEOPLE.replace("root:x", f"root:{field}"))["root_password"] == state
+
+
+@pytest.mark.parametrize("mode", [0o750, 0o701, 0o710, 0o755, 0o2770])
+def test_a_home_that_others_can_enter_is_loose(mode: int) -> None:
+    homes = held({"/home/aoki": None}, **{"/home/aoki": {"mode": mode, "uid": 2001, "kind": "dir"}})
+    assert accounts(homes=homes)["loose_homes"] == [f"/home/aoki {mode:04o} owner 2001"]
+
+
+def test_a_closed_home_and_a_home_nobody_looked_at() -> None:
+    shut = held({"/home/aoki": None}, **{"/home/aoki": {"mode": 0o700, "uid": 2001, "kind": "dir"}})
+    assert accounts(homes=shut)["loose_homes"] == []
+    away = PEOPLE.replace("/home/aoki", "/srv/aoki")
+    assert accounts(homes=shut, passwd=away)["loose_homes"] == ["/srv/aoki of aoki: not in /home"]
+    aside = held({"/home/aoki": None}, **{"/home/aoki": link("/srv/aoki")})
+    assert accounts(homes=aside)["loose_homes"] == ["/home/aoki is a link"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        # a stranger's machine: shells that no person of a site has
+        "cloudsdk:x:998:998::/home/cloudsdk:/bin/bash",
+        "postgres:x:110:110::/var/lib/postgresql:/bin/bash",
+        "operator1:x:2003:2003::/home/operator1:/bin/bash",
+        "shared-ops:x:2004:2004::/home/shared-ops:/bin/sh",
+        "guest:x:2005:2005::/home/guest:",
+        "Test_User:x:70000:70000::/:/bin/bash",
+    ],
+)
+def test_a_shared_account_is_told_wherever_its_uid_lies(line: str) -> None:
+    name = line.partition(":")[0]
+    told = accounts(passwd=f"{PEOPLE}{line}\n", shadow=shadow(**{name: ""}))
+    assert told["impersonal"] == [name]
+    assert told["usable"] == sorted([name, "aoki", "baba"])
+    shut = line.rpartition(":")[0] + ":/usr/sbin/nologin"
+    assert accounts(passwd=f"{PEOPLE}{shut}\n", shadow=shadow(**{name: ""}))["impersonal"] == []
+
+
+def test_a_password_or_a_key_makes_an_account_usable_without_a_shell() -> None:
+    assert accounts(status="root P 2026-01-01\ndaemon NP 2026-01-01\n")["usable"] == [
+        "aoki", "baba", "daemon",
+    ]  # fmt: skip
+    told = accounts(keys={"/etc/ssh/authorized_keys.d/daemon": f"ssh-ed25519 {KEY_A}\n"})
+    assert told["usable"] == ["aoki", "baba", "daemon"]
+    assert accounts()["usable"] == ["aoki", "baba"]
+
+
+def test_two_groups_of_one_number_are_one_group() -> None:
+    told = accounts(group=f"{GROUP}helpers:x:6:baba\n")
+    assert "disk baba" in told["privileged"]
+
+
+def test_two_names_of_one_uid_share_an_account_when_both_can_be_used() -> None:
+    twin = f"{PEOPLE}baba2:x:2002:2002::/home/b:/usr/sbin/nologin\n"
+    status = "root L 2026-01-01\nbaba2 P 2026-01-01\n"
+    told = accounts(passwd=twin, shadow=shadow(baba2=""), status=status)
+    assert told["shared_uids"] == ["2002: baba baba2"]
+    assert accounts(passwd=twin, shadow=shadow(baba2=""))["shared_uids"] == []
+
+
+@pytest.mark.parametrize("name", ["aoki", "baba2", "sato.k", "testa", "adminoto", "root-a"])
+def test_a_persons_name_is_not_taken_for_a_functions(name: str) -> None:
+    assert impersonal(name) is (name == "root-a")
+
+
 # -- sudo -----------------------------------------------------------------------------------------
 
 
@@ -273,6 +378,26 @@ def test_a_negated_member_keeps_its_mark() -> None:
 def test_rules_that_others_can_read_are_loose() -> None:
     told = sudo({}, **{"/etc/sudoers": {"mode": 0o444}})
     assert told["loose"] == ["/etc/sudoers 0444"]
+
+
+def test_what_sudo_lets_in_from_the_environment_is_told() -> None:
+    # cvtsudoers 1.9.16's own form of `env_keep +=`, `env_keep -=`, `env_file=`.
+    told = sudo(
+        {
+            "Defaults": [
+                {"Options": [{"operation": "list_add", "env_keep": ["LD_PRELOAD", "FOO"]}]},
+                {"Options": [{"operation": "list_remove", "env_keep": ["LANG"]}]},
+                {"Options": [{"env_file": "/tmp/x"}]},
+            ]
+        }
+    )
+    assert told["environment"] == ["env_file /tmp/x", "env_keep FOO", "env_keep LD_PRELOAD"]
+    assert sudo({})["environment"] == []
+
+
+def test_rules_that_another_group_can_read_are_loose() -> None:
+    assert sudo({}, **{"/etc/sudoers": {"mode": 0o440, "gid": 1000}})["loose"]
+    assert sudo({}, **{"/etc/sudoers": {"mode": 0o400, "gid": 1000}})["loose"] == []
 
 
 @pytest.mark.parametrize("bad", ["", "{", "[]", '"x"'])

@@ -12,10 +12,10 @@ from sekisho.devices.disks import render
 from sekisho.probes.disks import CARD_LIST, CARDS, HELPER, NEWCOMERS, STATE, UDEV
 from sekisho.probes.disks import PROBES as DISKS
 from sekisho.probes.model import ProbeError
-from sekisho.probes.terminal import GRUB, WORDS
 from sekisho.probes.terminal import HELPER as TERMINAL_HELPER
 from sekisho.probes.terminal import PROBES as TERMINAL
 from sekisho.probes.terminal import STATE as TERMINAL_STATE
+from sekisho.probes.terminal import WORDS
 
 BY_NAME = {probe.name: probe for probe in (*DISKS, *TERMINAL)}
 SYSTEM = {"name": "system", "path": "pci-0000:00:03.0", "serial": "D13", "mode": "read-write"}
@@ -154,20 +154,24 @@ def test_a_virtio_function_without_a_driver_for_its_disk_is_no_disk() -> None:
     assert wall(drivers=bound, virtio=used)["loose"] == ["0000:00:09.0 virtio-pci"]
 
 
+GRUB = "/etc/default/grub.d/sekisho-terminal.cfg"
 OVERLAY = "21 1 0:5 / / rw,relatime - overlay sekisho-root rw,lowerdir=/,upperdir=/mnt/upper\n"
 PLAIN = "21 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n"
 
 
 def terminal(mounts: str, *, ro: str = "1", words: tuple[str, ...] = WORDS,
-             state: str = "read-only") -> Any:  # fmt: skip
+             state: str = "read-only", boot: dict[str, str] | None = None) -> Any:  # fmt: skip
     told = " ".join(words)
     return BY_NAME["terminal"].parse(
         {
             "files": held({
                 "/proc/1/mountinfo": mounts, "/proc/self/mountinfo": mounts,
                 "/proc/cmdline": f"root=/dev/vda ro {told}\n", TERMINAL_HELPER: "x",
-                GRUB: f'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX {told}"\n', TERMINAL_STATE: state,
+                TERMINAL_STATE: state,
             }),
+            "boot": held(
+                {GRUB: f'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX {told}"\n'} | (boot or {})
+            ),
             "links": links({"vda": VDA, "loop0": "../../devices/virtual/block/loop0"}),
             "switches": held({f"{BLOCK}/vda/ro": f"{ro}\n", f"{BLOCK}/loop0/ro": "0\n"}),
         }
@@ -178,6 +182,13 @@ def test_a_terminal_at_work_keeps_nothing() -> None:
     told = terminal(OVERLAY)
     assert (told["root"], told["state"]) == ("overlay", "read-only")
     assert not any(told[key] for key in ("writable", "kept", "cmdline_lacks", "boot_lacks"))
+
+
+def test_a_terminals_words_are_those_of_the_next_boot_not_of_our_file_alone() -> None:
+    later = {"/etc/default/grub.d/zz.cfg": 'GRUB_CMDLINE_LINUX=""\n'}
+    assert terminal(OVERLAY, boot=later)["boot_lacks"] == list(WORDS)
+    menu = {"/boot/grub/grub.cfg": "linux /vmlinuz root=/dev/vda ro\n"}
+    assert terminal(OVERLAY, boot=menu)["boot_lacks"] == list(WORDS)
 
 
 def test_a_terminal_that_can_write_is_told_in_each_way() -> None:

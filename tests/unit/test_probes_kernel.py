@@ -69,6 +69,63 @@ def test_comments_and_the_ignore_mark_are_read_as_sysctl_d_says() -> None:
     assert told["disk"] == {"kernel.c": "3 4"}
 
 
+LIVE = {
+    f"/proc/sys/net/ipv4/conf/{name}/log_martians": "1\n"
+    for name in ("all", "default", "lo", "eth1.5")
+}
+MARTIANS = "net.ipv4.conf.{}.log_martians"
+
+
+# Tried with systemd-sysctl 257 in a network namespace of its own.
+@pytest.mark.parametrize(
+    ("lines", "disk"),
+    [
+        ("net.ipv4.conf.*.log_martians = 1", {"1"}),
+        ("net/ipv4/conf/*/log_martians = 1", {"1"}),
+        ("net.*.conf.*.log_martians = 1", {"1"}),
+        ("net.ipv4.conf.*.log_martians = 1\n-net.ipv4.conf.lo.log_martians", {"1", "excluded"}),
+        ("-net.ipv4.conf.lo.log_martians\nnet.ipv4.conf.*.log_martians = 1", {"1", "excluded"}),
+        ("net.ipv4.conf.*.log_martians = 1\n-net.ipv4.conf.l*.log_martians", {"1"}),
+        ("net.ipv4.conf.lo.log_martians = 0\nnet.ipv4.conf.*.log_martians = 1", {"0", "1"}),
+        ("net.ipv4.conf.*.log_martians = 1\nnet.ipv4.conf.*.log_mart*ans = 0", {"0", "1"}),
+        ("net.ipv4.conf.*.log_martians = 1\n-net.ipv4.conf.*.log_martians", set()),
+        ("net.ipv4.conf.eth1/5.log_martians = 0\nnet.ipv4.conf.*.log_martians=1", {"0", "1"}),
+    ],
+)
+def test_every_interface_gets_what_systemd_sysctl_would_give_it(lines: str, disk: set[str]) -> None:
+    told = fact("sysctl", live=held(LIVE), disk=held({"/etc/sysctl.d/a.conf": lines}))
+    assert set(told["interfaces"]["disk"]["ipv4"].get("log_martians", [])) == disk
+
+
+@pytest.mark.parametrize(
+    ("lines", "value"),
+    [
+        ("net.ipv4.conf.all.log_martians = 1", "1"),
+        ("net.ipv4.conf..all.log_martians = 1", "1"),
+        (" - net.ipv4.conf.all.log_martians = 1", "1"),
+        ("net.ipv4.conf.all.log_martians = 1\nnet/ipv4/conf/all/log_martians = 0", "0"),
+        ("net.ipv4.conf.all.log_martians = 1\n-net.ipv4.conf.all.log_martians = 0", "0"),
+        ("net.ipv4.conf.all.log_martians = 1\n-net.ipv4.conf.all.log_martians", None),
+        ("net.ipv4.conf.all.log_martians 1", None),
+        ("/proc/sys/net/ipv4/conf/all/log_martians = 1", None),
+        ("net.ipv4.conf.{all,lo}.log_martians = 1", None),
+        # The third line says what the first says: it stays where it was, before the second.
+        (
+            f"{MARTIANS.format('a*')} = 0\n{MARTIANS.format('*')} = 1\n{MARTIANS.format('a*')} = 0",
+            "1",
+        ),
+    ],
+)
+def test_the_last_word_on_a_setting_counts(lines: str, value: str | None) -> None:
+    told = fact("sysctl", live=held(LIVE), disk=held({"/etc/sysctl.d/a.conf": lines}))
+    assert told["disk"].get("net.ipv4.conf.all.log_martians") == value
+
+
+def test_a_kernel_that_waits_to_be_started_is_told() -> None:
+    raw = held({"/sys/kernel/kexec_loaded": "1\n"})
+    assert fact("lockdown", state=raw)["kexec_loaded"] == "1"
+
+
 def test_one_interface_with_another_value_is_seen() -> None:
     told = fact(
         "sysctl",
@@ -168,3 +225,44 @@ def test_the_boot_parameters_of_our_grub_file_are_read(repository: Any) -> None:
     )
     assert told["runtime"] == ["root=/dev/vda", "ro"]
     assert "usbcore.authorized_default=0" in told["disk"]
+
+
+def test_a_hidden_file_is_seen_and_is_no_setting_in_force() -> None:
+    """systemd-sysctl, kmod and udev pass over it: its content must make no check green."""
+    told = fact(
+        "sysctl", live=held({}), disk=held({"/etc/sysctl.d/.60-x.conf": "kernel.sysrq=0\n"})
+    )
+    assert "kernel.sysrq" not in told["disk"]
+    told = fact("sysctl", live=held({}), disk=held({"/etc/sysctl.d/60-x.conf": "kernel.sysrq=0\n"}))
+    assert told["disk"]["kernel.sysrq"] == "0"
+
+
+def next_words(texts: dict[str, str | None]) -> Any:
+    raw = held({"/proc/cmdline": "ro\n"} | texts)
+    return fact("kernel-command-line", cmdline=raw)["disk"]
+
+
+OURS = 'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX audit=1 lockdown=integrity"\n'
+
+
+def test_a_later_file_that_takes_our_words_away_is_what_counts() -> None:
+    """Our own file alone says nothing: update-grub reads the rest, and the menu is what boots."""
+    ours = {"/etc/default/grub.d/sekisho.cfg": OURS}
+    assert next_words(ours) == ["audit=1", "lockdown=integrity"]
+    assert next_words({"/etc/default/grub": 'GRUB_CMDLINE_LINUX="a"\n'} | ours) == [
+        "a", "audit=1", "lockdown=integrity",
+    ]  # fmt: skip
+    assert next_words(ours | {"/etc/default/grub.d/zz.cfg": "export GRUB_CMDLINE_LINUX=''\n"}) == []
+    assert next_words({"/etc/default/grub.d/.sekisho.cfg": OURS}) == []
+    more = ours | {"/etc/default/grub.d/zz.cfg": 'GRUB_CMDLINE_LINUX+=" b"\n'}
+    assert next_words(more)[-1] == "b"
+
+
+def test_the_boot_menu_wins_and_every_entry_must_have_a_word() -> None:
+    ours = {"/etc/default/grub.d/sekisho.cfg": OURS}
+    menu = (
+        "\tlinux\t/vmlinuz root=UUID=1 ro audit=1 quiet\n"
+        "\tlinux /vmlinuz root=UUID=1 ro single audit=1\n"
+    )
+    assert next_words(ours | {"/boot/grub/grub.cfg": menu}) == ["root=UUID=1", "ro", "audit=1"]
+    assert next_words(ours | {"/boot/grub/grub.cfg": "set x=1\n"}) == []

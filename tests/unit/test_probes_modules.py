@@ -16,7 +16,8 @@ from sekisho.devices.modules import GROUPS, NEEDED, blocked, canonical, render
 from sekisho.probes.model import ProbeError
 from sekisho.probes.modules import PROBES
 
-PARSE = PROBES[0].parse
+BY_NAME = {probe.name: probe for probe in PROBES}
+PARSE = BY_NAME["modules"].parse
 OURS = {
     "/etc/modprobe.d/60-sekisho-devices.conf": render("devices"),
     "/etc/modprobe.d/60-sekisho-kernel.conf": render("kernel"),
@@ -157,3 +158,21 @@ def test_kmod_itself_reads_our_files_as_the_probe_does(repository: Path) -> None
             assert f"blacklist {name}" in lines
             assert f"install {name} /bin/false" in lines
             assert any(line.strip() == f"softdep {name}" for line in lines)
+
+
+def builtin(lists: dict[str, str], release: str = "6.12.118+deb13-amd64") -> Any:
+    texts: dict[str, str | None] = {"/proc/sys/kernel/osrelease": f"{release}\n"}
+    texts |= {f"/usr/lib/modules/{name}/modules.builtin": text for name, text in lists.items()}
+    return BY_NAME["builtin-modules"].parse({"kernel": held(texts)})
+
+
+def test_a_module_built_into_the_running_kernel_is_told() -> None:
+    text = "kernel/fs/minix/minix.ko\nkernel/net/sctp/sctp.ko\nkernel/fs/ext4/ext4.ko\n"
+    told = builtin({"6.12.118+deb13-amd64": text})
+    assert (told["file-systems"], told["protocols"], told["wireless"]) == (["minix"], ["sctp"], [])
+    assert builtin({"6.12.118+deb13-amd64": "", "6.1.0": text})["file-systems"] == []
+
+
+def test_a_kernel_without_its_list_is_no_answer() -> None:
+    with pytest.raises(ProbeError, match=r"modules\.builtin: no such file"):
+        builtin({"6.1.0": ""}, "6.18.44-fc-v857")

@@ -97,6 +97,37 @@ def test_a_later_drop_in_can_take_it_away_again() -> None:
     assert told["persistent"]["/tmp"] == ["mode=1777"]
 
 
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ("nosuid,nodev,noexec", ["nodev", "noexec", "nosuid"]),
+        ("nosuid,nodev,noexec,exec", ["exec", "nodev", "nosuid"]),
+        ("exec,suid,dev,noexec,nosuid,nodev", ["nodev", "noexec", "nosuid"]),
+        ("user", ["nodev", "noexec", "nosuid", "user"]),
+        ("noexec,user,exec", ["exec", "nodev", "nosuid", "user"]),
+    ],
+)
+def test_the_last_of_two_options_counts(options: str, kept: list[str]) -> None:
+    told = mounts(ROOT, fstab=f"tmpfs /dev/shm tmpfs {options} 0 0\n")
+    assert told["persistent"]["/dev/shm"] == kept
+    unit = {"/usr/lib/systemd/system/tmp.mount": f"[Mount]\nOptions={options}\n"}
+    assert mounts(ROOT, units=unit)["persistent"]["/tmp"] == kept
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/usr/local/lib/systemd/system/tmp.mount.d/90-x.conf",
+        "/etc/systemd/system/mount.d/90-x.conf",
+        "/run/systemd/system/tmp.mount",
+    ],
+)
+def test_every_folder_of_the_tmp_unit_counts(path: str) -> None:
+    shipped = "[Mount]\nOptions=nosuid,nodev,noexec\n"
+    units = {"/usr/lib/systemd/system/tmp.mount": shipped, path: "[Mount]\nOptions=nosuid,nodev\n"}
+    assert mounts(ROOT, units=units)["persistent"]["/tmp"] == ["nodev", "nosuid"]
+
+
 def test_a_masked_tmp_unit_mounts_nothing() -> None:
     units = held({"/usr/lib/systemd/system/tmp.mount": SHIPPED})
     units["files"]["/etc/systemd/system/tmp.mount"] = link("/dev/null")
@@ -139,11 +170,21 @@ def test_no_table_makes_the_readers_crash(text: str) -> None:
 HEAD = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
 
 
-def swap(lines: str, *, fstab: str = "", mapped: dict[str, str] | None = None) -> Any:
+def swap(
+    lines: str,
+    *,
+    fstab: str = "",
+    crypttab: str = "",
+    mapped: dict[str, str] | None = None,
+    names: dict[str, str] | None = None,
+) -> Any:
     return BY_NAME["swap"].parse(
         {
-            "tables": held({"/proc/swaps": HEAD + lines, "/etc/fstab": fstab}),
+            "tables": held(
+                {"/proc/swaps": HEAD + lines, "/etc/fstab": fstab, "/etc/crypttab": crypttab}
+            ),
             "mapped": held(dict(mapped or {})),
+            "names": held(dict(names or {})),
             "units": held({}),
         }
     )
@@ -174,12 +215,52 @@ def test_swap_that_comes_back_at_boot_is_configured() -> None:
     assert swap("", fstab="UUID=9 none swap sw 0 0\n")["configured"] == ["UUID=9"]
 
 
+def test_swap_on_a_mapped_device_is_encrypted_only_when_crypttab_or_the_kernel_says_so() -> None:
+    """LVM maps devices too: a name below /dev/mapper says nothing of encryption."""
+    fstab = "/dev/mapper/vg-swap none swap sw 0 0\n"
+    assert swap("", fstab=fstab)["configured"] == ["/dev/mapper/vg-swap"]
+    crypttab = "# vg-swap\nvg-swap /dev/vda5 /dev/urandom swap\n"
+    assert swap("", fstab=fstab, crypttab=crypttab)["configured"] == []
+    assert swap("", fstab=fstab, crypttab="# vg-swap x y z\n")["configured"] != []
+    held_now = {
+        "mapped": {"/sys/class/block/dm-0/dm/uuid": "CRYPT-LUKS2-x\n"},
+        "names": {"/sys/class/block/dm-0/dm/name": "vg-swap\n"},
+    }
+    assert swap("", fstab=fstab, **held_now)["configured"] == []
+    lvm = held_now | {"mapped": {"/sys/class/block/dm-0/dm/uuid": "LVM-x\n"}}
+    assert swap("", fstab=fstab, **lvm)["configured"] == ["/dev/mapper/vg-swap"]
+
+
+def test_the_kernel_says_whether_it_can_hibernate() -> None:
+    def told(texts: dict[str, str | None]) -> Any:
+        return BY_NAME["sleep"].parse({"state": held(texts)})["states"]
+
+    assert told({"/sys/power/state": "freeze mem disk\n"}) == ["freeze", "mem", "disk"]
+    assert told({"/sys/power/state": "\n"}) == told({}) == []
+    with pytest.raises(ProbeError):
+        told({"/sys/power/state": None})
+
+
+def test_a_core_limit_raised_for_one_person_is_told() -> None:
+    def told(limits: str) -> Any:
+        raw = {name: held({}) for name in ("manager", "coredump", "handler")}
+        raw["limits"] = held({"/etc/security/limits.d/60-x.conf": limits})
+        raw["now"] = held({"/proc/1/limits": ""})
+        return BY_NAME["core-dumps"].parse(raw)["raised"]
+
+    everybody = "* hard core 0\nroot hard core 0\n"
+    assert told(everybody) == []
+    for line in ("aoki hard core unlimited", "@ops - core 1", "aoki soft core 100"):
+        assert told(f"{everybody}{line}\n") == [f"/etc/security/limits.d/60-x.conf: {line}"]
+
+
 def test_a_swap_table_without_its_heading_is_an_error() -> None:
     with pytest.raises(ProbeError):
         BY_NAME["swap"].parse(
             {
                 "tables": held({"/proc/swaps": ""}),
                 "mapped": held({}),
+                "names": held({}),
                 "units": held({}),
             }
         )
@@ -217,6 +298,7 @@ def test_core_dump_settings_are_read_from_every_place(repository: Any) -> None:
     )
     assert told == {
         "limits": {"*": "0", "root": "0"},
+        "raised": [],
         "units": "0",
         "storage": "none",
         "handler": "absent",

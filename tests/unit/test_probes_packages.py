@@ -13,7 +13,6 @@ from probes_raw import held, ran, unreadable
 from sekisho.probes.model import ProbeError
 from sekisho.probes.packages import (
     PROBES,
-    SECURITY_SOURCE,
     newest_kernel,
     read_deb822,
     read_one_line,
@@ -56,21 +55,68 @@ def test_both_forms_of_sources_are_read() -> None:
     assert told["unsigned"] == []
 
 
+# Each form tried with apt 3.0.3 (`apt-get indextargets`, against a source with no signature).
 @pytest.mark.parametrize(
-    "line",
+    "options",
     [
-        "deb [trusted=yes] http://a x main",
-        "deb [ arch=amd64 allow-insecure=yes ] http://a x main",
-        "deb [Allow-Weak=TRUE signed-by=/k] http://a x main",
+        "trusted=yes",
+        " arch=amd64 allow-insecure=yes ",
+        "allow-weak=TRUE signed-by=/k",
+        'trusted="yes"',
+        '"trusted=yes"',
+        'trusted="y"es',
+        "trusted=on",
+        "trusted=01",
+        "trusted=0x1",
+        "trusted=no trusted=yes",
+        "trus%74ed=yes",
+        "trusted=%79es",
+        'arch="amd64 arm64" trusted=yes',
+        "trusted=yes\tarch=amd64",
     ],
 )
-def test_a_source_that_needs_no_signature_is_told(line: str) -> None:
+def test_a_source_that_needs_no_signature_is_told(options: str) -> None:
+    line = f"deb [{options}] http://a x main"
     assert packages(sources={"/s.list": line})["unsigned"] == ["/s.list http://a"]
 
 
-def test_a_deb822_source_that_needs_no_signature_is_told() -> None:
-    text = "Types: deb\nURIs: http://a\nSuites: x\nTrusted: yes\n"
-    assert packages(sources={"/s.sources": text})["unsigned"] == ["/s.sources http://a"]
+@pytest.mark.parametrize(
+    "options",
+    [
+        "trusted=yes trusted=no",
+        "TRUSTED=yes",
+        "Allow-Weak=TRUE",  # apt tells an option's name apart by case: this one does nothing
+        "trusted=maybe",
+        "trusted=2",
+        "trusted+=yes",
+        "lang=en,trusted=yes",
+        "",
+    ],
+)
+def test_words_that_do_not_waive_a_signature_for_apt(options: str) -> None:
+    line = f"deb [{options}] http://a x main # [trusted=yes]"
+    assert packages(sources={"/s.list": line})["unsigned"] == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "weak"),
+    [
+        ("Trusted: yes", True),
+        ("trusted: YES", True),
+        ("Trusted:\n yes", True),
+        ("Trusted: on\r", True),
+        ("Trusted: no\nTrusted: yes", True),
+        ("Allow-Weak: with", True),
+        (" \nTrusted: yes", True),  # a line of blanks ends no stanza
+        ("Trusted: yes\nTrusted: no", False),
+        ('Trusted: "yes"', False),
+        ("Trusted: yes # c", False),
+        (" Trusted: yes", False),
+    ],
+)
+def test_a_deb822_source_that_needs_no_signature_is_told(fields: str, weak: bool) -> None:
+    text = f"Types: deb\nURIs: http://a\nSuites: x\nComponents: main\n{fields}\n"
+    assert packages(sources={"/s.sources": text})["unsigned"] == ["/s.sources http://a"] * weak
 
 
 def test_a_source_without_its_own_key_is_told() -> None:
@@ -79,9 +125,47 @@ def test_a_source_without_its_own_key_is_told() -> None:
     ]
 
 
-def test_a_source_that_is_switched_off_is_none() -> None:
-    text = "Enabled: no\nTypes: deb\nURIs: http://a\nSuites: x\n"
+@pytest.mark.parametrize("word", ["no", "No", "off", "disable", "without", "0", "FALSE", "no "])
+def test_a_source_that_is_switched_off_is_none(word: str) -> None:
+    text = f"Enabled: {word}\nTypes: deb\nURIs: http://a\nSuites: x\n"
     assert packages(sources={"/s.sources": text})["sources"] == []
+    twice = text.replace("\n", "\nEnabled: yes\n", 1)
+    assert packages(sources={"/s.sources": twice})["sources"] == ["http://a"]
+
+
+@pytest.mark.parametrize("word", ["yes", "", "never", "f", "maybe", '"no"', "1"])
+def test_a_source_that_apt_does_not_take_for_switched_off_counts(word: str) -> None:
+    text = f"Enabled: {word}\nTypes: deb\nURIs: http://a\nSuites: x\n"
+    assert packages(sources={"/s.sources": text})["sources"] == ["http://a"]
+
+
+def test_the_keys_path_is_kept_as_written() -> None:
+    (source,) = read_one_line("/s.list", "deb [signed-by=/K/Foo.gpg] http://a x main")
+    assert source.signed_by == "/K/Foo.gpg"
+    assert packages(sources={"/s.list": "deb [Signed-By=/K] http://a x main"})["without_key"]
+
+
+def test_a_file_that_apt_passes_over_holds_no_source() -> None:
+    line = "deb [trusted=yes] http://a x main"
+    for name in ("a b.list", ".a.list", "a~.list", "\u00e9.list"):
+        assert packages(sources={f"/etc/apt/sources.list.d/{name}": line})["sources"] == []
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        'Dir::Etc::SourceList "/opt/x.list";',
+        'dir::etc::sourceparts "/opt";',
+        'Dir::Etc "/opt";',
+        'Dir "/opt";',
+    ],
+)
+def test_sources_that_apt_reads_elsewhere_are_told(setting: str) -> None:
+    told = packages(settings=SETTINGS + setting + "\n")
+    for fact in ("sources", "unsigned"):
+        assert told[fact] == [
+            f"apt reads its sources by {setting[:-1].lower().replace(chr(34), '')}"
+        ]
 
 
 @pytest.mark.parametrize("bad", ["deb", "dep http://a x main", "Types: deb"])
@@ -113,11 +197,28 @@ def test_garbled_package_lists_are_no_fact(bad: str) -> None:
         packages(installed=bad)
 
 
-def test_switches_that_waive_signatures_are_told_whatever_their_word() -> None:
-    for word in ("1", "true", "Yes"):
-        told = packages(settings=SETTINGS + f'APT::Get::AllowUnauthenticated "{word}";\n')
-        assert told["weak_settings"] == ["APT::Get::AllowUnauthenticated"]
-    assert packages(settings=SETTINGS)["weak_settings"] == []
+@pytest.mark.parametrize("word", ["1", "true", "Yes", "on", "0x1"])
+@pytest.mark.parametrize(
+    "name", ["APT::Get::AllowUnauthenticated", "apt::get::allowunauthenticated"]
+)
+def test_switches_that_waive_signatures_are_told_whatever_their_word(name: str, word: str) -> None:
+    told = packages(settings=SETTINGS + f'{name} "{word}";\n')
+    assert told["weak_settings"] == ["APT::Get::AllowUnauthenticated"]
+    # The last one counts.
+    assert packages(settings=SETTINGS + f'{name} "{word}";\n{name} "no";\n')["weak_settings"] == []
+
+
+def test_what_unattended_upgrades_leaves_out_or_adds_is_told() -> None:
+    text = (
+        'unattended-upgrade::Package-Blacklist "";\nunattended-upgrade::Package-Blacklist:: ".*";\n'
+    )
+    text += 'Unattended-Upgrade::Allowed-Origins:: "o:a";\n'
+    assert packages(settings=SETTINGS + text)["unattended"] == {
+        "allowed-origins": ["o:a"],
+        "package-blacklist": [".*"],
+        "update-days": [],
+    }
+    assert packages()["settings"]["apt::periodic::unattended-upgrade"] == "1"
 
 
 def test_lists_of_settings_are_kept_whole() -> None:
@@ -130,21 +231,6 @@ def test_lists_of_settings_are_kept_whole() -> None:
 
 def test_hooks_of_apt_are_told() -> None:
     assert packages(settings=SETTINGS + 'DPkg::Post-Invoke:: "true";\n')["hooks"] == ["true"]
-
-
-def updates(pending: str, *, known: bool = True) -> Any:
-    source = {SECURITY_SOURCE: ""} if known else {}
-    return BY_NAME["updates"].parse({"source": held(source), "pending": ran(pending)})
-
-
-def test_updates_that_wait_are_named() -> None:
-    told = updates("Inst tzdata [2025a] (2026a Debian-Security:13 [all])\nConf tzdata (2026a x)\n")
-    assert told == {"pending": ["tzdata"]}
-
-
-def test_no_security_source_is_not_no_updates() -> None:
-    with pytest.raises(ProbeError, match="not known"):
-        updates("", known=False)
 
 
 def test_the_newest_kernel_is_found_by_number_not_by_letter() -> None:
@@ -182,18 +268,65 @@ def test_sources_and_settings_of_any_text_are_read_or_refused(text: str) -> None
 # -- PAM ------------------------------------------------------------------------------------------
 
 
-def pam(auth: str = "auth required pam_unix.so\n", **texts: str) -> Any:
-    return BY_NAME["pam"].parse({"files": held({"/etc/pam.d/common-auth": auth} | texts)})
+LOGIN = "auth optional pam_faildelay.so delay=3000000\nauth requisite pam_nologin.so\n"
+LOGIN += "@include common-auth\nauth optional pam_group.so\n"
+COUNTED = """auth required pam_faillock.so preauth
+auth [success=2 default=ignore] pam_unix.so
+auth [default=die] pam_faillock.so authfail
+auth requisite pam_deny.so
+auth required pam_permit.so
+"""
+
+
+def pam(auth: str = "auth required pam_unix.so\n", login: str = LOGIN, **texts: str) -> Any:
+    stacks = {"/etc/pam.d/common-auth": auth, "/etc/pam.d/login": login}
+    return BY_NAME["pam"].parse({"files": held(stacks | texts)})
 
 
 def test_a_stack_is_told_with_its_white_space_made_even() -> None:
-    told = pam("# c\nauth\t[success=1  default=ignore]\t pam_unix.so  nullok # c\n@include x\n")
+    told = pam("# c\nauth\t[success=1  default=ignore]\t pam_unix.so  nullok # c\nauth include x\n",
+               **{"/etc/pam.d/x": ""})  # fmt: skip
     assert told["stacks"]["common-auth"] == [
         "auth [success=1  default=ignore] pam_unix.so nullok",
-        "@include x",
+        "auth include x",
     ]
     assert told["empty_passwords"] == ["common-auth"]
-    assert told["modules"] == ["pam_unix.so"]
+
+
+def test_a_packages_own_stack_counts_where_etc_has_none() -> None:
+    vendor = {"/usr/lib/pam.d/run0": "auth sufficient pam_unix.so nullok_secure\n"}
+    assert pam(**vendor)["empty_passwords"] == ["run0"]
+    assert (
+        pam(**vendor, **{"/etc/pam.d/run0": "auth required pam_deny.so\n"})["empty_passwords"] == []
+    )
+
+
+def test_a_login_that_counts_failed_passwords() -> None:
+    assert pam(COUNTED)["uncounted"] == []
+
+
+@pytest.mark.parametrize(
+    ("login", "told"),
+    [
+        ("auth requisite pam_nologin.so\n", "do not ask pam_faillock"),
+        ("auth required pam_unix.so\n", "do not ask pam_faillock"),
+        ("auth sufficient pam_permit.so\n" + LOGIN, "login: auth sufficient pam_permit.so"),
+        ("auth [success=done] pam_unix.so\n" + LOGIN, "success=done"),
+        ("auth [default=9] pam_unix.so\n" + LOGIN, "default=9"),
+        ("@include trial\n" + LOGIN, "pam_rootok.so"),
+        ("auth substack trial\n" + LOGIN, "pam_rootok.so"),
+    ],
+)
+def test_a_way_round_the_counting_is_told(login: str, told: str) -> None:
+    trial = {"/etc/pam.d/trial": "auth sufficient pam_rootok.so\n"}
+    (seen,) = pam(COUNTED, login, **trial)["uncounted"]
+    assert told in seen
+
+
+@pytest.mark.parametrize("login", ["@include nowhere\n", "@include login\n", "@include\n"])
+def test_an_include_that_leads_nowhere_is_an_error(login: str) -> None:
+    with pytest.raises(ProbeError):
+        pam(COUNTED, login)
 
 
 def test_switches_and_numbers_of_faillock_are_read() -> None:
@@ -202,12 +335,10 @@ def test_switches_and_numbers_of_faillock_are_read() -> None:
     assert told["quality"] == {}
 
 
-def test_the_longest_idle_time_counts() -> None:
-    told = pam(
-        **{"/etc/profile.d/a.sh": "TMOUT=900\n", "/etc/profile.d/b.sh": "readonly TMOUT=0\n"}
-    )
-    assert told["idle_seconds"] == 900
-    assert "idle_seconds" not in pam()
+def test_the_main_file_of_password_quality_is_read_last() -> None:
+    conf = "/etc/security/pwquality.conf"
+    told = pam(**{conf: "minlen = 14\n", f"{conf}.d/z.conf": "minlen = 6\ndcredit = 3\n"})
+    assert told["quality"] == {"minlen": "14", "dcredit": "3"}
 
 
 def test_a_line_that_is_no_entry_is_no_fact() -> None:
@@ -215,3 +346,25 @@ def test_a_line_that_is_no_entry_is_no_fact() -> None:
         pam("authentic required pam_unix.so\n")
     with pytest.raises(ProbeError, match="no such file"):
         BY_NAME["pam"].parse({"files": held({})})
+
+
+@pytest.mark.parametrize("path", ["/usr/lib/pam.d/systemd-user", "/etc/pam.d/.hidden"])
+def test_a_vendors_stack_and_a_hidden_one_are_read_too(path: str) -> None:
+    told = pam("", **{path: "session optional pam_exec.so /x\n"})
+    assert "pam_exec.so" in told["modules"]
+
+
+@pytest.mark.parametrize(
+    ("module", "elsewhere"),
+    [
+        ("pam_unix.so", False),
+        ("/usr/lib/x86_64-linux-gnu/security/pam_unix.so", False),
+        ("/lib/security/pam_unix.so", False),
+        ("/srv/pam_unix.so", True),
+        ("../../../srv/pam_unix.so", True),
+        ("/usr/lib/x86_64-linux-gnu/security/../../pam_x.so", True),
+    ],
+)
+def test_a_module_named_by_a_path_of_somebodys_own_is_told(module: str, elsewhere: bool) -> None:
+    told = pam("", **{"/etc/pam.d/x": f"auth required {module}\n"})
+    assert told["modules_elsewhere"] == ([module] if elsewhere else [])

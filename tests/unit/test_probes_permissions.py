@@ -166,37 +166,54 @@ def test_the_walk_leaves_out_only_what_is_not_local_or_is_roots_alone() -> None:
     assert not {"ext4", "xfs", "btrfs", "tmpfs", "overlay", "vfat", "devtmpfs"} & set(left_out)
 
 
-def modes(**kinds: Any) -> Any:
+def modes(places: str = "", *, secrets: Any = None, **kinds: Any) -> Any:
+    shut = held({"/etc/shadow": None}, **{"/etc/shadow": {"mode": 0o640, "gid": 42}})
     return BY_NAME["modes"].parse(
         {
+            "places": ran(places),
             "files": held(dict.fromkeys(("/etc/passwd", *kinds)), **kinds),
-            "secrets": held({"/etc/shadow": None}, **{"/etc/shadow": {"mode": 0o640, "gid": 42}}),
+            "secrets": secrets or shut,
         }
     )
 
 
-def test_what_others_own_or_can_write_is_told_and_links_are_not() -> None:
-    told = modes(**{
-        "/etc/profile": {"mode": 0o664},
-        "/etc/hosts": {"uid": 2001},
-        "/etc/systemd/system/x": {"kind": "link", "mode": 0o777},
-    })  # fmt: skip
-    assert told["writable"] == ["/etc/profile"]
-    assert told["not_root"] == ["/etc/hosts"]
+def test_what_others_own_or_can_write_is_told_wherever_it_lies() -> None:
+    told = modes(
+        "0 664 /etc/profile\0001000 644 /etc/systemd/system/a.service.d/x.conf\0"
+        "0 2775 /usr/lib/x86_64-linux-gnu\0000 666 /etc/a b\nc\0",
+        **{"/var/lib": {"mode": 0o777}},
+    )
+    assert told["writable"] == [
+        "/etc/a b\nc", "/etc/profile", "/usr/lib/x86_64-linux-gnu", "/var/lib",
+    ]  # fmt: skip
+    assert told["not_root"] == ["/etc/systemd/system/a.service.d/x.conf"]
     assert told["readable_secrets"] == []
-    assert told["modes"]["/etc/profile"] == "0664 0:0"
 
 
-def test_a_secret_that_others_can_read_is_told() -> None:
-    told = BY_NAME["modes"].parse(
-        {
-            "files": held({"/etc/passwd": None}),
-            "secrets": held({"/etc/shadow": None}),  # 0644
-        }
-    )
-    assert told["readable_secrets"] == ["/etc/shadow"]
+@pytest.mark.parametrize("bad", ["0 664 /etc/profile", "0 664\0", "x 664 /etc\0"])
+def test_a_cut_or_garbled_walk_over_roots_places_is_no_fact(bad: str) -> None:
+    with pytest.raises(ProbeError):
+        modes(bad)
+
+
+@pytest.mark.parametrize(
+    ("entry", "open_"),
+    [
+        ({"mode": 0o600}, False),
+        ({"mode": 0o640, "gid": 42}, False),
+        ({"mode": 0o640, "gid": 0}, False),
+        ({"mode": 0o644}, True),
+        ({"mode": 0o640, "gid": 1000}, True),  # people are in that group
+        ({"mode": 0o600, "uid": 1000}, True),
+        ({"kind": "link", "mode": 0o777, "target": "/tmp/x"}, True),
+    ],
+)
+def test_a_secret_that_others_can_read_is_told(entry: dict[str, Any], open_: bool) -> None:
+    path = "/etc/sekisho/host.key.pem"
+    told = modes(secrets=held({path: None}, **{path: entry}))
+    assert told["readable_secrets"] == [path] * open_
 
 
 def test_no_file_at_all_is_no_fact() -> None:
     with pytest.raises(ProbeError):
-        BY_NAME["modes"].parse({"files": held({}), "secrets": held({})})
+        BY_NAME["modes"].parse({"places": ran(""), "files": held({}), "secrets": held({})})

@@ -8,109 +8,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from probes_raw import held, link, owning, ran, unreadable
+from probes_raw import held, ran
 
 from sekisho.probes.model import ProbeError
-from sekisho.probes.software import PROBES, read_digests, risky_words
+from sekisho.probes.software import PROBES, read_digests
 
 BY_NAME = {probe.name: probe for probe in PROBES}
 MD5 = "0123456789abcdef0123456789abcdef"
 OTHER = "f" * 32
-
-
-def places(texts: dict[str, str | None], *, owners: tuple[str, ...] = (), **kinds: Any) -> Any:
-    return BY_NAME["places"].parse(
-        {
-            **owning("/usr/bin/bash", *owners),
-            "programs": ran("/usr/bin/bash\n"),
-            "files": held(texts, **kinds),
-        }
-    )
-
-
-@pytest.mark.parametrize(
-    ("path", "key"),
-    [
-        ("/usr/lib/x86_64-linux-gnu/security/pam_x.so", "pam_modules"),
-        ("/usr/lib/x86_64-linux-gnu/libnss_x.so.2", "name_modules"),
-        ("/etc/systemd/system/x.service", "units"),
-        ("/run/systemd/system/x.timer", "units"),
-        ("/home/aoki/.config/systemd/user/x.service", "units"),
-        ("/etc/systemd/system/ssh.service.d/x.conf", "drop_ins"),
-        ("/usr/lib/systemd/system-generators/x", "generators"),
-        ("/etc/cron.d/x", "cron"),
-        ("/var/spool/cron/crontabs/root", "cron"),
-        ("/etc/profile.d/x.sh", "start_scripts"),
-        ("/etc/rc.local", "start_scripts"),
-        ("/etc/ssh/sshrc", "start_scripts"),
-        ("/etc/apt/apt.conf.d/99x", "apt_settings"),
-        ("/etc/apt/trusted.gpg.d/x.asc", "apt_keys"),
-        ("/etc/ld.so.conf.d/x.conf", "library_paths"),
-        ("/etc/initramfs-tools/hooks/x", "boot_hooks"),
-        ("/usr/lib/python3/dist-packages/x.pth", "python_start"),
-    ],
-)
-def test_a_file_of_no_package_is_told_and_a_packaged_one_is_not(path: str, key: str) -> None:
-    assert places({path: None})[key] == [path]
-    assert places({path: None}, owners=(path,))[key] == []
-
-
-def test_local_software_is_told_whoever_brought_it() -> None:
-    told = places({"/usr/local/bin/x": None, "/opt/y": None}, **{"/opt/y": {"kind": "dir"}})
-    assert told["local"] == ["/opt/y", "/usr/local/bin/x"]
-
-
-def test_a_program_of_no_package_is_told() -> None:
-    told = BY_NAME["places"].parse(
-        {
-            **owning("/bin/bash"),
-            "programs": ran("/usr/bin/bash\n/usr/sbin/x\n"),
-            "files": held({}),
-        }
-    )
-    assert told["programs"] == ["/usr/sbin/x"]
-
-
-def test_a_unit_that_is_a_link_out_of_the_systems_folders_is_told() -> None:
-    told = places(
-        {f"/etc/systemd/system/{name}.service": None for name in "abc"},
-        **{
-            "/etc/systemd/system/a.service": link("/usr/lib/systemd/system/a.service"),
-            "/etc/systemd/system/b.service": link("/dev/null"),
-            "/etc/systemd/system/c.service": link("/srv/c.service"),
-        },
-    )
-    assert told["unit_links"] == ["/etc/systemd/system/c.service -> /srv/c.service"]
-
-
-def test_who_lingers_is_told() -> None:
-    assert places({"/var/lib/systemd/linger/aoki": ""})["lingering"] == ["aoki"]
-
-
-def preload(texts: dict[str, str | None], **kinds: Any) -> Any:
-    return BY_NAME["preload"].parse({"files": held(texts, **kinds)})
-
-
-def test_preloaded_libraries_and_environments_are_told() -> None:
-    told = preload(
-        {
-            "/etc/ld.so.preload": "/lib/a.so /lib/b.so\n",
-            "/etc/environment": "PATH=/x\nLD_PRELOAD=/c.so\n#LD_AUDIT=1\n",
-            "/etc/sudo.conf": "# Plugin x\nPlugin approval x.so\nSet y z\n",
-        }
-    )
-    assert told["preloaded"] == ["/lib/a.so", "/lib/b.so"]
-    assert told["environment"] == ["/etc/environment: LD_PRELOAD"]
-    assert told["sudo_plugins"] == ["Plugin approval x.so"]
-
-
-def test_a_link_to_nowhere_sets_nothing_but_an_unreadable_file_is_no_fact() -> None:
-    path = "/etc/default/locale"
-    assert preload({path: None}, **{path: link("x") | {"error": "No such file or directory"}}) == {
-        "preloaded": [], "environment": [], "sudo_plugins": [],
-    }  # fmt: skip
-    with pytest.raises(ProbeError):
-        preload({"/etc/ld.so.preload": None}, **{"/etc/ld.so.preload": unreadable()})
 
 
 def integrity(now: str, recorded: str = f"{MD5}  usr/sbin/sshd\n") -> Any:
@@ -156,46 +61,6 @@ def test_a_listener_whose_program_is_not_shown_is_no_fact() -> None:
         BY_NAME["processes"].parse({"names": ran("sh\n"), "listening": ran(line)})
 
 
-@pytest.mark.parametrize(
-    ("line", "found"),
-    [
-        ("root=/dev/vda ro quiet audit=1 apparmor=1", []),
-        ("ro init=/bin/sh", ["init=/bin/sh"]),
-        ("ro init=/usr/lib/sekisho/terminal-init", []),
-        ("ro init=/usr/lib/sekisho/terminal-init2", ["init=/usr/lib/sekisho/terminal-init2"]),
-        ("ro single", ["single"]),
-        ("ro systemd.debug_shell rd.break=mount", ["rd.break=mount", "systemd.debug_shell"]),
-        ("audit=0", ["audit=0"]),
-        ("initcall_debug systemd.hostname=core-1 s390=1", []),
-    ],
-)
-def test_words_that_open_the_machine_at_boot_are_told(line: str, found: list[str]) -> None:
-    assert risky_words(line) == found
-
-
-def boot(texts: dict[str, str | None]) -> Any:
-    return BY_NAME["boot_words"].parse({"files": held({"/proc/cmdline": "ro\n"} | texts)})
-
-
-def test_the_next_boot_is_judged_by_the_boot_loaders_files() -> None:
-    told = boot(
-        {
-            "/etc/default/grub.d/x.cfg": '# init=/x\nGRUB_CMDLINE_LINUX="ro init=/bin/sh"\n',
-            "/boot/grub/grub.cfg": "  linux /vmlinuz root=/dev/vda ro single\n  linux /v audit=0\n",
-        }
-    )
-    assert told["disk"] == [
-        "/boot/grub/grub.cfg: audit=0",
-        "/etc/default/grub.d/x.cfg: init=/bin/sh",
-    ]
-    assert told["running"] == []
-
-
-def test_without_the_kernels_own_line_there_is_no_fact() -> None:
-    with pytest.raises(ProbeError):
-        BY_NAME["boot_words"].parse({"files": held({})})
-
-
 def test_active_timers_are_told() -> None:
     told = BY_NAME["timers"].parse({"timers": ran("a.timer loaded active waiting A\n\n")})
     assert told == {"active": ["a.timer"]}
@@ -205,9 +70,8 @@ def test_active_timers_are_told() -> None:
 
 @given(st.text())
 def test_readers_take_any_text_or_refuse_it(text: str) -> None:
-    for reader in (read_digests, risky_words):
-        with contextlib.suppress(ProbeError):
-            reader(text)
+    with contextlib.suppress(ProbeError):
+        read_digests(text)
 
 
 def test_the_kernels_own_socket_of_a_tunnel_is_no_programs() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from probes_raw import held, ran
 
+from sekisho.catalogue.judge import Fact, HostFacts, judge
+from sekisho.catalogue.model import Verdict
+from sekisho.edge.catalogue_files import load_catalogue
 from sekisho.probes.model import ProbeError
 from sekisho.probes.timekeeping import PROBES
 
@@ -76,6 +80,17 @@ def test_a_clock_that_follows_nobody_says_so() -> None:
     assert (told["state"], told["selected"]) == ("not-synchronised", [])
 
 
+@pytest.mark.parametrize("status", ["Normal", "Insert second", "Delete second"])
+def test_a_leap_second_to_come_is_a_clock_that_follows(status: str) -> None:
+    assert tracking(TRACKING.replace("Normal", status))["state"] == "normal"
+
+
+@pytest.mark.parametrize("status", ["Invalid", "", "Insert"])
+def test_a_leap_status_nobody_knows_is_an_error(status: str) -> None:
+    with pytest.raises(ProbeError, match="leap status"):
+        tracking(TRACKING.replace("Normal", status))
+
+
 @pytest.mark.parametrize(
     "text", ["", "506 Cannot talk to daemon\n", TRACKING * 2, TRACKING.replace(",9,", ",x,")]
 )
@@ -122,3 +137,32 @@ def test_a_bound_time_port_is_found_and_a_clients_connection_is_not() -> None:
 def test_a_table_that_is_not_there_is_an_error() -> None:
     with pytest.raises(ProbeError):
         BY_NAME["time-sockets"].parse({"udp": held({})})
+
+
+SYNCHRONISED = next(
+    check
+    for check in load_catalogue(Path(__file__).resolve().parents[2] / "hardening").checks
+    if check.id == "6-iv-b.time-synchronised"
+)
+
+
+@pytest.mark.parametrize(
+    ("leap", "sources", "verdict"),
+    [
+        ("Normal", SOURCES, Verdict.PASS),
+        # what chronyc says during the days before a leap second: the clock follows all the same
+        ("Insert second", SOURCES, Verdict.PASS),
+        ("Delete second", SOURCES, Verdict.PASS),
+        ("Not synchronised", SOURCES, Verdict.FAIL),
+        # chrony stays "Normal" for a while after its source is gone
+        ("Normal", SOURCES.replace("*", "?"), Verdict.FAIL),
+        ("Normal", "", Verdict.FAIL),
+    ],
+)
+def test_a_clock_follows_with_a_leap_second_ahead_and_not_without_a_source(
+    leap: str, sources: str, verdict: Verdict
+) -> None:
+    fact = Fact(value=tracking(TRACKING.replace("Normal", leap), sources))
+    policy = {"time": {"servers": ["10.77.0.16"]}}
+    facts = HostFacts(host="h", role="core", facts={"time": fact}, policy=policy)
+    assert judge(SYNCHRONISED, facts).verdict is verdict

@@ -224,6 +224,29 @@ def test_a_disk_is_attached_by_what_it_hangs_on(
             "attributes": held(
                 {f"{path}/removable": f"{removable}\n", f"{path}/size": f"{size}\n"}
             ),
+            "tables": held({"/proc/1/mountinfo": mountinfo(name)}),
         }
     )
     assert told["attached"] == ([name] if attached else [])
+    assert told["mounted"] == ([f"/dev/{name} /srv"] if attached else [])
+
+
+def mountinfo(name: str) -> str:
+    return (
+        "22 1 254:0 / / rw,relatime - ext4 /dev/root rw\n"
+        f"30 22 8:16 / /srv rw - ext4 /dev/{name} rw\n"
+    )
+
+
+def test_a_partition_of_a_removable_disk_is_told_where_it_is_mounted() -> None:
+    """An ext4 stick was no file system of removable media, and so nothing foreign."""
+    block = "/sys/class/block"
+    disk = f"{PCI}:1f.2/ata2/host1/block/sdc"
+    told = BY_NAME["block"].parse(
+        {
+            "links": {"files": {f"{block}/sdc": link(disk), f"{block}/sdc1": link(f"{disk}/sdc1")}},
+            "attributes": held({f"{block}/sdc/removable": "1\n", f"{block}/sdc/size": "9\n"}),
+            "tables": held({"/proc/1/mountinfo": mountinfo("sdc1")}),
+        }
+    )
+    assert told["mounted"] == ["/dev/sdc1 /srv"]

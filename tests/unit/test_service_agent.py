@@ -57,7 +57,7 @@ class Daemon:
         state.unlink(missing_ok=True)
         self.wait(state.exists)
 
-    def wait(self, done: Any, seconds: float = 30.0) -> None:
+    def wait(self, done: Any, seconds: float = 120.0) -> None:
         deadline = time.monotonic() + seconds
         while not done():
             assert self.process is not None

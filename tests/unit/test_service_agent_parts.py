@@ -48,6 +48,14 @@ def test_a_flood_of_one_kind_is_cut_counted_and_told_in_the_next_entry(host: Hos
     assert host.journal.events[-1][1] == {"dropped_before": 7}
 
 
+def test_a_flood_of_one_check_hides_no_other(host: Host) -> None:
+    for _ in range(int(BURST) + 7):
+        host.book.detect(APPEARED, "warning", "plugged in again")
+    host.book.detect(OPENED, "alert", "another thing")
+    assert host.journal.detections()[-1] == OPENED
+    assert len(host.journal.events) == BURST + 1
+
+
 def test_a_journal_that_takes_nothing_is_counted_and_stops_nobody(host: Host) -> None:
     host.journal.full = True
     assert host.book.tell("agent.error", {}) is None

@@ -73,6 +73,9 @@ def test_the_lab_reads_as_it_is_written() -> None:
         ({CORE: ("SEKISHO-DISK-0013}", "X, mode: rw}")}, "disks[0].mode", "rw"),
         ({CORE: ("01.1 8086:7010", "01.1 8086:7010 x")}, "pci", "7010 x"),
         ({CORE: ("00:01.1 8086:7010", "00:01.0 8086:7010")}, "pci", "0000:00:01.0 again"),
+        ({CORE: ("net.ifnames=0", "init=/bin/sh")}, "boot", "init=/bin/sh"),
+        ({CORE: ("net.ifnames=0", "systemd.set_credential=a")}, "boot", "systemd.set_credential=a"),
+        ({CORE: ("net.ifnames=0", "a b")}, "boot", "a b"),
         ({CORE: ('vendor: "0627"', "vendor: 0627")}, "devices[0].vendor", "a YAML int"),
         ({CORE: ('port: "1"', "port: 1")}, "devices[0].port", "a YAML int"),
         ({CORE: ("serial: SEKISHO-KBD-1", "serial_hash: x")}, "devices[0].serial_hash", "x"),
@@ -133,9 +136,9 @@ def test_a_bomb_of_aliases_is_refused_at_once() -> None:
     bomb = "a0: &a0 [x, x]\n" + "".join(
         f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)
     )
-    started = time.monotonic()
+    started = time.process_time()
     assert any("an anchor" in problem.got for problem in problems({CORE: bomb}))
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_every_problem_is_told_not_only_the_first() -> None:
@@ -172,10 +175,10 @@ def test_two_site_descriptions_are_told() -> None:
 
 def test_ten_thousand_machines_are_read_and_checked_in_seconds() -> None:
     raw = big_raw(10_000)
-    started = time.monotonic()
+    started = time.process_time()  # whatever else the machine does
     site = parse_site(raw)
     assert check(site, now=NOW) == []
-    assert time.monotonic() - started < 20  # about 2 s on an idle core; CI's cores are shared
+    assert time.process_time() - started < 20  # about 2 s on an idle core
     assert len(site.machines) == 10_000
 
 

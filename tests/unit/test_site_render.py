@@ -243,10 +243,12 @@ def test_the_command_checks_makes_keys_renders_and_enrolls(
     assert main(["site", "show", str(inventory), "--svg", str(tmp_path / "a.svg")]) == 0
     assert (tmp_path / "a.svg").read_text().startswith("<svg")
     capsys.readouterr()
-    pem = io.TextIOWrapper(io.BytesIO(request("core-1")))
-    monkeypatch.setattr(sys, "stdin", pem)
-    assert main(["site", "enroll", str(inventory), "core-1"]) == 0
-    assert x509.load_pem_x509_certificate(capsys.readouterr().out.encode())
+    answer = json.dumps({"csr": request("core-1").decode()}).encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(answer)))
+    assert main(["site", "accept", str(inventory), "core-1"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert x509.load_pem_x509_certificate(told["certificate"].encode())
+    assert len(told["paths"]) == 3
 
 
 def test_a_site_whose_rules_break_a_law_or_cannot_be_read_is_not_green(

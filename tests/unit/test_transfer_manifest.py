@@ -245,8 +245,11 @@ def test_a_missing_delivery_is_visible_and_one_that_comes_late_is_crossed_off() 
     state, repeated = state.take(4)
     assert repeated
     assert parse_sequence(state.to_bytes()) == state
-    far, _ = Sequence().take(2**50)
-    assert len(far.missing) == 1000
+    far, _ = Sequence().take(1000)
+    assert len(far.missing) == 999
+    for leap in (1001, 2**50, 2**53):
+        with pytest.raises(SekishoError, match="leaps ahead"):
+            Sequence().take(leap)
     for raw in (
         b"",
         b"{}",

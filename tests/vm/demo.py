@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import NamedTuple, TypeAlias
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from tests.vm import proof
+from tests.vm.ending import StoppedError, closing, keep_log, of_playbook, sentence
 from tests.vm.trial import BIN, INVENTORY, LAB, MANAGED, REPOSITORY, Lab, Trial, until
 
 
@@ -71,6 +73,7 @@ AUDIT = (BIN / "sekisho", "audit", "-i", INVENTORY,
 #: They take the time from the monitor, which is restored first.
 FOLLOWERS = tuple(host for host in MANAGED if host != "monitor-1")
 PKI = INVENTORY / "pki"
+DEMO_LOG = REPOSITORY / ".lab/demo.log"
 LAB_STATE = Path(os.environ.get("SEKISHO_LAB_STATE", "/var/lib/sekisho-lab"))
 BEGAN = time.monotonic()
 
@@ -111,13 +114,13 @@ def provision(lab: Lab) -> None:
             shutil.copytree(LAB_STATE / f"pki-{state}", PKI, dirs_exist_ok=True)
         return
     say("box and machines (emulated, 2 cores: about 5 minutes; with KVM about 2)")
-    subprocess.run([str(LAB), "up"], check=True)
+    driver("up")
+    for kept in ("hosts", "monitors", "wireguard"):  # of machines that are gone
+        shutil.rmtree(PKI / kept, ignore_errors=True)
     say("playbooks preflight.yml and site.yml (log: .lab/preflight+site.log)")
     seen = lab.playbook("preflight+site", progress=roles())
     if seen.code != 0:
-        sys.stdout.write(seen.out[-4000:] + seen.err[-2000:])
-        msg = "preflight.yml or site.yml failed"
-        raise SystemExit(msg)
+        raise of_playbook("preflight.yml, site.yml", seen.code, seen.out)
     equip_outside(lab)
     say("saving the provisioned state")
     lab.driver("save", state, timeout=300)
@@ -125,21 +128,42 @@ def provision(lab: Lab) -> None:
     shutil.copytree(PKI, LAB_STATE / f"pki-{state}")
 
 
+def driver(*words: str) -> None:
+    """Run the lab's driver, its progress on this screen and in the log."""
+    last = ""
+    with subprocess.Popen(
+        [str(LAB), *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as running:
+        for line in running.stdout or ():
+            sys.stdout.write(line)
+            last = line.strip() or last
+    if running.returncode != 0:
+        raise StoppedError(
+            f"vagrant/lab {' '.join(words)} (exit {running.returncode})",
+            last or "it printed nothing",
+            "read the log it names; what a machine's console said: vagrant/lab console HOST",
+        )
+
+
 def restore(lab: Lab, state: str) -> None:
     """Bring the lab up as saved, each machine's chrony in step with the monitor's again."""
     words = [str(LAB), "up", "--restore", state]
+    last = ""
     with (
         ThreadPoolExecutor() as pool,
         subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as running,
     ):
         settling = []
         for line in running.stderr or ():
-            sys.stderr.write(line)
+            sys.stdout.write(line)
+            last = line.strip() or last
             found = re.search(r"restored \d+/\d+: (\S+)$", line)
             if found and found[1] in FOLLOWERS:
                 settling.append(pool.submit(settle_clock, lab, found[1]))
     if running.returncode != 0:
-        raise SystemExit("the lab was not restored")
+        raise StoppedError(
+            f"restoring {state}", last, "make lab-clean, then make demo, begins from nothing"
+        )
     for one in settling:
         one.result()
 
@@ -152,7 +176,11 @@ def settle_clock(lab: Lab, host: str) -> None:
 
     agrees, _ = until(lambda: lab.root(host, ask).code == 0, timeout=120, every=0)
     if not agrees:
-        raise SystemExit(f"{host}: chrony does not follow the monitor's clock")
+        raise StoppedError(
+            f"{host} after its restore",
+            "chrony does not follow the monitor's clock within 120 s",
+            f"vagrant/lab up --restore …, then vagrant/lab ssh {host} chronyc sources",
+        )
 
 
 def roles() -> Callable[[str], None]:
@@ -176,7 +204,7 @@ def equip_outside(lab: Lab) -> None:
                     "cp -r /tmp/x/usr/lib/python3/dist-packages/sekisho /usr/lib/python3/dist-packages/ && "
                     "cp /tmp/x/usr/bin/sekisho /usr/bin/ && rm -rf /tmp/x /tmp/sekisho.deb")  # fmt: skip
     if done.code != 0:
-        raise SystemExit(done.err)
+        raise StoppedError("the sender on `outside`", sentence(done.err), "see tests/vm/demo.py")
 
 
 def attack(lab: Lab, name: str) -> Trial:
@@ -201,46 +229,51 @@ def attacks(lab: Lab, wanted: Collection[str], plan: Plan = PLAN) -> list[Trial]
     return sorted(itertools.chain.from_iterable(done), key=lambda trial: trial.name)
 
 
-def main() -> int:
-    """Run the demo; return 0 when every expectation held."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--only", action="append", default=[], metavar="N", help="only these attacks"
-    )
-    parser.add_argument("--keep", action="store_true", help="leave the lab up")
-    words = parser.parse_args()
-    lab = Lab()
-    trials: list[Trial] = []
-    table = ""
-    try:
-        provision(lab)
-        say("audit from outside: six machines (about a minute)")
-        evidence = REPOSITORY / ".lab/evidence"
-        before = set(evidence.glob("evidence-*"))
-        seen = lab.inside(*AUDIT, "--out", evidence, timeout=600)
-        table = seen.out + seen.err
-        audited = Trial("audit")
-        # 2: what only people can show (statements, exercises) is not known yet, and said so.
-        audited.expect("the audit finds no breach", seen.code in (0, 2), f"exit {seen.code}")
-        bundles = set(evidence.glob("evidence-*")) - before
-        audited.expect("it left its evidence", bundles)
-        for bundle in bundles:
-            told = json.loads((bundle / "findings.json").read_text(encoding="utf-8"))
-            mute = sorted({f"{one['host']} {one['check']}" for one in told["findings"]
-                           if one["verdict"] == "error"})  # fmt: skip
-            audited.expect("and every machine check could tell", not mute, mute[:4])
-        trials.append(audited)
-        say("the proof of what the kernels had loaded, with a hole made on purpose (p), and the attacks, "
-            "side by side where they do not meet")  # fmt: skip
-        wanted = [n for n in ATTACKS if n.split("_")[1] in (words.only or TOLD)]
-        with ThreadPoolExecutor(1) as beside:
-            proven = beside.submit(lambda: [proof.main(bundle) for bundle in bundles])
-            tried = attacks(lab, wanted)
-        trials += [*proven.result(), *tried]
-    finally:
-        if not words.keep:
-            say("taking the lab down")
-            subprocess.run([str(LAB), "down"], check=False)
+def audit(lab: Lab) -> tuple[Trial, str, set[Path]]:
+    """Audit the machines from outside; return what held, the printed table and the bundles."""
+    evidence = REPOSITORY / ".lab/evidence"
+    before = set(evidence.glob("evidence-*"))
+    seen = lab.inside(*AUDIT, "--out", evidence, timeout=600)
+    audited = Trial("audit")
+    # 2: what only people can show (statements, exercises) is not known yet, and said so.
+    audited.expect("the audit finds no breach", seen.code in (0, 2), f"exit {seen.code}")
+    bundles = set(evidence.glob("evidence-*")) - before
+    audited.expect("it left its evidence", bundles)
+    for bundle in bundles:
+        told = json.loads((bundle / "findings.json").read_text(encoding="utf-8"))
+        mute = sorted({f"{one['host']} {one['check']}" for one in told["findings"]
+                       if one["verdict"] == "error"})  # fmt: skip
+        audited.expect("and every machine check could tell", not mute, mute[:4])
+    return audited, seen.out + seen.err, bundles
+
+
+def story(lab: Lab, only: Collection[str]) -> tuple[list[Trial], str]:
+    """Provision, audit, prove, attack; return the trials and the audit's table."""
+    provision(lab)
+    say("audit from outside: six machines (about a minute)")
+    audited, table, bundles = audit(lab)
+    say("the proof of what the kernels had loaded, with a hole made on purpose (p), and the attacks, "
+        "side by side where they do not meet")  # fmt: skip
+    wanted = [n for n in ATTACKS if n.split("_")[1] in (only or TOLD)]
+    with ThreadPoolExecutor(1) as beside:
+        proven = beside.submit(lambda: [proof.main(bundle) for bundle in bundles])
+        tried = attacks(lab, wanted)
+    return [audited, *proven.result(), *tried], table
+
+
+def go_on() -> str:
+    """Return how a run that failed is taken up again, from what the lab has saved by now."""
+    if saved(state_name()):
+        return (
+            "make demo restores the provisioned machines (half a minute) and tries the rest again"
+        )
+    if saved("fresh"):
+        return "make demo restores the booted machines (half a minute) and begins at the playbooks"
+    return "make demo begins at the box and the first boot"
+
+
+def tell_result(trials: Collection[Trial], table: str) -> StoppedError | None:
+    """Print what held; return what to say at the end when something broke."""
     say("result")
     sys.stdout.write(table)
     for trial in trials:
@@ -248,7 +281,53 @@ def main() -> int:
         sys.stdout.write(f"  {trial.name:20} {held}/{len(trial.expectations)} held\n")
         for entry in trial.broken:
             sys.stdout.write(f"    BROKEN {entry.what}: {entry.seen}\n")
-    return 1 if any(trial.broken for trial in trials) else 0
+    broken = [(trial, entry) for trial in trials for entry in trial.broken]
+    if not broken:
+        return None
+    trial, entry = broken[0]
+    more = f" (and {len(broken) - 1} more, listed above)" if len(broken) > 1 else ""
+    number = trial.name.split("_")[1] if "_" in trial.name else ""
+    again = f"make demo WORDS='--only {number} --keep'" if number else "make demo WORDS=--keep"
+    return StoppedError(
+        f"{trial.name}: {entry.what}{more}", entry.seen or "it did not hold",
+        f"{again} tries it again and leaves the machines up: vagrant/lab ssh HOST",
+    )  # fmt: skip
+
+
+def main() -> int:
+    """Run the demo; 0 when every expectation held, 1 when one did not, 2 when it could not go on."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="N", help="only these attacks"
+    )
+    parser.add_argument("--keep", action="store_true", help="leave the lab up")
+    words = parser.parse_args()
+    keep_log(DEMO_LOG)
+    lab = Lab()
+    trials: list[Trial] = []
+    table, code = "", 2
+    stopped: StoppedError | None = None
+    try:
+        trials, table = story(lab, words.only)
+    except StoppedError as bad:
+        stopped = bad
+    except KeyboardInterrupt:
+        code, stopped = 130, StoppedError("interrupted", "Ctrl-C", "nothing: no machine was harmed")
+    except Exception as bad:  # noqa: BLE001 - whatever it is, its reader gets ten lines and a log
+        traceback.print_exc(file=sys.stdout)
+        stopped = StoppedError(type(bad).__name__, str(bad), "report it with the log named below")
+    finally:
+        if not words.keep:
+            say("taking the lab down")
+            subprocess.run([str(LAB), "down"], check=False)
+    if stopped is None:
+        stopped = tell_result(trials, table)
+        code = 1
+    if stopped is None:
+        return 0
+    logs = [DEMO_LOG, *sorted(DEMO_LOG.parent.glob("preflight+site.log"))]
+    sys.stdout.write(closing(stopped, go_on=go_on(), logs=logs))
+    return code
 
 
 if __name__ == "__main__":

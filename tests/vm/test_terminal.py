@@ -28,7 +28,8 @@ def terminal(lab: Driver, provisioned: Lab) -> Iterator[tuple[Driver, Lab]]:
     lab.power_on(HOST, wait=900)
     done = provisioned.inside(
         BIN / "ansible-playbook", "-i", INVENTORY, REPOSITORY / "playbooks/site.yml",
-        "--limit", f"localhost:{HOST}", timeout=3000, log=REPOSITORY / ".lab/terminal.log",
+        # The lab may have made it anew since it was last enrolled.
+        "--limit", f"localhost:{HOST}", "-e", f"enrol_replace={HOST}", timeout=3000, log=REPOSITORY / ".lab/terminal.log",
     )  # fmt: skip
     assert done.code == 0, done.out[-3000:]
     _off(lab, provisioned)

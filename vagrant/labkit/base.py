@@ -48,7 +48,7 @@ def run(
             argv, input=data, capture_output=True, text=True, timeout=timeout, check=False, env=env
         )
     except FileNotFoundError as error:
-        raise LabError(f"{argv[0]} is not installed; see vagrant/packages.txt") from error
+        raise LabError(f"{argv[0]} is not installed; see requirements/debian/lab.txt") from error
     except subprocess.TimeoutExpired as error:
         raise LabError(f"{' '.join(map(str, argv))}: no end after {timeout:.0f} s") from error
     if check and done.returncode != 0:

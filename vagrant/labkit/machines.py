@@ -57,7 +57,8 @@ def ensure_box(site: Site) -> Path:
         keys = [str(KEYS / f"{site.admin}.{kind}") for kind in ("pub", "password")]
         code = ssh.stream([*words, *keys], dict(os.environ), STATE / "box.log")
         if code != 0:
-            raise LabError(f"build-box: exit {code}; see {STATE / 'box.log'}")
+            log = STATE / "box.log"
+            raise LabError(f"build-box: exit {code}: {ssh.last_words(log)}; log: {log}")
     current = STATE / "box" / "current"
     if not current.is_symlink() or current.readlink() != Path(where.name):
         temporary = STATE / "box" / f".current.{os.getpid()}"
@@ -129,9 +130,13 @@ def first_boot(site: Site, machines: Sequence[Machine]) -> None:
             if len(batch) < WORKERS:  # a processor has nothing to do
                 met = machines[:start]
             meeting = aside.submit(meet, met)
-            code = ssh.stream(words, env, root / "vagrant.log")
+            log = root / "vagrant.log"
+            # Vagrant's sixty lines a machine are for its log; that a machine is there is for a person.
+            code = ssh.stream(words, env, log, shown=lambda _line: False)
             if code != 0:
-                raise LabError(f"vagrant up {' '.join(names)}: exit {code}; see {root}/vagrant.log")
+                failed = f"vagrant up {' '.join(names)}: exit {code}"
+                raise LabError(f"{failed}: {ssh.last_words(log)}; log: {log}")
+            say(f"booted {' '.join(names)} (log: {log})")
             meeting.result()
     meet([m for m in machines if m not in met])
 

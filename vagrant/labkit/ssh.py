@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from labkit.base import INVENTORY, KEYS, STATE, LabError, Machine, Site, run, write_atomic
@@ -189,8 +189,14 @@ def replace_process(words: Sequence[str | os.PathLike[str]]) -> None:
     os.execvp(words[0], [os.fspath(w) for w in words])  # noqa: S606 - no shell is the point
 
 
-def stream(words: Sequence[str | os.PathLike[str]], env: dict[str, str], log: Path) -> int:
-    """Run ``words``, showing each line with the driver's clock; everything also goes to ``log``."""
+def stream(
+    words: Sequence[str | os.PathLike[str]],
+    env: dict[str, str],
+    log: Path,
+    *,
+    shown: Callable[[str], bool] = lambda _line: True,
+) -> int:
+    """Run ``words``; all they print goes to ``log``, each line that ``shown`` picks on the screen."""
     from labkit.base import say  # noqa: PLC0415 - only this function talks
 
     with log.open("a") as book:
@@ -204,6 +210,12 @@ def stream(words: Sequence[str | os.PathLike[str]], env: dict[str, str], log: Pa
             book.write(line)
             book.flush()
             text = line.replace("\x1b[K", "").strip()
-            if text and " -- " not in text and " -> " not in text:
+            if text and shown(text):
                 say(text[:140])
         return process.wait()
+
+
+def last_words(log: Path, lines: int = 4) -> str:
+    """Return the end of a log, one line, for a message."""
+    text = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return " | ".join([line.strip() for line in text if line.strip()][-lines:])[-600:]

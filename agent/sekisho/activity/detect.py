@@ -228,7 +228,8 @@ def mounted(seen: Seen) -> Found | None:
     what = f"{seen.call.comm}: {' '.join(names) or '?'}"
     if seen.call.success is False:
         return Found("mounted", subject, f"{what} (refused: {seen.call.exit})", NOTICE)
-    return Found("mounted", subject, what)
+    # The calls that prepare a mount (fsconfig, fsmount) name no path: told once for each program.
+    return Found("mounted", subject, what, once="" if names else "?")
 
 
 def traced(seen: Seen) -> Found | None:

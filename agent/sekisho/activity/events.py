@@ -17,12 +17,15 @@ from sekisho.activity.join import Event
 from sekisho.activity.records import SEPARATOR, UNSET, Record, decode, text_of, unquote
 
 _VALUE = rb'("[^"]*"|[^ ]*)'
+# Fifteen digits: every number the kernel writes there, and none that JSON cannot hold.
+_N, _X = rb"([0-9]{1,15})", rb"[0-9a-f]{1,16}"
 _SYSCALL = re.compile(
-    rb"arch=([0-9a-f]{8}) syscall=([0-9]+)(?: per=[^ ]*)?(?: success=([a-z]+) exit=(-?[0-9]+))?"
-    rb" a0=[0-9a-f]+ a1=[0-9a-f]+ a2=[0-9a-f]+ a3=[0-9a-f]+ items=[0-9]+"
-    rb" ppid=([0-9]+) pid=([0-9]+) auid=([0-9]+) uid=([0-9]+) gid=[0-9]+ euid=([0-9]+)"
-    rb" suid=[0-9]+ fsuid=[0-9]+ egid=[0-9]+ sgid=[0-9]+ fsgid=[0-9]+"
-    rb" tty=" + _VALUE + rb" ses=([0-9]+) comm=" + _VALUE + rb" exe=" + _VALUE
+    rb"arch=([0-9a-f]{8}) syscall=" + _N + rb"(?: per=[^ ]*)?"
+    rb"(?: success=([a-z]+) exit=(-?[0-9]{1,15}))?"
+    rb" a0=" + _X + rb" a1=" + _X + rb" a2=" + _X + rb" a3=" + _X + rb" items=[0-9]{1,15}"
+    rb" ppid=" + _N + rb" pid=" + _N + rb" auid=" + _N + rb" uid=" + _N + rb" gid=[0-9]{1,15}"
+    rb" euid=" + _N + rb" suid=[0-9]{1,15} fsuid=[0-9]{1,15} egid=[0-9]{1,15} sgid=[0-9]{1,15}"
+    rb" fsgid=[0-9]{1,15} tty=" + _VALUE + rb" ses=" + _N + rb" comm=" + _VALUE + rb" exe=" + _VALUE
 )
 _KEY = re.compile(rb" key=" + _VALUE + rb"(?: |$)")
 _PATH_FIELD = re.compile(rb" ?(item|name|inode|dev|mode|nametype)=" + _VALUE)

@@ -26,7 +26,19 @@ class Event:
     """All records of one serial; ``complete`` is False when its end never came or it was cut."""
 
     __slots__ = (
-        *("bodies", "complete", "dropped", "id", "line", "ms", "quick", "serial", "size", "types"),
+        *(
+            "bodies",
+            "complete",
+            "dropped",
+            "id",
+            "line",
+            "ms",
+            "quick",
+            "serial",
+            "size",
+            "touched",
+        ),
+        "types",
     )
 
     def __init__(self, id_: bytes, ms: int, serial: int, line: int) -> None:
@@ -37,6 +49,8 @@ class Event:
         self.types: list[bytes] = []
         self.bodies: list[bytes] = []
         self.size = 0
+        #: When its newest record arrived, by the joiner's `Arrival`.
+        self.touched = 0
         self.dropped = 0
         self.complete = False
         #: What the joiner's ``ordinary`` pattern found at once; then there are no bodies.
@@ -70,12 +84,48 @@ class Event:
         return None if body is None else Record(type_, self.ms, self.serial, body)
 
 
+class Arrival:
+    """A clock of arrival made of the events' stamps, which are the *starts* of their calls.
+
+    The log has no other clock. An old stamp is a call that took long and moves nothing; a jump
+    forward (a step of the machine's clock, an idle hour) counts for an eighth of a time-out, so
+    that no single stamp ends what is open; stamps that stay behind are a step back, and count anew.
+
+    Attributes:
+        ms: milliseconds since the first event, as far as can be told.
+
+    """
+
+    __slots__ = ("_behind", "_newest", "_step", "ms")
+
+    #: Events in a row that are behind before the clock is taken to have been set back.
+    BACK = 64
+
+    def __init__(self, timeout_ms: int) -> None:
+        self.ms = 0
+        self._newest: int | None = None
+        self._step = max(1, timeout_ms // 8)
+        self._behind = 0
+
+    def seen(self, stamp: int) -> None:
+        """Take the stamp of an event that has just begun to arrive."""
+        newest = self._newest
+        if newest is None or stamp >= newest:
+            if newest is not None:
+                self.ms += min(stamp - newest, self._step)
+            self._newest, self._behind = stamp, 0
+            return
+        self._behind += 1
+        if self._behind > self.BACK:
+            self._newest, self._behind = stamp, 0
+
+
 class Joiner:
     """Lines in, complete events out, in the order in which they became complete.
 
     Args:
-        timeout_ms: an event whose end has not come when a record this much newer (by the
-            kernel's clock) arrives is given out as it is, not complete.
+        timeout_ms: an event of which nothing more arrived for so long (see `Arrival`) is given out
+            as it is, not complete.
         max_pending: events held at the same time; beyond, the oldest is given out.
         max_bytes: bytes held of one event; beyond, its records are dropped and counted.
         last_serial: number of the last event of an earlier run, to see what was missed between.
@@ -110,19 +160,22 @@ class Joiner:
         self.gaps: list[Gap] = []
         self._pending: OrderedDict[bytes, Event] = OrderedDict()
         self._done: OrderedDict[bytes, int] = OrderedDict()  # id → line at which it was done
+        self._clock = Arrival(timeout_ms)
         self._swept_ms = 0
 
     # One pass, one function: a call per line would cost a third of the speed.
     def feed(self, lines: Iterable[bytes]) -> Iterator[Event]:  # noqa: C901, PLR0912, PLR0915
         """Take lines; yield every event that is complete or has waited too long."""
         pending = self._pending
+        clock = self._clock
         current_id, current = b"", None
         at_once = 0 if self.ordinary is None else self.ordinary[1]
         for part in self._split(lines):
             if len(part) != 6:
                 event = self._at_once(part, at_once)
-                if abs(event.ms - self._swept_ms) > 500:
-                    yield from self._sweep(event.ms)
+                if clock.ms - self._swept_ms > 500:
+                    yield from self._sweep()
+                    current = None  # it may have been given out
                 yield event
                 continue
             type_, id_, seconds, milli, number, body = part
@@ -143,15 +196,17 @@ class Joiner:
                     if id_ in self._done:
                         self._late_record(type_)
                         continue
-                    self.serials.seen(serial, ms)
+                    self.newest_ms = ms
+                    clock.seen(ms)
+                    self.serials.seen(serial, ms, clock.ms)
                     current = pending[id_] = Event(id_, ms, serial, self.lines - 1)
-                    if ms != self.newest_ms:
-                        self.newest_ms = ms
-                        if abs(ms - self._swept_ms) > 500:
-                            yield from self._sweep(ms)
+                    current.touched = clock.ms
+                    if clock.ms - self._swept_ms > 500:
+                        yield from self._sweep()
                     if len(pending) > self.max_pending:
                         yield self._overflow()
                 current_id = id_
+            current.touched = clock.ms
             if type_ != b"EOE":
                 current.size += len(body)
                 if current.size > self.max_bytes:
@@ -204,7 +259,8 @@ class Joiner:
         id_, seconds, milli, number = groups[:4]
         serial, ms = int(number), int(seconds) * 1000 + int(milli)
         self.lines += lines
-        self.serials.seen(serial, ms)
+        self._clock.seen(ms)
+        self.serials.seen(serial, ms, self._clock.ms)
         self.newest_ms = ms
         event = Event(id_, ms, serial, self.lines)
         event.quick = groups
@@ -240,7 +296,7 @@ class Joiner:
             return None
         self._done[key] = self.lines
         if not type_.startswith(b"DAEMON_"):
-            self.serials.seen(serial, ms)
+            self.serials.seen(serial, ms, self._clock.ms)
             self.newest_ms = ms
         event = Event(id_, ms, serial, self.lines - 1)
         event.types.append(type_)
@@ -261,15 +317,15 @@ class Joiner:
             self.incomplete += 1
         return event
 
-    def _sweep(self, ms: int) -> Iterator[Event]:
-        """Give out what is older than the time-out by the kernel's clock, either way it steps."""
-        self._swept_ms = ms
+    def _sweep(self) -> Iterator[Event]:
+        """Give out the events of which nothing arrived for the time-out."""
+        now = self._swept_ms = self._clock.ms
         stale = [
-            id_ for id_, event in self._pending.items() if abs(ms - event.ms) > self.timeout_ms
+            id_ for id_, event in self._pending.items() if now - event.touched > self.timeout_ms
         ]
         for id_ in stale:
             yield self._give_up(id_, self._pending.pop(id_))
-        self.gaps += self.serials.settle(ms - self.timeout_ms)
+        self.gaps += self.serials.settle(now - self.timeout_ms, self.newest_ms)
         # Ids of events done are kept to tell a late record from a new event.
         while len(self._done) > self.max_done:
             self._done.popitem(last=False)
@@ -278,7 +334,7 @@ class Joiner:
         """Give out everything still open: nothing more will come, or not for long."""
         while self._pending:
             yield self._give_up(*self._pending.popitem(last=False))
-        self.gaps += self.serials.settle(self.newest_ms)
+        self.gaps += self.serials.settle(self._clock.ms, self.newest_ms)
 
     def take_gaps(self) -> list[Gap]:
         """Return the gaps noticed since the last call."""

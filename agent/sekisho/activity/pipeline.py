@@ -85,10 +85,24 @@ class Activity:
     def feed(self, lines: Iterable[bytes]) -> list[Entry]:
         """Take lines in the log's order; return the entries of every event that is complete."""
         entries: list[Entry] = []
-        for event in self._joiner.feed(lines):
-            self._event(event, entries)
+        left = lines if isinstance(lines, list) else list(lines)
+        while left:
+            before = self._joiner.lines
+            try:
+                for event in self._joiner.feed(left):
+                    self._event(event, entries)
+                break
+            except Exception as bad:  # noqa: BLE001 - one line must not cost its neighbours
+                entries.append(self._unread("a line", bad))
+                left = left[max(1, self._joiner.lines - before) :]
         self._gaps(entries)
         return entries
+
+    def _unread(self, what: str, bad: Exception, event: str = "") -> Entry:
+        """Return the entry of something that could not be read: a gap that names itself."""
+        at = f"{event}: " if event else ""
+        detail = f"{at}{what} could not be read ({type(bad).__name__})"
+        return self.gap(Gap("unreadable", 1, self._joiner.newest_ms, detail=detail))
 
     def idle(self, now_ms: int) -> list[Entry]:
         """Return the entries of events whose end has not come while the log stood still."""
@@ -166,6 +180,7 @@ class Activity:
             "not_found": counts["not_found"],
             "sessions": counts["sessions"],
             "detections": counts["detections"],
+            "unreadable": counts["gap_unreadable"],
             "gap_events": counts["gap_serial"],
             "kernel_lost": counts["gap_kernel-lost"],
             "rotated_away": counts["gap_rotated-away"],
@@ -173,7 +188,15 @@ class Activity:
         }
 
     def _event(self, event: Event, entries: list[Entry]) -> None:
+        """Add the entries of one event; one that cannot be read is an entry that says so."""
         self._counts["events"] += 1
+        try:
+            self._read(event, entries)
+        except Exception as bad:  # noqa: BLE001 - whatever a hostile record makes of the parsers
+            types = ",".join(dict.fromkeys(decode(one) for one in event.types[:8])) or "an event"
+            entries.append(self._unread(types, bad, decode(event.id)))
+
+    def _read(self, event: Event, entries: list[Entry]) -> None:
         if event.quick is not None:
             self._command(command_at_once(event.quick, event.ms, self.people), entries)
             return
@@ -209,9 +232,10 @@ class Activity:
         worked = record.text("res") in ("success", "1", "yes")
         if worked and event.types[0] not in _SESSIONS:
             return
-        account = record.text("acct") or record.text("id") or ""
-        if account.isdigit():
-            account = name_of(int(account), self.people)
+        # ``acct`` is what somebody typed, a name however it looks; ``id`` is the kernel's uid.
+        account, uid = record.text("acct"), record.number("id")
+        if account is None:
+            account = "" if uid is None else name_of(uid, self.people)
         address = record.text("addr") or record.text("hostname") or ""
         auid, session = record.number("auid"), record.number("ses")
         self._counts["sessions"] += 1

@@ -15,17 +15,28 @@ from sekisho.activity.events import Command, name_of
 from sekisho.activity.records import text_of
 
 _ID = rb"msg=audit\((([0-9]{1,11})\.([0-9]{3}):([0-9]{1,10}))\): "
+_N = rb"([0-9]{1,10})"  # 32 bits; a longer one goes the long way
 _SAME = rb" msg=audit\(\1\): "
 #: Groups: id, seconds, milliseconds, serial, then what `command_at_once` reads.
 ORDINARY = re.compile(
     rb"^type=SYSCALL " + _ID + rb"arch=c000003e syscall=(?:59|322) success=yes exit=0"
     rb" a0=[0-9a-f]+ a1=[0-9a-f]+ a2=[0-9a-f]+ a3=[0-9a-f]+ items=2"
-    rb" ppid=([0-9]+) pid=([0-9]+) auid=([0-9]+) uid=([0-9]+) gid=[0-9]+ euid=([0-9]+)"
-    rb" suid=[0-9]+ fsuid=[0-9]+ egid=[0-9]+ sgid=[0-9]+ fsgid=[0-9]+"
-    rb' tty=([!-~]+) ses=([0-9]+) comm=[!-~]+ exe="([!-~]+)" [ -~]*\n'
+    rb" ppid="
+    + _N
+    + rb" pid="
+    + _N
+    + rb" auid="
+    + _N
+    + rb" uid="
+    + _N
+    + rb" gid=[0-9]+ euid="
+    + _N
+    + rb" suid=[0-9]+ fsuid=[0-9]+ egid=[0-9]+ sgid=[0-9]+ fsgid=[0-9]+"
+    rb' tty=([!-~]+) ses=([0-9]{1,10}) comm=[!-~]+ exe="([!-~]+)" [ -~]*\n'
     rb"type=EXECVE" + _SAME + rb"(argc=[ -~]*)\n"
     rb"type=CWD" + _SAME + rb'cwd="([!-~]*)"\n'
-    rb"type=PATH" + _SAME + rb"item=0 name=[!-~]+ inode=[0-9]+ dev=[!-~]+ mode=(0[0-7]+) [ -~]*\n"
+    rb"type=PATH" + _SAME + rb"item=0 name=[!-~]+ inode=[0-9]+ dev=[!-~]+ "
+    rb"mode=(0[0-7]{1,11}) [ -~]*\n"
     rb"type=PATH" + _SAME + rb'item=1 name="/lib64/ld-linux-x86-64\.so\.2" [ -~]*\n'
     rb"type=PROCTITLE" + _SAME + rb"[ -~]*\n",
     re.MULTILINE,

@@ -16,6 +16,8 @@ from functools import lru_cache
 MAX_LINE = 64 * 1024
 #: auid and ses of a process that nobody logged in to start.
 UNSET = 4294967295
+#: No field that an entry repeats is larger, and JSON holds no more (RFC 8259, 6).
+MAX_NUMBER = 2**53 - 1
 SEPARATOR = b"\x1d"
 
 HEAD = re.compile(
@@ -37,6 +39,7 @@ _USER_MESSAGE = re.compile(rb"(.*?)\bmsg='(.*)'([^']*)", re.DOTALL)
 _HEX = re.compile(rb"(?:[0-9A-Fa-f]{2})+")
 _ARGUMENT = re.compile(r"a[0-9]+(\[[0-9]+\])?")
 _DECIMAL = re.compile(rb"-?[0-9]{1,20}")
+_HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]{1,16}")
 
 #: Fields that the kernel or libaudit may write as hex.
 ENCODED = frozenset(
@@ -136,16 +139,13 @@ class Record:
         return None if value is None else decode(value)
 
     def number(self, name: str, base: int = 10) -> int | None:
-        """Return a value as a number; None when it is not there or is none."""
+        """Return a value as a number, ``base`` 10 or 16; None when it is not there or is none."""
         raw = self.fields.get(name)
         if raw is None:
             return None
-        if base == 10:
-            return int(raw) if _DECIMAL.fullmatch(raw) else None
-        try:
-            return int(raw, base)
-        except ValueError:
-            return None
+        form = _DECIMAL if base == 10 else _HEXADECIMAL
+        value = int(raw, base) if form.fullmatch(raw) else None
+        return None if value is None or (base == 10 and abs(value) > MAX_NUMBER) else value
 
     @property
     def enriched(self) -> dict[str, str]:

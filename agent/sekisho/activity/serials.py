@@ -19,7 +19,8 @@ class Gap:
     """Something that should be in the log and is not.
 
     Attributes:
-        reason: ``serial kernel-lost malformed overlong overflow rotated-away truncated``.
+        reason: ``serial kernel-lost malformed overlong overflow rotated-away truncated
+            unreadable``.
         count: how many events, lines or bytes; -1 when nobody can know.
         first: first missing serial or offset, or None.
         last: last missing serial or offset, or None.
@@ -43,14 +44,15 @@ class Serials:
         self.high = last
         self.highest_ms = 0
         self.restarts = 0
-        self._missing: OrderedDict[int, int] = OrderedDict()  # serial → when it was first missed
+        self._missing: OrderedDict[int, int] = OrderedDict()  # serial → arrival when first missed
         self._ranges: list[
             tuple[int, int, int]
-        ] = []  # first, last, ms: too many to hold one by one
+        ] = []  # first, last, arrival: too many to hold one by one
 
-    def seen(self, serial: int, ms: int) -> None:
-        """Take note of one event's number."""
+    def seen(self, serial: int, ms: int, arrived: int | None = None) -> None:
+        """Take note of an event's number, its stamp, and its arrival (the stamp, if unsaid)."""
         high = self.high
+        arrived = ms if arrived is None else arrived
         if high is None:
             self.high, self.highest_ms = serial, ms
             return
@@ -61,10 +63,10 @@ class Serials:
             return
         elif ahead < _RESTART:
             if ahead > 4096:
-                self._ranges.append(((high + 1) & UNSET, (serial - 1) & UNSET, ms))
+                self._ranges.append(((high + 1) & UNSET, (serial - 1) & UNSET, arrived))
             else:
                 for step in range(1, ahead):
-                    self._missing[(high + step) & UNSET] = ms
+                    self._missing[(high + step) & UNSET] = arrived
             self.high = serial
         elif (high - serial) & UNSET >= 4096 or ms > self.highest_ms + 1000:
             # Far behind, or later than everything so far: the kernel started again from 1.
@@ -72,13 +74,14 @@ class Serials:
             self.high = serial
         self.highest_ms = max(ms, self.highest_ms)
 
-    def settle(self, before_ms: int) -> list[Gap]:
-        """Return as gaps the numbers that have been missing since before ``before_ms``."""
+    def settle(self, before: int, ms: int | None = None) -> list[Gap]:
+        """Return as gaps the numbers missing since before ``before`` came; ``ms``: their stamp."""
         gaps: list[Gap] = []
+        before_ms = before if ms is None else ms
         run: list[int] = []
         while self._missing:
-            serial, ms = next(iter(self._missing.items()))
-            if ms > before_ms:
+            serial, since = next(iter(self._missing.items()))
+            if since > before:
                 break
             del self._missing[serial]
             if run and serial != (run[-1] + 1) & UNSET:
@@ -87,8 +90,8 @@ class Serials:
             run.append(serial)
         if run:
             gaps.append(_serial_gap(run[0], run[-1], before_ms))
-        late = [entry for entry in self._ranges if entry[2] <= before_ms]
-        self._ranges = [entry for entry in self._ranges if entry[2] > before_ms]
+        late = [entry for entry in self._ranges if entry[2] <= before]
+        self._ranges = [entry for entry in self._ranges if entry[2] > before]
         gaps += [_serial_gap(first, last, before_ms) for first, last, _ in late]
         if len(gaps) <= 8:
             return gaps

@@ -5,6 +5,7 @@ One id everywhere: ``6-iv-b.<slug>`` is the detection, its metric label and its 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -268,15 +269,26 @@ PATHS: tuple[tuple[str, str], ...] = (
     ("/etc/cron.monthly/", "schedule-changed"),
     ("/etc/cron.yearly/", "schedule-changed"),
     ("/var/spool/cron/", "schedule-changed"),
+    ("/usr/lib/systemd/boot/", "boot-changed"),
     ("/etc/systemd/", "unit-changed"),
-    ("/usr/lib/systemd/system/", "unit-changed"),
+    ("/etc/init.d/", "unit-changed"),
+    ("/etc/rc.local", "unit-changed"),
+    ("/usr/lib/systemd/", "unit-changed"),  # generators, sleep and shutdown hooks run as root
     ("/run/systemd/system/", "unit-changed"),
     ("/etc/default/grub", "boot-changed"),
-    ("/boot/grub/", "boot-changed"),
+    ("/etc/default/grub.d/", "boot-changed"),
+    ("/etc/grub.d/", "boot-changed"),
+    ("/etc/kernel/", "boot-changed"),
     ("/etc/fstab", "boot-changed"),
+    ("/etc/crypttab", "boot-changed"),
     ("/etc/initramfs-tools/", "boot-changed"),
+    ("/boot/", "boot-changed"),  # kernels, initrds, the boot loader, the EFI partition
+    ("/usr/lib/udev/", "device-rules-changed"),  # its helpers run as root for every device
     ("/var/log/audit/", "evidence-touched"),
     ("/var/lib/sekisho/journal/", "evidence-touched"),
+    # The rest of what the kernel's rules record (hardening/audit): no folder is without a kind.
+    ("/var/lib/sekisho/", "setting-changed"),
+    ("/var/spool/", "setting-changed"),
 )
 _EXACT = {path: slug for path, slug in PATHS if not path.endswith("/")}
 _FOLDERS = tuple((path, slug) for path, slug in PATHS if path.endswith("/"))
@@ -291,14 +303,12 @@ ACCOUNT_TOOLS = frozenset(
 )
 #: Groups whose members can become root or read what root reads.
 POWERFUL_GROUPS = frozenset(("root", "sudo", "adm", "shadow", "disk", "wheel", "docker", "kmem"))
-#: Working copies the account tools keep beside the real file (``passwd-``, ``shadow.lock`` …).
-_BESIDE = tuple(
-    f"/etc/{name}{ending}"
-    for name in ("passwd", "shadow", "group", "gshadow", "subuid", "subgid")
-    for ending in ("-", "+", ".")
+#: Working copies the account tools keep beside the real file (``passwd-``, ``shadow.4711`` …).
+BESIDE = re.compile(
+    r"/etc/(passwd|shadow|group|gshadow|subuid|subgid)([-+]|\.(lock|[0-9]{1,10}))", re.ASCII
 )
 #: Files under /etc that the system writes in the course of its day.
-_DAILY = frozenset(
+DAILY = frozenset(
     (
         *("/etc/adjtime", "/etc/resolv.conf", "/etc/ld.so.cache", "/etc/mtab", "/etc/.pwd.lock"),
         *("/etc/machine-id", "/etc/.updated"),
@@ -365,7 +375,7 @@ def _slug_of(path: str) -> str | None:
         return "key-changed"
     if path.endswith(".timer") and path.startswith(("/etc/", "/usr/lib/", "/run/")):
         return "schedule-changed"
-    if path.startswith("/etc/") and path not in _DAILY and not path.startswith(_BESIDE):
+    if path.startswith("/etc/") and path not in DAILY and not BESIDE.fullmatch(path):
         return "setting-changed"
     return None
 

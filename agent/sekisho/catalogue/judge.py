@@ -22,11 +22,17 @@ from sekisho.catalogue.model import (
     Verdict,
 )
 from sekisho.catalogue.patterns import MAX_TEXT, bounded
+from sekisho.catalogue.wording import not_set, off_by, show, until_when
 from sekisho.errors import SekishoError, printable
 
 #: Tells of a rule set and the lines a policy declares whether nothing else passes, and what does.
 Prover = Callable[[Any, Any], tuple[bool, str]]
 _VALUELESS = frozenset({Op.PRESENT, Op.ABSENT, Op.EMPTY})
+#: What stands before the reason of a finding that is neither pass nor breach.
+UNKNOWN = "cannot be determined: "
+_NO_POLICY = "this machine has no site policy to compare with"
+#: An assertion, its verdict, what was expected and what was observed.
+_Result = tuple[Assertion, Verdict, str, str]
 
 
 class Unknown(Exception):  # noqa: N818 - a value's absence, not an error of ours
@@ -74,7 +80,7 @@ def _expected(assertion: Assertion, policy: Mapping[str, Any] | None) -> Any:
     if not isinstance(assertion.value, PolicyValue):
         return assertion.value
     if policy is None:
-        raise Unknown("this machine has no site policy to compare with")
+        raise Unknown(_NO_POLICY)
     try:
         return walk(policy, assertion.value.path)
     except Unknown as missing:
@@ -212,11 +218,6 @@ _COMPARERS: dict[Op, Callable[[Any, Any], tuple[bool, str]]] = {
 }
 
 
-def _show(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
-    return printable(text, 240)
-
-
 def _judge_assertion(
     assertion: Assertion, facts: HostFacts, prover: Prover | None
 ) -> tuple[Verdict, str, str]:
@@ -229,10 +230,10 @@ def _judge_assertion(
             good, account = _proven(prover, rules, expected)
             return Verdict.PASS if good else Verdict.FAIL, wanted, printable(account, 400)
         if assertion.op not in _VALUELESS:
-            wanted += f" {_show(expected)}"
+            wanted += f" {show(expected)}"
         return _judge_fact(assertion, _fact(assertion.probe, facts), expected, wanted)
     except Unknown as reason:
-        return Verdict.ERROR, wanted, f"could not tell: {printable(str(reason), 400)}"
+        return Verdict.ERROR, wanted, f"{UNKNOWN}{printable(str(reason), 400)}"
 
 
 def _proven(prover: Prover | None, rules: Any, declared: Any) -> tuple[bool, str]:
@@ -271,17 +272,17 @@ def _judge_fact(
             return Verdict.FAIL, wanted, str(reason)
         if not assertion.has_missing:
             raise
-        observed = assertion.missing
-        seen = f"{_show(observed)} (not set)" if observed not in (None, "") else "not set"
-    else:
-        seen = _show(observed)
-        if assertion.op in (Op.ABSENT, Op.PRESENT):
-            good = assertion.op is Op.PRESENT
-            return (Verdict.PASS if good else Verdict.FAIL), wanted, seen
+        good, _ = compare(assertion.op, assertion.missing, expected)
+        seen = not_set(assertion.missing, good=good)
+        return (Verdict.PASS if good else Verdict.FAIL), wanted, seen
+    seen = show(observed)
+    if assertion.op in (Op.ABSENT, Op.PRESENT):
+        good = assertion.op is Op.PRESENT
+        return (Verdict.PASS if good else Verdict.FAIL), wanted, seen
     good, account = compare(assertion.op, observed, expected)
     if good:
         return Verdict.PASS, wanted, seen
-    return Verdict.FAIL, wanted, printable(account, 400) if account else seen
+    return Verdict.FAIL, wanted, off_by(assertion, printable(account, 400), seen)
 
 
 def judge(check: Check, facts: HostFacts, prover: Prover | None = None) -> Finding:
@@ -303,27 +304,43 @@ def judge(check: Check, facts: HostFacts, prover: Prover | None = None) -> Findi
 
 def _judge(check: Check, facts: HostFacts, prover: Prover | None) -> tuple[Verdict, str, str, str]:
     if facts.unreachable is not None:
-        return Verdict.ERROR, "an answer", f"could not tell: {facts.unreachable}", ""
+        return Verdict.ERROR, "an answer", f"{UNKNOWN}{facts.unreachable}", ""
     if "all" not in check.applies:
         if facts.role is None:
-            return Verdict.ERROR, "a role", "could not tell: this machine has no role", ""
+            return Verdict.ERROR, "a role", f"{UNKNOWN}this machine has no role", ""
         if facts.role not in check.applies:
             return Verdict.NOT_APPLICABLE, ", ".join(check.applies), facts.role, ""
-    results = [(a.where, *_judge_assertion(a, facts, prover), _label(a)) for a in check.asserts]
+    results = [(a, *_judge_assertion(a, facts, prover)) for a in check.asserts]
     if not results:
         return Verdict.ERROR, "at least one assertion", "none", ""
-    worst = min(results, key=lambda result: SEVERITY[result[1]])
-    told = [result for result in results if result[1] is worst[1]]
+    if facts.policy is None and any(isinstance(a.value, PolicyValue) for a in check.asserts):
+        # Without the site's declaration nothing here is a breach, but what is wrong anywhere.
+        results = [
+            (a, Verdict.ERROR, wanted, f"{UNKNOWN}{_NO_POLICY}")
+            if verdict is Verdict.FAIL and not a.always
+            else (a, verdict, wanted, seen)
+            for a, verdict, wanted, seen in results
+        ]
+    worst = min((verdict for _, verdict, _, _ in results), key=SEVERITY.__getitem__)
+    told = [result for result in results if result[1] is worst]
     # Several things off are told apart by their names; one reason for all is told once.
-    seen = dict.fromkeys(result[3] for result in told)
-    if worst[1] is Verdict.FAIL and len(told) > 1:
-        seen = dict.fromkeys(f"{result[4]} {result[3]}" for result in told)
+    seen = {result[3]: None for result in told}
+    if worst is Verdict.FAIL:
+        seen = dict.fromkeys(_off(result, results, name=len(told) > 1) for result in told)
     return (
-        worst[1],
+        worst,
         "; ".join(dict.fromkeys(result[2] for result in told)),
         "; ".join(seen),
-        "+".join(sorted({result[0] for result in told})),
+        "+".join(sorted({result[0].where for result in told})),
     )
+
+
+def _off(told: _Result, results: Iterable[_Result], *, name: bool) -> str:
+    """Return what is off in one assertion, and which half of the setting holds all the same."""
+    others = [(a, verdict is Verdict.PASS) for a, verdict, _, _ in results]
+    half = until_when(told[0], others)
+    seen = f"{half}: {told[3]}" if half else told[3]
+    return f"{_label(told[0])} {seen}" if name else seen
 
 
 def judge_all(

@@ -74,6 +74,8 @@ class Assertion:
         op: comparison.
         value: expected value, or a `PolicyValue`; None for present, absent and empty.
         missing: value to take when the key is not there; without it a missing key is ``error``.
+        always: True for what is wrong on any machine. A check that reads the site's declaration
+            cannot be determined without a policy; only what is ``always`` wrong still fails.
 
     """
 
@@ -84,6 +86,7 @@ class Assertion:
     value: Any = None
     missing: Any = None
     has_missing: bool = False
+    always: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ _CHECK_KEYS = {
     "rationale": True,
     "fails_on": False,
 }
-_ASSERT_KEYS = {"where", "probe", "key", "op", "value", "missing"}
+_ASSERT_KEYS = {"where", "probe", "key", "op", "value", "missing", "always"}
 _ITEM_KEYS = {
     "id": True,
     "citation": True,
@@ -155,6 +155,8 @@ def _assertion(reader: _Reader, key: str, raw: Any, probes: frozenset[str]) -> A
         reader.wrong(f"{key}.op", raw.get("op"), f"one of {', '.join(Op)}")
         return None
     value = _value(reader, f"{key}.value", op, raw)
+    if not isinstance(raw.get("always", False), bool):
+        reader.wrong(f"{key}.always", raw["always"], "true or false")
     if len(reader.problems) > before:
         return None
     return Assertion(
@@ -165,6 +167,7 @@ def _assertion(reader: _Reader, key: str, raw: Any, probes: frozenset[str]) -> A
         value=value,
         missing=raw.get("missing"),
         has_missing="missing" in raw,
+        always=raw.get("always", False),
     )
 
 

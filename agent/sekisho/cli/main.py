@@ -7,9 +7,13 @@ not pay for the control side's libraries.
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
+import traceback
 
 from sekisho import __version__
+from sekisho.errors import printable
 
 #: Subcommand → module in `sekisho.cli` with a typer app named ``app``, and its one-line help.
 COMMANDS = {
@@ -43,7 +47,8 @@ Examples:
   sekisho audit -i inventory/lab --out out   judge a whole site from outside
   sekisho verify out/evidence-lab-…          judge the evidence again, offline
 
-Exit codes: 0 compliant or done, 1 breach found, 2 could not tell, 3 usage or configuration.
+Exit codes: 0 compliant or done, 1 breach found, 2 could not tell, 3 usage or configuration,
+130 interrupted.
 """
 
 
@@ -66,6 +71,45 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(name: str, words: list[str]) -> int:
+    """Run a subcommand; whatever ends it, its exit code says no more than was seen.
+
+    A crash is "could not tell", never Python's 1, which would read as a breach found.
+    """
+    from sekisho.cli.interrupt import CODE, SAID, Interrupt  # noqa: PLC0415 - not for `--version`
+
+    interrupt = Interrupt()
+    try:
+        with interrupt.watched():
+            code = _command(name, words)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        interrupt.came.set()
+        code = CODE
+    except BrokenPipeError:  # whoever read our output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGPIPE
+    except OSError as failure:
+        at = f"{printable(str(failure.filename), 200)}: " if failure.filename is not None else ""
+        sys.stderr.write(f"sekisho {name}: {at}{failure.strerror or failure}\n")
+        code = 3
+    except ModuleNotFoundError as missing:
+        sys.stderr.write(
+            f"sekisho {name}: this command needs the Python module {missing.name}, which is not "
+            "installed here\n"
+        )
+        code = 3
+    except Exception:  # noqa: BLE001 - a defect of ours, shown whole
+        if not interrupt.came.is_set():
+            traceback.print_exc()
+            sys.stderr.write(f"sekisho {name}: internal error; nothing can be said\n")
+        code = 2
+    if interrupt.came.is_set():
+        sys.stderr.write(SAID)
+        return CODE
+    return code
+
+
+def _command(name: str, words: list[str]) -> int:
     import typer  # noqa: PLC0415 - a service that only imports this module does not need it
 
     from sekisho.errors import SekishoError  # noqa: PLC0415
@@ -79,9 +123,12 @@ def _run(name: str, words: list[str]) -> int:
         return 3
     except typer.Exit as leave:
         return leave.exit_code
-    except (typer.Abort, KeyboardInterrupt):
-        sys.stderr.write("sekisho: interrupted\n")
-        return 130
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except SystemExit as leave:  # click makes a pipe that broke an exit 1, "breach found"
+        if isinstance(leave.__context__, BrokenPipeError):
+            raise BrokenPipeError from None
+        raise
     except Exception as wrong:
         # Newer typer carries its own copy of click, Debian's uses click's: both know how to show
         # a usage error, and nothing else has these two.

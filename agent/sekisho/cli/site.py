@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from sekisho.edge.inventory import read_inventory
-from sekisho.errors import Problem, SekishoError
+from sekisho.errors import Problem, SekishoError, printable
 from sekisho.site.invariants import check as check_site
-from sekisho.site.model import MANAGEMENT, Site
+from sekisho.site.model import Site
 from sekisho.site.parse import parse_site
 from sekisho.site.tunnels import tunnels_of
 
@@ -179,43 +179,45 @@ def keys(inventory: Inventory, as_json: Json = False) -> None:
 
 
 @app.command(
-    "enroll",
-    epilog="Example:  sekisho site enroll inventory/lab core-1 < core-1.csr.pem > core-1.crt.pem",
+    "accept",
+    epilog="Example:  ssh core-1 sudo sekisho agent enroll --host core-1 | "
+    "sekisho site accept inventory/lab core-1",
 )
-def enroll(
+def accept(  # noqa: PLR0913 - a command's options
     inventory: Inventory,
-    host: Annotated[str, typer.Argument(help="The machine that asks.", show_default=False)],
+    host: Annotated[str, typer.Argument(help="The machine that answered.", show_default=False)],
+    purpose: Annotated[
+        str, typer.Option("--for", help="What its key is for: agent, monitor or tunnel.")
+    ] = "agent",
+    *,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="It was set up anew: take another key than the kept.")
+    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing.")] = False,
+    renew_days: Annotated[
+        int, typer.Option(min=1, max=825, help="Renew a certificate this many days before its end.")
+    ] = 60,
 ) -> None:
-    """Sign a host's TLS request (PEM on standard input), certificate to standard output.
+    """Take a host's own key into the site: its answer (JSON) on standard input, JSON out.
 
-    The certificate names the host and its management address, whatever the request wished for.
+    The answer is parsed and proven here; another key than the kept one is refused.
     """
-    from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415
-
-    from sekisho.edge.pki import Pki, certificate_number  # noqa: PLC0415
-    from sekisho.site.sign import MAX_REQUEST, make_host_certificate, read_request  # noqa: PLC0415
+    from sekisho.edge.enrolment import MAX_ANSWER, PLACES, Enrolment  # noqa: PLC0415
 
     now = _now()
-    site = _load(inventory, now)
-    machine = site.machines.get(host)
-    ours = machine.on(MANAGEMENT) if machine else None
-    if machine is None or ours is None:
-        raise SekishoError(
-            "cannot enroll",
-            (Problem(str(inventory), host, "no such machine", "a machine of hosts.yml"),),
-        )
-    public = read_request(sys.stdin.buffer.read(MAX_REQUEST + 1), host=host)
-    authority, key = Pki(inventory).authority()
-    certificate = make_host_certificate(
-        authority,
-        key,
-        public,
-        host=host,
-        address=ours.address,
-        now=now,
-        number=certificate_number(),
-    )
-    sys.stdout.write(certificate.public_bytes(Encoding.PEM).decode("ascii"))
+    if purpose not in PLACES:
+        problem = Problem("--for", "", printable(purpose, 40), ", ".join(PLACES))
+        raise SekishoError("cannot accept a key", (problem,))
+    enrolment = Enrolment(inventory, _load(inventory, now))
+    answer = sys.stdin.buffer.read(MAX_ANSWER + 1)
+    if purpose == "tunnel":
+        done = enrolment.accept_tunnel(host, answer, replace=replace, check=check)
+    else:
+        done = enrolment.accept(
+            host, answer, purpose=purpose, now=now, replace=replace, check=check,
+            renew_days=renew_days,
+        )  # fmt: skip
+    _print({"changed": bool(done.paths), "paths": done.paths, "certificate": done.certificate})
 
 
 @app.command(

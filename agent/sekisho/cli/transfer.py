@@ -235,7 +235,9 @@ def _report(
         lines.append(f"  resumed: {result.parts_held} parts had been confirmed before")
     if result.why:
         lines.append(f"  {result.why}")
-        lines.append("  -> the same command goes on where it stopped")
+        lines.append(
+            "  -> the same command goes on where it stopped; --new begins another delivery"
+        )
     sys.stdout.write("\n".join(lines) + "\n")
 
 

@@ -1,7 +1,10 @@
-"""What is kept of device exceptions on a host. Standard library only: udev's helper reads it too.
+"""What is kept of orders on a host, and of open device exceptions.
+
+Standard library only: udev's helper reads it too.
 
 ``/run/sekisho-exception/open.json`` is the one exception that stands open now, gone with a restart;
-``/var/lib/sekisho/orders/ID.json`` remembers every order that was used, before anything was opened;
+``/var/lib/sekisho/orders/ID.json`` remembers every order of any kind that was used, before anything
+was opened;
 ``…/orders/spool/`` holds events the journal could not take yet; the agent brings them in.
 """
 
@@ -27,9 +30,10 @@ RUN = Path("/run/sekisho-exception")
 #: In ``RUN``: the USB device whose disk the disk wall (agent/helpers/disk-wall) leaves alone.
 DISK = "disk"
 STATE = Path("/var/lib/sekisho/orders")
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 LIMIT = 128 * 1024
 MAX_SPOOL = 10_000
+#: What may wait for the journal.
+SPOOLED = ("exception.", "maintenance.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +56,6 @@ class Open:
     def over(self, now: float, boottime: float) -> bool:
         """Tell whether it is past its end by either clock."""
         return now >= self.end or boottime >= self.deadline
-
-
-def boottime() -> float:
-    """Return seconds since the boot, sleep included; no step of the clock changes it."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def boot_id() -> str:
-    """Return the id of this boot."""
-    return BOOT_ID.read_text().strip()
 
 
 def read_open(run: Path = RUN) -> Open | None:
@@ -182,7 +176,7 @@ def spooled(state: Path = STATE) -> Iterator[tuple[Path, str, dict[str, Any]]]:
         try:
             value = json.loads(path.read_bytes()[:LIMIT])
             kind, data = value["kind"], value["data"]
-            if not str(kind).startswith("exception.") or type(data) is not dict:
+            if not str(kind).startswith(SPOOLED) or type(data) is not dict:
                 raise ValueError("another kind")  # noqa: TRY301
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             kind, data = "exception.garbled", {"file": path.name}

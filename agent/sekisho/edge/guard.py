@@ -3,7 +3,9 @@
 Rules, sshd configuration and device rules are put in force in one transaction. Before anything is
 written the files that stand there, the loaded table and the authorised devices are kept; a systemd
 timer puts them back unless the controller comes in over a *fresh* connection, through the new
-rules, and confirms. A marker on disk does the same after a power cut (``boot``).
+rules, and confirms. A marker on disk does the same after a power cut (``boot``). One rename of that
+marker decides (`sekisho.edge.guard_store`): killed at any step, the change is either in force and
+will be rolled back, or lasting, or as if it had never been.
 
 Runs as root on the host: ``/usr/lib/sekisho/guard VERB``, JSON on stdin and
 stdout.
@@ -11,68 +13,40 @@ stdout.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import json
-import re
 import secrets
-import shutil
 import stat
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sekisho.canonical import canonical
-from sekisho.edge.guard_files import put_back, regular, sync_dir, write_atomically
-from sekisho.edge.guard_request import GuardError, Wanted
-from sekisho.edge.nft import UNTRACKED
-from sekisho.edge.quarantine import with_switch
-from sekisho.errors import SekishoError
-from sekisho.flows.readback import normalise
+from sekisho.edge.guard_files import (
+    MissingCopyError,
+    keep,
+    make_folder,
+    put_back,
+    regular,
+    remove,
+    write_atomically,
+)
+from sekisho.edge.guard_live import GUARD, Done, Live, Run, run_command
+from sekisho.edge.guard_request import TIMEOUT_S, GuardError, Wanted
+from sekisho.edge.guard_store import Store
 
 STATE = Path("/var/lib/sekisho/guard")
 USB = Path("/sys/bus/usb/devices")
-TOKEN = re.compile(r"[0-9a-f]{16}")
-TIMEOUT_S = 50
-
-Run = Callable[[Sequence[str], bytes], "Done"]
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """Outcome of a command."""
-
-    code: int
-    out: bytes
-    err: bytes
-
-
-def run_command(argv: Sequence[str], stdin: bytes = b"") -> Done:
-    """Run a command without a shell; 30 s at most."""
-    try:
-        done = subprocess.run(argv, input=stdin, capture_output=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired) as bad:
-        return Done(127, b"", str(bad).encode())
-    return Done(done.returncode, done.stdout, done.stderr)
+__all__ = ["Done", "Guard", "run_command"]
 
 
 class Guard:
     """The guard's verbs over one state directory; commands and paths are injected for tests."""
 
     def __init__(self, *, state: Path = STATE, run: Run = run_command, usb: Path = USB) -> None:
-        self.state, self.run, self.usb = state, run, usb
-        self.pending = state / "pending.json"
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (self.state / "lock").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+        self.state, self.usb = state, usb
+        self.store = Store(state)
+        self.live = Live(run, usb, state.parent / "quarantined")
+        self.pending = self.store.pending
 
     # -- what differs ---------------------------------------------------------------------------
 
@@ -92,7 +66,7 @@ class Guard:
                 )
         rules = next((entry for entry in wanted if entry.kind == "nftables"), None)
         if rules is not None and not diff:
-            held, live = regular(self.state / "readback.json"), self._table()
+            held, live = self.store.readback(), self.live.table()
             if live is None or held != live:
                 diff.append(
                     {
@@ -103,275 +77,213 @@ class Guard:
                 )
         return diff
 
-    def _table(self) -> bytes | None:
-        """Return the loaded table, comparable (no handles, no counts), or None without one."""
-        done = self.run(["nft", "-j", "-s", "list", "table", "inet", "sekisho"], b"")
-        if done.code != 0:
-            return None
-        try:
-            return canonical(normalise(json.loads(done.out)))
-        except (ValueError, KeyError, TypeError, SekishoError):
-            return None
-
     # -- apply, confirm, roll back ----------------------------------------------------------------
 
-    def apply(self, wanted: list[Wanted], timeout_s: int = TIMEOUT_S) -> dict[str, Any]:
+    def apply(
+        self, wanted: list[Wanted], timeout_s: int = TIMEOUT_S, *, token: str = ""
+    ) -> dict[str, Any]:
         """Dry-run, keep, arm the timer, put in force. Returns token and diff, or changed false.
 
         1. Compare; nothing differs: nothing happens.
-        2. Dry-run the rules (``nft -c``); a refusal changes nothing.
-        3. Keep files, table and authorised devices on disk, then the marker: from here a power
-           cut rolls back at boot.
-        4. Arm the timer; without a timer nothing is applied.
+        2. Arm the timer; without a timer nothing is applied.
+        3. Dry-run the rules (``nft -c``); a refusal changes nothing.
+        4. Keep files, table and authorised devices on disk, then the marker, by one rename: from
+           here on a kill ends in the timer's roll-back and a power cut in the boot's.
         5. Write, test sshd, load. Any failure rolls back at once.
 
-        The caller must still confirm through a fresh connection before the timer ends.
+        The caller must still confirm through a fresh connection before the timer ends; it may name
+        the token itself, so that it knows it when the answer is lost.
         """
-        with self._locked():
-            if self.pending.exists():
-                raise GuardError(
-                    "an earlier change is neither confirmed nor rolled back; wait a minute, "
-                    "or run `/usr/lib/sekisho/guard rollback`"
-                )
+        with self.store.locked():
+            self._settle()
             diff = self.plan(wanted)
             if not diff:
                 return {"changed": False, "diff": []}
-            with self._answers_untracked(wanted):
-                token = self._apply(wanted, timeout_s)
-        return {"changed": True, "token": token, "diff": diff, "timeout_s": timeout_s}
+            token = token or secrets.token_hex(8)
+            began = time.monotonic()
+            self.live.arm(token, timeout_s)
+            try:
+                with self.live.answers_untracked(wanted):
+                    self._apply(token, wanted, timeout_s)
+            except (GuardError, OSError) as bad:
+                self._give_up(token, bad)
+        took = time.monotonic() - began
+        return {
+            "changed": True,
+            "token": token,
+            "diff": diff,
+            "timeout_s": timeout_s,
+            "took_s": round(took, 1),
+            "left_s": round(max(0.0, timeout_s - took), 1),
+        }
 
-    def _apply(self, wanted: list[Wanted], timeout_s: int) -> str:
-        for entry in wanted:
-            if entry.kind == "nftables" and entry.content is not None:
-                self._must(["nft", "-c", "-j", "-f", "-"], "dry run of the rules", entry.content)
-        token = secrets.token_hex(8)
-        try:
-            self._keep(token, wanted, timeout_s)
-        except OSError as bad:  # a full disk: what cannot be kept is not changed
-            self.pending.unlink(missing_ok=True)
-            # What is left without its marker is nobody's, and in nobody's way.
-            shutil.rmtree(self.state / token, ignore_errors=True)
-            raise GuardError(f"nothing is changed, what stands cannot be kept: {bad}") from None
-        try:
-            self._arm(token, timeout_s)
-            for entry in wanted:
-                if entry.content is None:
-                    entry.path.unlink(missing_ok=True)
-                else:
-                    write_atomically(entry.path, entry.content, entry.mode)
-            self._put_in_force({entry.kind for entry in wanted}, wanted)
-        except (GuardError, OSError) as bad:
-            self._undo(live=True)
-            raise GuardError(f"nothing is left changed: {bad}") from None
-        return token
-
-    @contextlib.contextmanager
-    def _answers_untracked(self, wanted: list[Wanted]) -> Iterator[None]:
-        """Keep running SSH sessions through the first load of rules on this host.
-
-        Answers of sshd stay out of connection tracking until the rules are in force. The first rule
-        that asks for a connection's state turns tracking on *before* that, in a dry run too; a
-        session whose next packet is an answer would then count as begun by this host, and the rules
-        cut it. `notrack` itself turns no tracking on.
-        """
-        first = any(e.kind == "nftables" and e.content for e in wanted) and self._table() is None
-        if first:
-            self._must(
-                ["nft", "-f", "-"],
-                "keeping running sessions",
-                f"add table inet {UNTRACKED}\ndelete table inet {UNTRACKED}\n"
-                f"add table inet {UNTRACKED}\nadd chain inet {UNTRACKED} answers "
-                "{ type filter hook output priority raw; }\n"
-                f"add rule inet {UNTRACKED} answers tcp sport 22 notrack\n".encode(),
+    def _settle(self) -> None:
+        """Refuse while another change waits; roll back one whose timer is over, or was lost."""
+        marker = self.store.marker(self.pending)
+        if marker is None:
+            self.store.sweep()
+            return
+        left = self.store.left_s(marker)
+        if left > 0:
+            raise GuardError(
+                f"an earlier change is neither confirmed nor rolled back; it rolls itself back in "
+                f"{left:.0f} s. Wait for that, or run `{GUARD} rollback`"
             )
-        try:
-            yield
-        finally:
-            if first:
-                self._track_all()
+        self._undo(live=True)
 
-    def _track_all(self) -> None:
-        gone = f"add table inet {UNTRACKED}; delete table inet {UNTRACKED}"
-        self._must(["nft", "-f", "-"], "tracking all sessions again", gone.encode())
+    def _apply(self, token: str, wanted: list[Wanted], timeout_s: int) -> None:
+        self.live.dry_run(wanted)
+        folder = self.store.folder(token)
+        try:
+            make_folder(folder, 0o700)
+            files = [
+                keep(entry.path, folder, f"file-{index}", entry.mode, entry.kind)
+                for index, entry in enumerate(wanted)
+            ]
+            kept = {"files": files} | self.live.keep(folder)
+            self.store.begin(token, kept, timeout_s)
+        except OSError as bad:  # a full disk: what cannot be kept is not changed
+            raise GuardError(f"the current state cannot be kept: {bad}") from None
+        for entry in wanted:
+            if entry.content is None:
+                remove(entry.path)
+            else:
+                write_atomically(entry.path, entry.content, entry.mode)
+        self.live.put_in_force(wanted)
+        self.store.in_force(token).touch(0o600)
+
+    def _give_up(self, token: str, why: Exception) -> None:
+        """Undo what an apply began, at once; always raises."""
+        if self.store.marker(self.pending) is None:
+            self.store.sweep()
+            self.live.disarm(token)
+        else:
+            try:
+                self._undo(live=True)
+            except GuardError as bad:
+                raise GuardError(f"{why}; and undoing it at once failed: {bad}") from None
+        raise GuardError(f"nothing is left changed: {why}") from None
 
     def confirm(self, token: str) -> dict[str, Any]:
-        """Make the pending change lasting; refuse another token."""
-        with self._locked():
-            marker = self._marker()
+        """Make the pending change lasting; refuse another token, and say what became of it."""
+        with self.store.locked():
+            marker = self.store.marker(self.pending)
             if marker is None or not secrets.compare_digest(marker["token"], token):
-                raise GuardError("nothing to confirm under that token: it was rolled back already")
-            live = self._table()
+                if self.store.decided(self.store.confirmed, token) is not None:
+                    return {"confirmed": token}  # asked again: the answer was lost
+                raise self._nothing_to_confirm(token, marker)
+            if "boot" in marker and not self.store.in_force(token).exists():
+                raise GuardError(
+                    "nothing to confirm under that token: the change is not in force as a whole, "
+                    "its apply or its roll-back was interrupted; it rolls itself back in "
+                    f"{max(0.0, self.store.left_s(marker)):.0f} s"
+                )
+            live = self.live.table()
             if live is not None:
-                write_atomically(self.state / "readback.json", live, 0o600)
-            previous = self.state / "previous"
-            shutil.rmtree(previous, ignore_errors=True)
-            (self.state / token).rename(previous)
-            self.pending.rename(previous / "marker.json")
-            sync_dir(self.state)
-            self.run(["systemctl", "stop", f"sekisho-guard-{token}.timer"], b"")
+                write_atomically(self.store.folder(token) / "readback.json", live, 0o600)
+            self.store.commit(self.store.confirmed)
+            self.live.disarm(token)
         return {"confirmed": token}
 
+    def _nothing_to_confirm(self, token: str, marker: dict[str, Any] | None) -> GuardError:
+        undone = self.store.decided(self.store.rolled_back, token)
+        if undone is not None:
+            told = f"it was rolled back already, at {_utc(undone['at'])}"
+            if "applied" in undone:
+                told += (
+                    f", {undone['at'] - undone['applied']} s after it was applied "
+                    f"(window {undone['timeout_s']} s)"
+                )
+            return GuardError(f"nothing to confirm under that token: {told}", rolled_back=undone)
+        if marker is not None:
+            return GuardError("nothing to confirm under that token: another change is pending")
+        return GuardError(
+            "nothing to confirm under that token: no such change is known here; it was never "
+            "applied, or it was rolled back before a later one"
+        )
+
     def rollback(self, token: str | None = None, *, live: bool = True) -> dict[str, Any]:
-        """Put everything back as it was before the pending change. ``live`` False: files only."""
-        with self._locked():
-            marker = self._marker()
+        """Put everything back as it was before the pending change. ``live`` False: files only.
+
+        May be asked any number of times, and after a kill at any step.
+        """
+        with self.store.locked():
+            marker = self.store.marker(self.pending)
             if marker is None or (token is not None and marker["token"] != token):
+                if marker is None and live:
+                    # An apply that was killed before it had a marker left its table alone behind.
+                    self.live.track_all()
+                    self.store.sweep()
                 return {"rolled_back": None}
             self._undo(live=live)
         return {"rolled_back": marker["token"], "at": int(time.time())}
 
+    def status(self) -> dict[str, Any]:
+        """Return whether a change is pending, for how long, and what was rolled back last."""
+        marker = self.store.marker(self.pending)
+        answer: dict[str, Any] = {"pending": marker is not None}
+        if marker is not None:
+            answer |= {"token": marker["token"], "left_s": round(self.store.left_s(marker), 1)}
+        last = self.store.marker(self.store.rolled_back)
+        if last is not None:
+            answer["rolled_back"] = self.store.decided(self.store.rolled_back, last["token"])
+        return answer
+
     def previous(self) -> list[Wanted]:
         """Return the files as they stood before the last confirmed change (for rollback.yml)."""
-        marker_file = self.state / "previous" / "marker.json"
-        if not marker_file.exists():
-            raise GuardError("no earlier state is held on this host")
-        marker = json.loads(marker_file.read_bytes())
-        return [
-            Wanted(
-                Path(kept["path"]),
-                (self.state / "previous" / kept["held"]).read_bytes() if kept["held"] else None,
-                kept["mode"],
-                kept["kind"],
-            )
-            for kept in marker["files"]
-        ]
-
-    def _marker(self) -> dict[str, Any] | None:
-        try:
-            marker = json.loads(self.pending.read_bytes())
-        except FileNotFoundError:
-            return None
-        if not isinstance(marker, dict) or not TOKEN.fullmatch(str(marker.get("token"))):
-            raise GuardError(f"{self.pending} is garbled; restore by hand from {self.state}")
-        return marker
-
-    def _keep(self, token: str, wanted: list[Wanted], timeout_s: int) -> None:
-        folder = self.state / token
-        folder.mkdir(mode=0o700)
-        kept = []
-        for index, entry in enumerate(wanted):
-            before = regular(entry.path)
-            held = f"file-{index}" if before is not None else ""
-            mode = stat.S_IMODE(entry.path.lstat().st_mode) if before is not None else entry.mode
-            if before is not None:
-                write_atomically(folder / held, before, 0o600)
-            kept.append({"path": str(entry.path), "held": held, "mode": mode, "kind": entry.kind})
-        table = self.run(["nft", "-j", "-s", "list", "table", "inet", "sekisho"], b"")
-        if table.code == 0:
-            write_atomically(folder / "table.json", table.out, 0o600)
-        authorised = [
-            path.parent.name
-            for path in sorted(self.usb.glob("*/authorized"))
-            if path.read_text().strip() == "1"
-        ]
-        marker = {
-            "token": token,
-            "files": kept,
-            "usb": authorised,
-            "usb_default": {
-                path.parent.name: path.read_text().strip()
-                for path in sorted(self.usb.glob("usb*/authorized_default"))
-            },
-            "deadline": int(time.time()) + timeout_s,
-        }
-        write_atomically(self.pending, json.dumps(marker).encode(), 0o600)
-
-    def _arm(self, token: str, timeout_s: int) -> None:
-        self._must(
-            [
-                "systemd-run",
-                f"--unit=sekisho-guard-{token}",
-                f"--on-active={timeout_s}",
-                "--timer-property=AccuracySec=1s",
-                "/usr/lib/sekisho/guard",
-                "rollback",
-                token,
-            ],
-            "arming the roll-back timer",
-        )
-
-    def _put_in_force(self, kinds: set[str], wanted: list[Wanted]) -> None:
-        if "sshd" in kinds:
-            self._must(["sshd", "-t"], "sshd's own test of its configuration")
-        if "nftables" in kinds:
-            rules = next(entry for entry in wanted if entry.kind == "nftables")
-            if rules.content is None:
-                self.run(["nft", "delete", "table", "inet", "sekisho"], b"")
-            else:
-                content = with_switch(rules.content, self.state.parent / "quarantined")
-                self._must(["nft", "-j", "-f", "-"], "loading the rules", content)
-        if "sshd" in kinds:
-            self._must(["systemctl", "reload-or-restart", "ssh.service"], "reloading sshd")
-        if "usb" in kinds:
-            self._must(["udevadm", "control", "--reload"], "reloading udev's rules")
-            enforce = Path("/usr/lib/sekisho/usb-enforce")
-            if enforce.exists():
-                self._must([str(enforce)], "enforcing the device rules")
+        with self.store.locked():
+            marker = self.store.marker(self.store.confirmed)
+            if marker is None:
+                raise GuardError("no earlier state is held on this host")
+            folder = self.store.folder(marker["token"])
+            found = []
+            for kept in marker["files"]:
+                try:
+                    held = (folder / kept["held"]).read_bytes() if kept["held"] else None
+                except FileNotFoundError as bad:
+                    raise GuardError(f"the earlier state is not whole: {bad}") from None
+                found.append(Wanted(Path(kept["path"]), held, kept["mode"], kept["kind"]))
+            return found
 
     def _undo(self, *, live: bool) -> None:
-        marker = self._marker()
+        """Restore files and what is loaded, then say so by the one rename.
+
+        Raises:
+            GuardError: something is to be tried again, and the marker stays; or a kept copy is
+                gone, then what it was for stays as it is, and the change counts as rolled back.
+
+        """
+        marker = self.store.marker(self.pending)
         if marker is None:
             return
-        folder = self.state / marker["token"]
-        stuck = []
+        folder = self.store.folder(marker["token"])
+        remove(self.store.in_force(marker["token"]))  # from here on there is nothing to confirm
+        stuck: list[str] = []
+        missing: list[str] = []
         for kept in marker["files"]:
             try:
                 put_back(kept, folder)
+            except MissingCopyError as bad:
+                missing.append(f"{kept['path']}: {bad}")
             except OSError as bad:
-                stuck.append(f"{kept['path']}: {bad}")
+                stuck.append(f"not put back on disk: {kept['path']}: {bad}; make room")
         # What is loaded goes back even when the disk is full: it is what shuts people out.
         if live:
-            self._undo_live(marker, folder)
-        if stuck:  # the marker stays, so that the next start, or another roll-back, tries again
-            raise GuardError(
-                f"not put back on disk ({'; '.join(stuck)}); make room, then run "
-                "`/usr/lib/sekisho/guard rollback`"
-            )
-        self.pending.unlink()
-        shutil.rmtree(folder, ignore_errors=True)
-        sync_dir(self.state)
+            try:
+                stuck.extend(self.live.take_back(marker, folder))
+            except MissingCopyError as bad:
+                missing.append(f"the loaded rules: {bad}")
+        if stuck:  # the marker stays, so that the timer, the next start or a person tries again
+            raise GuardError(f"{'; '.join(stuck)}. It is tried again; by hand: `{GUARD} rollback`")
+        self.store.commit(self.store.rolled_back)
         if live:
-            self.run(["systemctl", "stop", f"sekisho-guard-{marker['token']}.timer"], b"")
+            self.live.disarm(marker["token"])
         sys.stderr.write("sekisho-guard: rolled back an unconfirmed change\n")
-
-    def _undo_live(self, marker: dict[str, Any], folder: Path) -> None:
-        kinds = {kept["kind"] for kept in marker["files"]}
-        table = folder / "table.json"
-        if "nftables" in kinds:
-            own, left = (
-                {"table": {"family": "inet", "name": name}} for name in ("sekisho", UNTRACKED)
+        if missing:
+            raise GuardError(
+                f"not restored, and left as it is: {'; '.join(missing)}. Run the play again"
             )
-            commands = [{"add": own}, {"delete": own}, {"add": left}, {"delete": left}]
-            if table.exists():
-                commands += [
-                    {"add": _without_handles(entry)}
-                    for entry in json.loads(table.read_bytes())["nftables"]
-                    if "metainfo" not in entry
-                ]
-            back = json.dumps({"nftables": commands}).encode()
-            back = with_switch(back, self.state.parent / "quarantined")
-            self.run(["nft", "-j", "-f", "-"], back)
-        if "sshd" in kinds:
-            self.run(["systemctl", "reload-or-restart", "ssh.service"], b"")
-        if "usb" in kinds:
-            self.run(["udevadm", "control", "--reload"], b"")
-            for bus, value in marker["usb_default"].items():
-                with contextlib.suppress(OSError):
-                    (self.usb / bus / "authorized_default").write_text(value)
-            for name in marker["usb"]:
-                with contextlib.suppress(OSError):
-                    (self.usb / name / "authorized").write_text("1")
-
-    def _must(self, argv: Sequence[str], what: str, stdin: bytes = b"") -> None:
-        done = self.run(argv, stdin)
-        if done.code != 0:
-            said = (done.err or done.out).decode("utf-8", "replace").strip()[:600]
-            raise GuardError(f"{what} failed ({argv[0]}, status {done.code}): {said}")
 
 
-def _without_handles(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_handles(inner) for key, inner in value.items() if key != "handle"}
-    if isinstance(value, list):
-        return [_without_handles(inner) for inner in value]
-    return value
+def _utc(at: int) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}"

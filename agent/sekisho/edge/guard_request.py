@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 KINDS = ("nftables", "sshd", "usb")
+TOKEN = re.compile(r"[0-9a-f]{16}", re.ASCII)
+TIMEOUT_S = 50
+MAX_TIMEOUT_S = 3600
 
 
 class GuardError(Exception):
-    """What the guard could not do; the administrator reads it."""
+    """What the guard could not do; the administrator reads it.
+
+    Attributes:
+        facts: what the controller can read of it besides (JSON).
+
+    """
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        self.facts = facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +34,26 @@ class Wanted:
     content: bytes | None
     mode: int
     kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a change is made: the window in seconds, and the token that confirms it."""
+
+    timeout_s: int = TIMEOUT_S
+    token: str = ""
+
+
+def parse_terms(raw: Any) -> Terms:
+    """Return the terms of a request; `GuardError` names the one that is wrong."""
+    if not isinstance(raw, dict):
+        raise GuardError(f"the request is {type(raw).__name__}; expected an object")
+    timeout_s, token = raw.get("timeout_s", TIMEOUT_S), raw.get("token", "")
+    if type(timeout_s) is not int or not 1 <= timeout_s <= MAX_TIMEOUT_S:
+        raise GuardError(f"timeout_s is {timeout_s!r}; expected 1 to {MAX_TIMEOUT_S} seconds")
+    if not isinstance(token, str) or (token and not TOKEN.fullmatch(token)):
+        raise GuardError("token is malformed; expected 16 hex digits")
+    return Terms(timeout_s, token)
 
 
 def parse_wanted(raw: Any) -> list[Wanted]:

@@ -15,6 +15,9 @@ MAX_HOST_FILE = 64 * 1024
 MAX_KEY_FILE = 16 * 1024
 MAX_TOTAL = 128 * 1024 * 1024
 MAX_FILES = 40_000
+#: What may lie in an inventory; and the endings that Ansible passes over (INVENTORY_IGNORE_EXTS).
+_ENTRIES = ("hosts.yml", "group_vars", "host_vars", "keys", "pki")
+_UNREAD = (".md", ".txt", ".rst", ".orig", ".bak", ".swp", ".retry", "~")
 
 
 class _Bounded:
@@ -82,6 +85,17 @@ class _Bounded:
                 raise self.refuse(here, "a file Ansible reads and we do not", "a name in .yml")
         return found
 
+    def nothing_else(self) -> None:
+        """Refuse what Ansible would read as a second inventory: every file of the folder."""
+        for entry in self.folder("."):
+            if entry.name in _ENTRIES or entry.name.endswith(_UNREAD):
+                continue
+            raise self.refuse(
+                entry.name,
+                "a second inventory: Ansible reads it and the site model does not",
+                f"nothing beside {', '.join(_ENTRIES)}; notes may end in .md or .txt",
+            )
+
     def keys(self, path: str, found: dict[str, str], depth: int = 0) -> None:
         for entry in self.folder(path):
             here = f"{path}/{entry.name}"
@@ -99,6 +113,7 @@ def read_inventory(path: Path) -> RawInventory:
     bounded = _Bounded(path)
     if not path.is_dir():
         raise bounded.refuse("", "no directory", "an inventory: a directory with hosts.yml")
+    bounded.nothing_else()
     keys: dict[str, str] = {}
     bounded.keys("keys", keys)
     return RawInventory(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ def submit(kind: str, data: dict[str, Any], timeout: float = 10.0, *, path: Path
     message = submission(kind, data)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as link:
-            link.settimeout(timeout)
+            # Not settimeout: a connect that may not block fails at once while others wait, too.
+            limit = struct.pack("ll", int(timeout), int(timeout % 1 * 1e6) + 1)  # struct timeval
+            for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+                link.setsockopt(socket.SOL_SOCKET, option, limit)
             link.connect(str(path))
             link.sendall(message)
             answer = link.recv(MAX_ANSWER + 1)

@@ -1,7 +1,9 @@
 """The intake of events from this host's other services: a unix socket of whole messages.
 
 The kernel says who is at the other end (SO_PEERCRED); that goes into the event, the sender has no
-say in it. Everything is bounded: clients, message size, messages a second and user.
+say in it. Everything is bounded, and by user: what one does with its places, its events and its
+bytes costs no other user anything. Who may write nothing gets no place; who has all its places and
+comes again loses the one that was silent longest; who is silent for `IDLE_S` is let go.
 """
 
 from __future__ import annotations
@@ -23,9 +25,13 @@ from sekisho.journal.intake import (
     refused,
 )
 
-MAX_CLIENTS = 64
+CLIENTS_PER_USER = 16
+BACKLOG = 128  # connections the kernel holds until they are accepted, of all users
+IDLE_S = 30.0  # a client sends its event and leaves
 MESSAGES_PER_TURN = 32
 RATE, BURST = 200.0, 1000.0  # events a second and user; what may come at once
+#: The same in bytes. A quarter of what the journal holds for a slow disk before it refuses anybody.
+BYTES_RATE, BYTES_BURST = 256.0 * 1024, 1024.0 * 1024
 
 _PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
@@ -39,18 +45,34 @@ class Peer:
     gid: int
 
 
+def peer_of(link: socket.socket) -> Peer:
+    """Return who is at the other end of a unix socket."""
+    return Peer(*_PEER.unpack(link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)))
+
+
 @dataclass(slots=True)
 class _Bucket:
-    tokens: float
     at: float
+    events: float = BURST
+    octets: float = BYTES_BURST
 
-    def take(self, now: float) -> bool:
-        self.tokens = min(BURST, self.tokens + (now - self.at) * RATE)
+    def take(self, size: int, now: float) -> bool:
+        """Count an event of ``size`` bytes; False when there is no allowance for it now."""
+        passed = max(0.0, now - self.at)
+        self.events = min(BURST, self.events + passed * RATE)
+        self.octets = min(BYTES_BURST, self.octets + passed * BYTES_RATE)
         self.at = now
-        if self.tokens < 1:
+        if self.events < 1 or self.octets < size:
             return False
-        self.tokens -= 1
+        self.events -= 1
+        self.octets -= size
         return True
+
+
+@dataclass(slots=True)
+class _Client:
+    peer: Peer
+    heard: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +84,10 @@ class Rights:
 
     by_uid: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
+    def any(self, uid: int) -> bool:
+        """Tell whether this user may write anything at all."""
+        return uid == 0 or bool(self.by_uid.get(uid))
+
     def refusal(self, peer: Peer, kind: str) -> str | None:
         """Return why ``peer`` may not write ``kind``, or None when it may."""
         if peer.uid == 0 or kind.startswith(self.by_uid.get(peer.uid, ())):
@@ -70,9 +96,12 @@ class Rights:
 
 
 class JournalSocket:
-    """Listens at ``path``; the owner's loop calls `accept` and `serve` when there is something."""
+    """Listens at ``path``; the owner's loop calls `accept` and `serve` when there is something.
 
-    def __init__(
+    ``forget`` is called with each client before it is closed, whatever the reason.
+    """
+
+    def __init__(  # noqa: PLR0913 - what is done with an event, a refusal, a client
         self,
         path: Path,
         *,
@@ -80,13 +109,15 @@ class JournalSocket:
         rights: Rights,
         append: Callable[[Submission, Peer], int],
         count_refused: Callable[[str], None],
+        forget: Callable[[socket.socket], None] = lambda _: None,
     ) -> None:
         self.path = path
         self.rights = rights
         self._append = append
         self._count_refused = count_refused
+        self._forget = forget
         self._buckets: dict[int, _Bucket] = {}
-        self.clients: dict[socket.socket, Peer] = {}
+        self.clients: dict[socket.socket, _Client] = {}
         self._socket = socket.socket(
             socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         )
@@ -100,30 +131,39 @@ class JournalSocket:
         if path.stat().st_gid != gid:  # under systemd it is ours already; chown is filtered there
             os.chown(path, -1, gid)
         path.chmod(0o660)
-        self._socket.listen(32)
+        self._socket.listen(BACKLOG)
 
     def fileno(self) -> int:
         """Return the descriptor to wait on for new clients."""
         return self._socket.fileno()
 
-    def accept(self) -> socket.socket | None:
-        """Take one new client; None when there is none, or too many already (counted)."""
+    def accept(self, now: float = 0.0) -> socket.socket | None:
+        """Take one new client; None when there is none, or it may write nothing (counted)."""
         try:
             client, _ = self._socket.accept()
         except OSError:
             return None
-        if len(self.clients) >= MAX_CLIENTS:
+        peer = peer_of(client)
+        mine = [one for one, held in self.clients.items() if held.peer.uid == peer.uid]
+        if not self.rights.any(peer.uid):
             self._count_refused("clients")
             client.close()
             return None
+        if len(mine) >= CLIENTS_PER_USER:
+            self._count_refused("clients")
+            self.drop(min(mine, key=lambda one: self.clients[one].heard))
         client.setblocking(False)
-        raw = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-        self.clients[client] = Peer(*_PEER.unpack(raw))
+        self.clients[client] = _Client(peer, now)
         return client
+
+    def drop_idle(self, now: float) -> None:
+        """Let clients go that have said nothing for too long."""
+        for client in [one for one, held in self.clients.items() if now - held.heard > IDLE_S]:
+            self.drop(client)
 
     def serve(self, client: socket.socket, now: float) -> bool:
         """Answer a client's waiting messages, some at most; False when it is gone."""
-        peer = self.clients[client]
+        held = self.clients[client]
         for _ in range(MESSAGES_PER_TURN):
             try:
                 raw = client.recv(MAX_MESSAGE + 1)
@@ -133,15 +173,16 @@ class JournalSocket:
                 return False
             if not raw:
                 return False
+            held.heard = now
             try:
-                client.send(self._answer(raw, peer, now), socket.MSG_NOSIGNAL)
+                client.send(self._answer(raw, held.peer, now), socket.MSG_NOSIGNAL)
             except OSError:  # it does not read its answers: the event is kept, the client is not
                 return False
         return True
 
     def _answer(self, raw: bytes, peer: Peer, now: float) -> bytes:
-        bucket = self._buckets.setdefault(peer.uid, _Bucket(BURST, now))
-        if not bucket.take(now):
+        bucket = self._buckets.setdefault(peer.uid, _Bucket(now))
+        if not bucket.take(len(raw), now):
             self._count_refused("rate")
             return refused(SekishoError("too many events; slow down and send this one again"))
         try:
@@ -156,7 +197,8 @@ class JournalSocket:
 
     def drop(self, client: socket.socket) -> None:
         """Forget a client."""
-        self.clients.pop(client, None)
+        if self.clients.pop(client, None) is not None:
+            self._forget(client)
         client.close()
 
     def close(self) -> None:

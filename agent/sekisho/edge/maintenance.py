@@ -1,13 +1,13 @@
 """Maintenance: one boot with a wall open, by an order that two people signed for a third.
 
 The order lies in /var/lib/sekisho/maintenance.order; it counts once, for the boot it is found at,
-within its window. That boot is told on the console; a timer of systemd, armed before anything is
-opened, ends it without the agent. Who may sign stands in the site's own signed policy.
+within its window, by a clock that is not before what this host has seen
+(`sekisho.edge.order_record`). That boot is told on the console; a timer of systemd, armed before
+anything is opened, ends it without the agent. Who may sign is in the site's own signed policy.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sekisho.canonical import canonical
+from sekisho.edge import exception_state
+from sekisho.edge.order_record import OrderRecord
 from sekisho.edge.policy_file import PolicyStore, read_bounded, write_atomic
 from sekisho.errors import SekishoError, printable
 from sekisho.orders.judge import parse_signers, problems_of
@@ -24,7 +25,6 @@ from sekisho.orders.parse import parse_order
 
 KIND = "maintenance"
 UNIT = "sekisho-maintenance-end"
-MAX_USED = 1024 * 1024
 #: What an order may open, by the names it uses.
 WALLS = frozenset({"modules"})
 NOTICE = """\
@@ -58,7 +58,7 @@ class Maintenance:
     ) -> None:
         self._root, self._run, self._host, self._clock = root, run, host, clock
         self.order = root / "var/lib/sekisho/maintenance.order"
-        self.used = root / "var/lib/sekisho/maintenance-used.json"
+        self.record = OrderRecord(root)
         self._notices = (
             root / "run/issue.d/60-sekisho-maintenance.issue",
             root / "run/motd.d/60-sekisho-maintenance",
@@ -70,7 +70,8 @@ class Maintenance:
         """Return the maintenance order of ``raw`` when everything but its window holds here.
 
         Raises:
-            SekishoError: the policy or the order is not proven, or it opens what is no wall.
+            SekishoError: the policy or the order is not proven, it opens what is no wall, or the
+                clock cannot be right.
 
         """
         store = PolicyStore(
@@ -93,6 +94,7 @@ class Maintenance:
         )
         if found:
             raise SekishoError("the order does not hold", tuple(found))
+        self.record.check_clock(self._clock(), policy)
         return order
 
     def place(self, raw: bytes, where: str) -> Order:
@@ -100,8 +102,7 @@ class Maintenance:
         order = self.prove(raw, where)
         if order.phase(self._clock()) is Phase.OVER:
             raise SekishoError(f"{where}: its window is over since {write_time(order.end)}")
-        if order.id in self._uses():
-            raise SekishoError(f"{where}: order {order.id} was used already")
+        self.record.refuse_used(order)
         write_atomic(self.order, raw, mode=0o644)
         return order
 
@@ -118,14 +119,20 @@ class Maintenance:
         if not self.order.exists():
             return Opened()
         order = self.prove(read_bounded(self.order, MAX_BYTES + 1), str(self.order))
-        uses, now = self._uses(), self._clock()
-        if order.id in uses:
-            raise SekishoError(f"maintenance order {order.id} was used by another boot")
+        now = self._clock()
+        with exception_state.alone(self.record.store):
+            return self._use(order, now)
+
+    def _use(self, order: Order, now: datetime) -> Opened:
+        self.record.refuse_used(order)
         if order.phase(now) is not Phase.WITHIN:
             raise SekishoError(f"maintenance order {order.id}: now is {order.phase(now).value} it")
         # Used before it opens: a power cut in between loses the order, not the wall.
-        uses[order.id] = {"boot_id": self._boot_id(), "at": write_time(now)}
-        write_atomic(self.used, canonical(uses) + b"\n")
+        told = _told(order) | {"boot_id": self._boot_id()}
+        # "closed": nothing of it is open that the exceptions' timer would have to close.
+        use = told | {"schema": 1, "id": order.id, "kind": KIND, "state": "closed"}
+        exception_state.remember(use | {"at": write_time(now)}, self.record.store)
+        exception_state.spool("maintenance.used", told, self.record.store)
         seconds = max(1, int((order.end - now).total_seconds()))
         armed = self._run(
             ["systemd-run", f"--unit={UNIT}", f"--on-active={seconds}", "--no-block",
@@ -142,10 +149,10 @@ class Maintenance:
             return Opened()
         try:
             order = self.prove(read_bounded(self.order, MAX_BYTES + 1), str(self.order))
-            use = self._uses().get(order.id)
-        except SekishoError:
+            uses = self.record.earlier_uses() | exception_state.entries(self.record.store)
+        except (SekishoError, OSError):
             return Opened()
-        mine = use is not None and use.get("boot_id") == self._boot_id()
+        mine = uses.get(order.id, {}).get("boot_id") == self._boot_id()
         if not mine or order.phase(self._clock()) is not Phase.WITHIN:
             return Opened()
         return Opened(order.id, frozenset(order.content["opens"]), write_time(order.end))
@@ -171,17 +178,18 @@ class Maintenance:
     def _boot_id(self) -> str:
         return (self._root / "proc/sys/kernel/random/boot_id").read_text().strip()
 
-    def _uses(self) -> dict[str, Any]:
-        """Return order → its use; SekishoError when the record is garbled: then none is new."""
-        if not self.used.exists():
-            return {}
-        try:
-            value = json.loads(read_bounded(self.used, MAX_USED))
-        except (ValueError, RecursionError):
-            value = None
-        if not isinstance(value, dict) or not all(isinstance(use, dict) for use in value.values()):
-            raise SekishoError(f"{self.used} is garbled: which orders were used cannot be told")
-        return value
+
+def _told(order: Order) -> dict[str, Any]:
+    """Return what the journal says of an order: who, why, what, how long."""
+    return {
+        "order": order.id,
+        "requester": order.requester,
+        "approvers": list(order.approvers),
+        "reason": order.reason,
+        "opens": list(order.content["opens"]),
+        "start": write_time(order.start),
+        "end": write_time(order.end),
+    }
 
 
 def this_host() -> str:

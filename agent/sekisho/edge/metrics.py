@@ -13,6 +13,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,11 @@ from sekisho.edge.metrics_table import METRICS, Metric
 from sekisho.errors import SekishoError
 
 HANDSHAKE_S = 5.0
+REQUEST_S = 10.0  # from the first byte of a request's head to its last
 IDLE_S = 90.0  # between two requests on one connection
 MAX_REQUEST = 8192  # bytes of a request's head
-MAX_CONNECTIONS = 8
+#: Connections at once of one monitor, and of all (each has its thread: the unit's TasksMax).
+MAX_CONNECTIONS, MAX_ALL = 8, 32
 _IP_FREEBIND = 15  # bind before the address is there: the network may come after us
 
 
@@ -129,7 +132,7 @@ def named_addresses(certificate: Mapping[str, Any] | None) -> set[str]:
 
 
 class MetricsServer:
-    """Serves ``GET /metrics`` from threads of its own, at most `MAX_CONNECTIONS` at once."""
+    """Serves ``GET /metrics`` from threads of its own, each monitor on so many and no more."""
 
     def __init__(
         self,
@@ -142,7 +145,8 @@ class MetricsServer:
     ) -> None:
         self._context, self._allowed = context, allowed
         self._render, self._failed = render, failed
-        self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        each = max(2, min(MAX_CONNECTIONS, MAX_ALL // max(1, len(allowed))))
+        self._slots = {address: threading.BoundedSemaphore(each) for address in allowed}
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
@@ -172,17 +176,18 @@ class MetricsServer:
                 if self._socket.fileno() < 0:
                     return
                 continue
-            if str(peer[0]) not in self._allowed:
+            slots = self._slots.get(str(peer[0]))
+            if slots is None:
                 self._failed(f"a connection from {peer[0]}, which is no monitor")
                 client.close()
                 continue
-            if not self._slots.acquire(blocking=False):
-                self._failed("too many connections at once")
+            if not slots.acquire(blocking=False):
+                self._failed(f"too many connections at once from {peer[0]}")
                 client.close()
                 continue
-            threading.Thread(target=self._talk, args=(client,), daemon=True).start()
+            threading.Thread(target=self._talk, args=(client, slots), daemon=True).start()
 
-    def _talk(self, client: socket.socket) -> None:
+    def _talk(self, client: socket.socket, slots: threading.BoundedSemaphore) -> None:
         try:
             client.settimeout(HANDSHAKE_S)
             with self._context.wrap_socket(client, server_side=True) as stream:
@@ -196,18 +201,23 @@ class MetricsServer:
             self._failed(str(error))
         finally:
             client.close()
-            self._slots.release()
+            slots.release()
 
     def _answer(self, stream: ssl.SSLSocket) -> None:
         """Answer requests until the client has no more: a handshake costs more than a scrape."""
         head = b""
         while True:
+            until = time.monotonic() + REQUEST_S if head else None
             while b"\r\n\r\n" not in head:
+                if until is not None:  # else: nothing of it is here, the time between two counts
+                    stream.settimeout(max(0.001, until - time.monotonic()))
                 more = stream.recv(2048)
+                until = until or time.monotonic() + REQUEST_S
                 if not more or len(head) + len(more) > MAX_REQUEST:
                     return
                 head += more
             request, head = head.split(b"\r\n\r\n", 1)
+            stream.settimeout(REQUEST_S)
             words = request.split(b"\r\n", 1)[0].split(b" ")
             if words[:1] != [b"GET"]:  # it may bring a body, which nobody reads
                 stream.sendall(_response(b"405 Method Not Allowed", b"only GET\n"))

@@ -216,6 +216,11 @@ METRICS = (
     ),
     Metric("sekisho_listener_missing", "gauge", "Listeners of the policy nobody provides."),
     Metric(
+        "sekisho_probe_socket_missing",
+        "gauge",
+        "1 while nobody listens on the auditors' socket: no audit reaches this host.",
+    ),
+    Metric(
         "sekisho_line_certificate_until_timestamp_seconds",
         "gauge",
         "Unix time at which the certificate of this host's encrypted lines ends; "

@@ -210,9 +210,21 @@ def read_bounded(path: Path, limit: int) -> bytes:
     return data
 
 
-def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Write a file so that it is the old one or the new one after a power cut, never half."""
-    handle, temporary = tempfile.mkstemp(prefix=".sekisho-", dir=path.parent)
+def write_atomic(path: Path, data: bytes, mode: int = 0o600, *, prefix: str = ".sekisho-") -> None:
+    """Write a file so that it is the old one or the new one after a power cut, never half.
+
+    A writer that is killed leaves a file behind whose name begins with ``prefix``. An OSError names
+    ``path``, not the temporary file beside it.
+    """
+    try:
+        _write_beside(path, data, mode, prefix)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def _write_beside(path: Path, data: bytes, mode: int, prefix: str) -> None:
+    handle, temporary = tempfile.mkstemp(prefix=prefix, dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
             os.fchmod(stream.fileno(), mode)

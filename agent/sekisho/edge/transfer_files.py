@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from sekisho.edge.safe_files import Folder, UnsafeError
 from sekisho.errors import Problem, SekishoError, printable
 from sekisho.transfer.manifest import MAX_FILES, Entry, Part, digest_of, spans
 from sekisho.transfer.names import check_path, check_together
@@ -48,22 +49,30 @@ def find_files(root: Path) -> list[Found]:
     def stop(error: OSError) -> None:
         raise _not_sent(str(error.filename), printable(str(error)), "a readable folder") from error
 
-    if root.is_symlink() or not root.is_dir():
+    if root.is_symlink():
         raise _not_sent(str(root), "no directory", "a directory, not a link to one")
-    for folder, names, files, handle in os.fwalk(root, onerror=stop, follow_symlinks=False):
-        names.sort()
-        for name in sorted([*files, *names]):
-            path = os.path.relpath(Path(folder) / name, root)
-            status = os.stat(name, dir_fd=handle, follow_symlinks=False)
-            if stat.S_ISDIR(status.st_mode):
-                continue
-            if not stat.S_ISREG(status.st_mode):
-                kind = "a link" if stat.S_ISLNK(status.st_mode) else "a device, socket or pipe"
-                raise _not_sent(path, kind, "regular files and folders only")
-            check_path(path, str(root))
-            found.append(Found(path, status.st_size, status.st_mtime_ns, status.st_ino))
-            if len(found) > MAX_FILES:
-                raise _not_sent(str(root), f"more than {MAX_FILES} files", "fewer; pack them")
+    try:
+        top = Folder.open(str(root))
+    except (UnsafeError, FileNotFoundError) as error:
+        text = "a directory, with no link of others on the way"
+        raise _not_sent(str(root), printable(str(error)), text) from error
+    with top, top.opened() as start:
+        for folder, names, files, handle in os.fwalk(
+            ".", onerror=stop, follow_symlinks=False, dir_fd=start
+        ):
+            names.sort()
+            for name in sorted([*files, *names]):
+                path = os.path.relpath(Path(folder) / name)
+                status = os.stat(name, dir_fd=handle, follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    continue
+                if not stat.S_ISREG(status.st_mode):
+                    kind = "a link" if stat.S_ISLNK(status.st_mode) else "a device, socket or pipe"
+                    raise _not_sent(path, kind, "regular files and folders only")
+                check_path(path, str(root))
+                found.append(Found(path, status.st_size, status.st_mtime_ns, status.st_ino))
+                if len(found) > MAX_FILES:
+                    raise _not_sent(str(root), f"more than {MAX_FILES} files", "fewer; pack them")
     if not found:
         raise _not_sent(str(root), "no file", "at least one file")
     found.sort(key=lambda item: item.path)
@@ -73,22 +82,17 @@ def find_files(root: Path) -> list[Found]:
 
 @contextlib.contextmanager
 def open_beneath(root: Path, path: str) -> Iterator[int]:
-    """Open the regular file ``path`` below ``root``, no link followed on the way."""
-    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Open the regular file ``path`` below ``root``, no link of others followed on the way."""
+    *folders, name = path.split("/")
     try:
-        *folders, name = path.split("/")
-        for folder in folders:
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            inner = os.open(folder, flags, dir_fd=handle)
-            os.close(handle)
-            handle = inner
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        fd = os.open(name, flags, dir_fd=handle)
-    finally:
-        os.close(handle)
+        with contextlib.ExitStack() as stack:
+            here = stack.enter_context(Folder.open(str(root)))
+            for folder in folders:
+                here = stack.enter_context(here.sub(folder))
+            fd = stack.enter_context(here.pin(name)).open()
+    except UnsafeError as error:
+        raise _not_sent(path, error.strerror or "", "what it was a moment ago") from error
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise _not_sent(path, "no regular file", "what it was a moment ago")
         yield fd
     finally:
         os.close(fd)

@@ -6,27 +6,37 @@
     STATE/<key>/confirmed                  one part index a line
 
 The key is a digest of directory, sender and recipient. A finished delivery's folder is removed.
+STATE may be a folder in which others write, too (a group's): everything in it is reached by
+handles, no link is followed, and a delivery's folder counts only when it is the sender's own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
-import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from sekisho.canonical import canonical
-from sekisho.edge.transfer_files import Found, digest_files, find_files, write_whole
+from sekisho.edge.safe_files import Folder, UnsafeError, read_up_to, write_all
+from sekisho.edge.transfer_files import Found, digest_files, find_files
 from sekisho.errors import Problem, SekishoError, printable
 from sekisho.transfer.manifest import Manifest, parse_manifest
 
 MODE = 0o600
+MAX_STATE = 64 * 1024 * 1024
+MAX_NUMBERS = 1024 * 1024
+LOCK_SECONDS = 10.0
+_MANIFEST, _FILES, _CONFIRMED = "manifest.json", "files.json", "confirmed"
+_SEQUENCE = "sequence.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +57,31 @@ class Job:
 class Outbox:
     """The delivery of one job, new or resumed. Use `open_outbox`."""
 
-    def __init__(self, folder: Path, manifest: Manifest, raw: bytes, *, resumed: bool) -> None:
-        self.folder, self.manifest, self.raw, self.resumed = folder, manifest, raw, resumed
-        path = folder / "confirmed"
-        text = path.read_text("ascii") if path.exists() else ""
-        self.confirmed = {int(line) for line in text.split("\n")[:-1] if line.isdecimal()}
+    def __init__(self, folder: Folder, manifest: Manifest, raw: bytes, *, resumed: bool) -> None:
+        self.manifest, self.raw, self.resumed = manifest, raw, resumed
+        self._folder = folder
+        with contextlib.suppress(FileExistsError):
+            os.close(folder.create(_CONFIRMED, MODE))
+        # Held from here on: what takes the name's place later is not written to.
+        with folder.pin(_CONFIRMED) as found:
+            self._log = found.open(os.O_RDWR | os.O_APPEND)
+        text = read_up_to(self._log, MAX_STATE).decode("ascii", "replace")
+        lines = text.split("\n")[:-1]
+        self.confirmed = {int(line) for line in lines if re.fullmatch("[0-9]{1,9}", line)}
 
     def confirm(self, index: int) -> None:
         """Remember that the receiver holds a part; forgetting it costs a short question."""
-        with (self.folder / "confirmed").open("a", encoding="ascii") as stream:
-            stream.write(f"{index}\n")
+        write_all(self._log, f"{index}\n".encode())
         self.confirmed.add(index)
 
     def done(self) -> None:
-        """Forget the delivery: it has arrived."""
-        shutil.rmtree(self.folder)
+        """Forget the delivery: it has arrived. The empty folder goes when it is let go."""
+        for name in self._folder.names():
+            self._folder.unlink(name)
+
+    def close(self) -> None:
+        """Let the handle go."""
+        os.close(self._log)
 
 
 @contextmanager
@@ -78,25 +98,38 @@ def open_outbox(
         OSError: the state cannot be written.
 
     """
-    state.mkdir(mode=0o770, parents=True, exist_ok=True)
-    folder = state / job.key()
-    folder.mkdir(mode=0o700, exist_ok=True)
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise _stop(job, "being sent by another process", "one sender") from error
+    with Folder.open(str(state), make=0o770) as shared, _own(shared, job) as folder:
         found = find_files(job.root)
         if fresh:
-            for name in ("manifest.json", "files.json", "confirmed"):
-                (folder / name).unlink(missing_ok=True)
-        if (folder / "manifest.json").exists():
-            yield _resume(folder, job, found)
+            for name in (_MANIFEST, _FILES, _CONFIRMED):
+                folder.unlink(name, missing_ok=True)
+        if folder.stat(_MANIFEST) is not None:
+            box = _resume(folder, job, found)
         else:
-            yield _begin(state, folder, job, found, now, progress)
-    finally:
-        os.close(fd)
+            box = _begin(shared, folder, job, found, now, progress)
+        try:
+            yield box
+        finally:
+            box.close()
+
+
+@contextmanager
+def _own(shared: Folder, job: Job) -> Iterator[Folder]:
+    """Give the job's folder, locked. Others may write in ``shared``: it must be our own."""
+    key = job.key()
+    with shared.make(key, 0o700) as folder, folder.opened() as handle:
+        if folder.info.st_uid != os.geteuid() or folder.info.st_mode & 0o022:
+            info = folder.info
+            got = f"{folder.path} of uid {info.st_uid}, mode {info.st_mode & 0o7777:04o}"
+            raise _stop(job, got, "a folder of the sender's alone", "take it away, or --state")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _stop(job, "being sent by another process", "one sender") from error
+        yield folder
+        if not folder.names():
+            with contextlib.suppress(OSError):
+                os.rmdir(key, dir_fd=shared.handle)
 
 
 def _stop(job: Job, got: str, expected: str, hint: str = "") -> SekishoError:
@@ -108,18 +141,18 @@ def _prints(found: list[Found]) -> bytes:
     return canonical([[one.path, one.size, one.mtime_ns, one.inode] for one in found])
 
 
-def _resume(folder: Path, job: Job, found: list[Found]) -> Outbox:
-    raw = (folder / "manifest.json").read_bytes()
+def _resume(folder: Folder, job: Job, found: list[Found]) -> Outbox:
+    raw = folder.read(_MANIFEST, MAX_STATE)
     manifest = parse_manifest(raw)
-    if (folder / "files.json").read_bytes() != _prints(found):
+    if folder.read(_FILES, MAX_STATE) != _prints(found):
         text = f"files that changed since delivery {manifest.delivery} was begun"
         raise _stop(job, text, "the same files", "--new begins another delivery")
     return Outbox(folder, manifest, raw, resumed=True)
 
 
 def _begin(  # noqa: PLR0913, PLR0917 - the other half of open_outbox
-    state: Path,
-    folder: Path,
+    shared: Folder,
+    folder: Folder,
     job: Job,
     found: list[Found],
     now: int,
@@ -128,7 +161,7 @@ def _begin(  # noqa: PLR0913, PLR0917 - the other half of open_outbox
     entries = digest_files(job.root, found, job.part_size, progress)
     manifest = Manifest(
         delivery=secrets.token_hex(16),
-        sequence=_next_number(state, f"{job.sender}>{job.recipient}"),
+        sequence=_next_number(shared, f"{job.sender}>{job.recipient}"),
         sender=job.sender,
         recipient=job.recipient,
         created=now,
@@ -137,25 +170,38 @@ def _begin(  # noqa: PLR0913, PLR0917 - the other half of open_outbox
     )
     raw = manifest.to_bytes()
     parse_manifest(raw)  # what the receiver will say
-    (folder / "confirmed").unlink(missing_ok=True)
-    write_whole(folder / "files.json", _prints(found), MODE)
-    write_whole(folder / "manifest.json", raw, MODE)
+    folder.unlink(_CONFIRMED, missing_ok=True)
+    folder.write(_FILES, _prints(found), MODE)
+    folder.write(_MANIFEST, raw, MODE)
     return Outbox(folder, manifest, raw, resumed=False)
 
 
-def _next_number(state: Path, pair: str) -> int:
+def _next_number(shared: Folder, pair: str) -> int:
     """Take the next number between two parties, durably: a number is never used twice."""
-    path = state / "sequence.json"
-    fd = os.open(state / "sequence.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+    where = f"{shared.path}/{_SEQUENCE}"
+    with shared.opened() as handle:
+        _lock(handle, where)
         try:
-            numbers = json.loads(path.read_bytes()) if path.exists() else {}
+            there = shared.stat(_SEQUENCE) is not None
+            numbers = json.loads(shared.read(_SEQUENCE, MAX_NUMBERS)) if there else {}
             number = numbers.get(pair, 0) + 1
-        except (ValueError, AttributeError, TypeError) as error:
-            problem = Problem(str(path), "", printable(str(error)), "numbers by pair")
+        except (UnsafeError, ValueError, AttributeError, TypeError, RecursionError) as error:
+            problem = Problem(where, "", printable(str(error), 200), "numbers by pair")
             raise SekishoError("the count of deliveries cannot be read", (problem,)) from error
-        write_whole(path, canonical({**numbers, pair: number}), 0o660)
-    finally:
-        os.close(fd)
+        shared.write(_SEQUENCE, canonical({**numbers, pair: number}), 0o660)
     return int(number)
+
+
+def _lock(handle: int, where: str) -> None:
+    """Lock the shared folder; whoever else may write there could hold it for ever."""
+    until = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                problem = Problem(where, "", f"locked for {LOCK_SECONDS:g} s", "a moment's lock")
+                raise SekishoError("the next number cannot be taken", (problem,)) from None
+            time.sleep(0.02)
+        else:
+            return

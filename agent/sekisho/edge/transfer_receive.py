@@ -13,11 +13,13 @@ import os
 import queue
 import socket
 import struct
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Self
+from pathlib import Path
+from typing import BinaryIO, Self
 
 from sekisho.edge.transfer_store import Peer, Place, Store
 from sekisho.errors import Problem, SekishoError
@@ -143,9 +145,8 @@ def serve(link: socket.socket, peer: Peer, store: Store, pace: Pace) -> str:
         header = parse_header(reader.header())
         reader.allow(header.size)
         if header.kind == "manifest":
-            raw = _body(reader, header.size)
-            reader.end()
-            store.take_manifest(header, raw, peer)
+            with _spool(reader, header.size, store.root) as stream:
+                store.take_manifest_from(header, stream, peer)
             _confirm(link)
             return f"manifest of {header.delivery}"
         with store.part(header, peer) as place:
@@ -165,6 +166,22 @@ def _confirm(link: socket.socket) -> None:
     """Say *stored*: from here on the connection ends in an orderly way."""
     link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ORDERLY)
     link.shutdown(socket.SHUT_WR)
+
+
+@contextlib.contextmanager
+def _spool(reader: _Reader, size: int, folder: Path) -> Iterator[BinaryIO]:
+    """Give the object's bytes as a file without a name: many large ones at once fit no memory."""
+    with tempfile.TemporaryFile(dir=folder) as stream:
+        view = memoryview(bytearray(min(size, BUFFER)))
+        done = 0
+        while done < size:
+            count = reader.into(view[: min(len(view), size - done)])
+            if count == 0:
+                raise _gone(f"{done} bytes", f"{size} bytes")
+            stream.write(view[:count])
+            done += count
+        reader.end()
+        yield stream
 
 
 def _body(reader: _Reader, size: int) -> bytes:

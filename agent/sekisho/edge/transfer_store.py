@@ -6,33 +6,45 @@
     DIR/partial/<delivery>/assembling         all parts are held
     DIR/partial/<delivery>/tree/              the folder as it will be
     DIR/complete/<delivery>/                  the folder, after the journal took the entry
-    DIR/manifests/<delivery>.json             what was completed, with its peer
-    DIR/sequence/<from>--<to>.json            numbers seen
+    DIR/manifests/<delivery>.json             what was completed
 
 Every step is durable before the next one begins, and can be done again: a power cut in between
 costs at most the part that was on its way (and may repeat a journal entry, never leave one out).
+Every limit is one peer's own (`sekisho.edge.transfer_room`); no lock is held for all of them while
+a manifest is read, the journal is asked or a folder is put together.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
-import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sekisho.edge.transfer_assembly import FILE_MODE, FOLDER_MODE, assemble, refuse
 from sekisho.edge.transfer_files import sync_dir, write_whole
+from sekisho.edge.transfer_index import count_parts, index_bytes, read_piece
+from sekisho.edge.transfer_room import Limits, size_of
+from sekisho.edge.transfer_shelf import About, Shelf, about
+from sekisho.edge.transfer_turns import Turns
+from sekisho.edge.transfer_waiting import Waiting
 from sekisho.errors import SekishoError
 from sekisho.transfer.header import Header
-from sekisho.transfer.manifest import Entry, Manifest, Part, parse_manifest
-from sekisho.transfer.sequence import Sequence, parse_sequence
+from sekisho.transfer.manifest import Manifest, read_manifest
+
+__all__ = ["Journal", "Limits", "Peer", "Place", "Store"]
 
 Journal = Callable[[str, dict[str, Any]], int | None]
+SMALL = 1024 * 1024  # bytes of a manifest that waits for no turn
+LARGE_AT_ONCE = 1  # takes up to 200 MiB for a moment; two would not be ready sooner
+CHUNK = 256 * 1024
+PATH_MAX = 4095  # bytes of a path the kernel takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,143 +56,168 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What the store takes.
-
-    Attributes:
-        delivery_bytes: largest delivery.
-        partial: deliveries on their way at once, of all peers.
-        spare_bytes: what stays free on the disk whatever comes.
-
-    """
-
-    delivery_bytes: int = 4 * 1024**4
-    partial: int = 32
-    spare_bytes: int = 256 * 1024**2
-
-
-@dataclass(frozen=True, slots=True)
 class Place:
     """Where a part is written: ``path`` at ``offset``, to be held under ``held``."""
 
     header: Header
-    folder: Path
     path: Path
     offset: int
     held: Path
     whole_file: bool
 
 
-@dataclass(slots=True)
-class _Open:
-    """What the memory keeps of a delivery: where each part belongs, and which are not held."""
-
-    manifest: Manifest
-    raw: bytes
-    peer: str
-    parts: list[tuple[Entry, Part, int]]
-    missing: set[int]
-    complete: bool
-
-
 class Store:
-    """One directory of deliveries. Thread-safe. ``name`` is this host's, None takes any ``to``."""
+    """One directory of deliveries. Thread-safe. ``name`` is this host's, None takes any ``to``.
 
-    def __init__(
-        self, root: Path, journal: Journal, *, name: str | None = None, limits: Limits | None = None
+    ``peers``: addresses that may send; for each of them room is kept. ``clock``: Unix seconds.
+    """
+
+    def __init__(  # noqa: PLR0913 - two things it needs, and options
+        self,
+        root: Path,
+        journal: Journal,
+        *,
+        name: str | None = None,
+        limits: Limits | None = None,
+        peers: frozenset[str] = frozenset(),
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.root, self._journal, self._name = root, journal, name
         self._limits = limits or Limits()
-        self._lock = threading.RLock()
-        self._parsing = threading.Lock()
-        self._busy: set[tuple[str, int]] = set()
-        self._gates: dict[str, threading.RLock] = {}
-        self._open: dict[str, _Open] = {}
+        self._turns = Turns(LARGE_AT_ONCE)
         self.completed = 0  # deliveries since the start
-        for folder in ("partial", "complete", "manifests", "sequence"):
-            (root / folder).mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-        sync_dir(root)
+        self._shelf = Shelf(root)
+        self._waiting = Waiting(self._shelf, self._limits, peers, clock)
+        tree = self._shelf.partial("0" * 32).absolute() / "tree"
+        self._longest = PATH_MAX - len(os.fsencode(tree)) - 1
 
     def resume(self) -> list[str]:
         """Finish what a stop interrupted; return what could not be finished, in words."""
-        troubles = []
-        for folder in sorted((self.root / "partial").iterdir()):
-            if not (folder / "manifest.json").exists():
-                shutil.rmtree(folder, ignore_errors=True)  # announced only to the memory
-                continue
+        troubles = list(self._shelf.troubles)
+        for name in self._waiting.unfinished:
+            with self._waiting.gate(name):
+                if not (self._shelf.partial(name) / "manifest.json").exists():
+                    shutil.rmtree(self._shelf.partial(name), ignore_errors=True)
+        for name in self._waiting.names():
+            found = self._waiting.get(name)
             try:
-                self.finish(folder.name)
+                if found is not None and found.leaving:
+                    self._remove(name)
+                else:
+                    self.finish(name)
             except (SekishoError, OSError) as error:
                 text = error.diagnostics() if isinstance(error, SekishoError) else str(error)
-                troubles.append(f"{folder.name}: {text}")
+                troubles.append(f"{name}: {text}")
         return troubles
 
     # -- manifests ---------------------------------------------------------------------------
 
     def take_manifest(self, header: Header, raw: bytes, peer: Peer) -> None:
+        """Announce a delivery from memory; see `take_manifest_from`."""
+        self.take_manifest_from(header, io.BytesIO(raw), peer)
+
+    def take_manifest_from(self, header: Header, stream: BinaryIO, peer: Peer) -> None:
         """Announce a delivery, durably; again with the same bytes is fine.
 
         Raises:
-            SekishoError: malformed, not from this peer, not for this host, no room, or the
-                journal does not take the entry.
+            SekishoError: malformed, not from this peer, not for this host, no room, too fast, given
+                up before, a number that leaps, or the journal does not take the entry.
             OSError: the disk refused.
 
         """
-        if hashlib.sha256(raw).hexdigest() != header.sha256:
+        stream.seek(0)
+        digest = hashlib.sha256()
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+        if digest.hexdigest() != header.sha256:
             raise refuse(header.delivery, "bytes with another digest", "what the header says")
-        with self._parsing:  # a large one takes some hundred megabytes for a moment
-            manifest = parse_manifest(raw)
+        if not self._known(header, peer):
+            self._waiting.pace(peer.address)
+            large = header.size > SMALL
+            turn: AbstractContextManager[None] = (
+                self._turns.turn(peer.address) if large else nullcontext()
+            )
+            with turn, self._waiting.gate(header.delivery):
+                if not self._known(header, peer):
+                    self._announce(header, stream, peer)
+        self.finish(header.delivery)
+
+    def _known(self, header: Header, peer: Peer) -> bool:
+        """Tell whether this very manifest was announced; SekishoError for another, or given up."""
+        note, _ = self._note(header.delivery, peer)
+        if note is None:
+            return False
+        if (note.sha256, note.peer) != (header.sha256, peer.address):
+            raise refuse(header.delivery, "another manifest or peer", "the one announced")
+        return True
+
+    def _note(self, delivery: str, peer: Peer) -> tuple[About | None, Path]:
+        """Return what is known of a delivery and where its index is; SekishoError: given up."""
+        with self._waiting.lock:
+            found = self._waiting.get(delivery)
+            leaving = found is not None and found.leaving
+            if leaving or self._shelf.is_given_up(delivery, peer.address):
+                hint = "sekisho send --new begins another"
+                raise refuse(delivery, "a delivery that was given up", "another one", hint)
+            if found is not None:
+                return found.note, self._shelf.partial(delivery) / "index"
+        return self._shelf.done_about(delivery), self._shelf.done_index(delivery)
+
+    def _announce(self, header: Header, stream: BinaryIO, peer: Peer) -> None:
+        stream.seek(0)
+        manifest = read_manifest(stream)
         if manifest.delivery != header.delivery:
             raise refuse(header.delivery, manifest.delivery, "the delivery of the header")
         if peer.name is not None and manifest.sender != peer.name:
             raise refuse(header.delivery, f"from {manifest.sender}", f"from {peer.name}")
         if self._name is not None and manifest.recipient != self._name:
             raise refuse(header.delivery, f"to {manifest.recipient}", f"to {self._name}")
-        with self._gate(manifest.delivery):
-            known = self._opened(manifest.delivery)
-            if known is None:
-                with self._lock:
-                    self._room(manifest)
-                    self._announce(manifest, raw, peer)
-            elif known.raw != raw or known.peer != peer.address:
-                raise refuse(header.delivery, "another manifest or peer", "the one announced")
-            self.finish(manifest.delivery)
+        self._fits(manifest)
+        note = about(manifest, header.sha256, peer.address, size_of(manifest, header.size))
+        pair = f"{manifest.sender}--{manifest.recipient}"
+        with self._waiting.gate(pair):
+            after, repeated = self._shelf.sequence(pair, manifest.sequence)
+            name, parts = manifest.delivery, manifest.part_count()
+            while (other := self._waiting.reserve(name, note, parts)) is not None:
+                self._give_up(other, f"makes room for {name}")
+            try:
+                entry = dict(note.entry)
+                if after.missing:
+                    entry["missing"] = list(after.missing[-20:])
+                    entry["missing_count"] = len(after.missing)
+                if repeated:
+                    entry["sequence_repeated"] = True
+                self._journal("transfer.announced", entry)
+                self._shelf.keep_sequence(pair, after)
+                self._begin(manifest, note, stream)
+            except BaseException:
+                self._waiting.forget(name)
+                raise
 
-    def _room(self, manifest: Manifest) -> None:
-        limit = self._limits
-        if manifest.total > limit.delivery_bytes:
+    def _fits(self, manifest: Manifest) -> None:
+        """Refuse what the store's file system cannot hold."""
+        if manifest.total > self._limits.delivery_bytes:
             got = f"{manifest.total} bytes"
-            raise refuse(manifest.delivery, got, f"at most {limit.delivery_bytes} bytes")
-        waiting = sum(1 for _ in (self.root / "partial").iterdir())
-        if waiting >= limit.partial:
-            got = f"{waiting} deliveries on their way"
-            raise refuse(manifest.delivery, got, f"at most {limit.partial}")
-        self._space(manifest.delivery, manifest.total)
+            raise refuse(manifest.delivery, got, f"at most {self._limits.delivery_bytes} bytes")
+        name_max = os.pathconf(self.root, "PC_NAME_MAX")
+        for number, entry in enumerate(manifest.files):
+            length = len(entry.path.encode())
+            part = max(len(part.encode()) for part in entry.path.split("/"))
+            if length > self._longest or part > name_max:
+                got = f"files[{number}]: a path of {length} bytes, its longest component {part}"
+                expected = f"{self._longest} and {name_max} at most, as this store's disk has it"
+                raise refuse(manifest.delivery, got, expected, "shorter names")
 
-    def _space(self, delivery: str, size: int) -> None:
-        disk = os.statvfs(self.root)
-        free = disk.f_bavail * disk.f_frsize - self._limits.spare_bytes
-        if size > free:
-            raise refuse(delivery, f"{size} bytes", f"at most {max(0, free)} bytes of free disk")
-
-    def _announce(self, manifest: Manifest, raw: bytes, peer: Peer) -> None:
-        path = self.root / "sequence" / f"{manifest.sender}--{manifest.recipient}.json"
-        before = parse_sequence(path.read_bytes()) if path.exists() else Sequence()
-        after, repeated = before.take(manifest.sequence)
-        entry = _about(manifest, raw, peer.address)
-        if after.missing:
-            entry["missing"] = list(after.missing[-20:])
-            entry["missing_count"] = len(after.missing)
-        if repeated:
-            entry["sequence_repeated"] = True
-        self._journal("transfer.announced", entry)
-        write_whole(path, after.to_bytes(), FILE_MODE)
-        folder = self.root / "partial" / manifest.delivery
+    def _begin(self, manifest: Manifest, note: About, stream: BinaryIO) -> None:
+        folder = self._shelf.partial(manifest.delivery)
         for name in ("", "parts", "files"):
             (folder / name).mkdir(mode=FOLDER_MODE, exist_ok=True)
-        write_whole(folder / "peer", peer.address.encode(), FILE_MODE)
-        write_whole(folder / "manifest.json", raw, FILE_MODE)
+        write_whole(folder / "index", index_bytes(manifest), FILE_MODE)
+        write_whole(folder / "about.json", note.to_bytes(), FILE_MODE)
+        stream.seek(0)
+        write_whole(folder / "manifest.json", stream.read(), FILE_MODE)
         sync_dir(folder.parent)
+        self._waiting.begun(manifest.delivery, note)
 
     # -- parts -------------------------------------------------------------------------------
 
@@ -190,79 +227,32 @@ class Store:
 
         Raises:
             SekishoError: no such delivery or part, another digest, busy, or no room.
+            OSError: the disk refused.
 
         """
-        delivery = self._opened(header.delivery)
-        if delivery is None:
+        note, index = self._note(header.delivery, peer)
+        if note is None:
             raise refuse(header.delivery, "a part", "its manifest first")
-        if delivery.peer != peer.address:
+        if note.peer != peer.address:
             raise refuse(header.delivery, f"peer {peer.address}", "the peer that announced it")
-        if header.index >= len(delivery.parts):
-            raise refuse(header.delivery, f"part {header.index}", f"0 to {len(delivery.parts) - 1}")
-        entry, part, number = delivery.parts[header.index]
-        if (part.size, part.sha256) != (header.size, header.sha256):
+        count = count_parts(index)
+        if header.index >= count:
+            raise refuse(header.delivery, f"part {header.index}", f"0 to {count - 1}")
+        piece = read_piece(index, header.index)
+        if (piece.size, piece.sha256) != (header.size, header.sha256):
             raise refuse(
                 header.delivery, f"part {header.index}", "the size and digest of the manifest"
             )
-        key = (header.delivery, header.index)
-        place = self._place(header, entry, part, number)
-        with self._lock:
-            if header.index not in delivery.missing:
-                yield_place = None
-            elif key in self._busy:
-                raise refuse(header.delivery, f"part {header.index} twice at once", "once")
-            else:
-                self._space(header.delivery, part.size)
-                self._busy.add(key)
-                yield_place = place
-        try:
-            yield yield_place
-        finally:
-            if yield_place is not None:
-                with self._lock:
-                    self._busy.discard(key)
-
-    def _gate(self, delivery: str) -> threading.RLock:
-        with self._lock:
-            return self._gates.setdefault(delivery, threading.RLock())
-
-    def _opened(self, delivery: str) -> _Open | None:
-        """Return the delivery from memory, or from the disk; None when it was never announced."""
-        with self._lock:
-            if delivery in self._open:
-                return self._open[delivery]
-            folder = self.root / "partial" / delivery
-            done = self.root / "manifests" / f"{delivery}.json"
-            complete = not (folder / "manifest.json").exists()
-            if complete and not done.exists():
-                return None
-            path = done if complete else folder / "manifest.json"
-            owner = done.with_suffix(".peer") if complete else folder / "peer"
-            raw = path.read_bytes()
-            manifest = parse_manifest(raw)
-            parts = [
-                (entry, part, number)
-                for number, entry in enumerate(manifest.files)
-                for part in entry.parts
-            ]
-            missing: set[int] = set()
-            if not complete and not (folder / "assembling").exists():
-                held = {path.name for path in (folder / "parts").iterdir()}
-                missing = {part.index for _, part, _ in parts if str(part.index) not in held}
-            peer = owner.read_text("utf-8")
-            while len(self._open) > self._limits.partial:
-                self._open.pop(next(iter(self._open)))
-            found = _Open(manifest, raw, peer, parts, missing, complete)
-            self._open[delivery] = found
-            return found
-
-    def _place(self, header: Header, entry: Entry, part: Part, number: int) -> Place:
-        folder = self.root / "partial" / header.delivery
+        folder = self._shelf.partial(header.delivery)
         held = folder / "parts" / str(header.index)
-        if len(entry.parts) == 1:
-            return Place(header, folder, held.with_suffix(".tmp"), 0, held, whole_file=True)
-        path = folder / "files" / str(number)
-        return Place(header, folder, path, part.offset, held, whole_file=False)
+        path = held.with_suffix(".tmp") if piece.whole_file else folder / "files" / str(piece.file)
+        if not self._waiting.take(header.delivery, header.index, piece.size):
+            yield None
+            return
+        try:
+            yield Place(header, path, piece.offset, held, piece.whole_file)
+        finally:
+            self._waiting.let_go(header.delivery, header.index)
 
     def hold(self, place: Place, fd: int) -> None:
         """Make a written and verified part durable and held; OSError when the disk refuses."""
@@ -273,10 +263,7 @@ class Store:
             sync_dir(place.path.parent)
             place.held.touch(FILE_MODE)
         sync_dir(place.held.parent)
-        with self._lock:
-            delivery = self._opened(place.header.delivery)
-            if delivery is not None:
-                delivery.missing.discard(place.header.index)
+        self._waiting.held(place.header.delivery, place.header.index, place.header.size)
 
     # -- completion --------------------------------------------------------------------------
 
@@ -288,41 +275,65 @@ class Store:
             OSError: the disk refused.
 
         """
-        with self._gate(delivery):
-            found = self._opened(delivery)
-            if found is None or found.complete or found.missing:
-                return found is not None and found.complete
-            folder = self.root / "partial" / delivery
-            target = self.root / "complete" / delivery
+        with self._waiting.gate(delivery):
+            found = self._waiting.get(delivery)
+            if found is None or found.left or found.leaving:
+                return found is None and self._shelf.done(delivery).exists()
+            folder, target = self._shelf.partial(delivery), self.root / "complete" / delivery
             if not target.exists():
-                assemble(folder, found.manifest)
-                self._journal("transfer.received", _about(found.manifest, found.raw, found.peer))
-                done = self.root / "manifests" / f"{delivery}.json"
-                write_whole(done.with_suffix(".peer"), found.peer.encode(), FILE_MODE)
-                write_whole(done, found.raw, FILE_MODE)
+                assemble(folder)
+                self._journal("transfer.received", found.note.entry)
+                done = self._shelf.done(delivery)
+                write_whole(done.with_suffix(".about.json"), found.note.to_bytes(), FILE_MODE)
+                for name, path in (
+                    ("index", self._shelf.done_index(delivery)),
+                    ("manifest.json", done),
+                ):
+                    path.unlink(missing_ok=True)
+                    path.hardlink_to(folder / name)
+                sync_dir(done.parent)
                 (folder / "tree").rename(target)
                 sync_dir(target.parent)
-            (folder / "manifest.json").unlink()  # first: what is left without it is swept away
-            sync_dir(folder)
-            shutil.rmtree(folder)
-            sync_dir(folder.parent)
-            with self._lock:
-                for name in [key for key, one in self._open.items() if one.complete]:
-                    del self._open[name]  # asked for again it is read again
-                found.complete = True
+            self._remove(delivery)
+            with self._waiting.lock:
+                self._shelf.completed(delivery, found.note)
                 self.completed += 1
             return True
 
+    def _remove(self, delivery: str) -> None:
+        folder = self._shelf.partial(delivery)
+        (folder / "manifest.json").unlink()  # first: what is left without it is swept away
+        sync_dir(folder)
+        shutil.rmtree(folder)
+        sync_dir(folder.parent)
+        self._waiting.forget(delivery)
 
-def _about(manifest: Manifest, raw: bytes, peer: str) -> dict[str, Any]:
-    return {
-        "delivery": manifest.delivery,
-        "sequence": manifest.sequence,
-        "from": manifest.sender,
-        "to": manifest.recipient,
-        "peer": peer,
-        "created": manifest.created,
-        "files": len(manifest.files),
-        "bytes": manifest.total,
-        "manifest_sha256": hashlib.sha256(raw).hexdigest(),
-    }
+    # -- giving up ---------------------------------------------------------------------------
+
+    def expire(self, now: float) -> list[str]:
+        """Give up deliveries without news for too long; return them. ``now``: Unix seconds.
+
+        Raises:
+            SekishoError: the journal does not take the entry: nothing more is given up.
+            OSError: the disk refused.
+
+        """
+        late = self._waiting.late(now)
+        for name in late:
+            self._give_up(name, f"no news for {self._limits.idle_seconds:.0f} s")
+        return late
+
+    def _give_up(self, delivery: str, why: str) -> None:
+        """Give a delivery up for good: its sender begins another one. Journalled before."""
+        found = self._waiting.leave(delivery)
+        if found is None:
+            return
+        try:
+            entry = {**found.note.entry, "why": why, "parts_missing": found.left}
+            self._journal("transfer.given-up", entry)
+            with self._waiting.lock:
+                self._shelf.give_up(delivery, found.note.peer)
+        except BaseException:
+            found.leaving = False
+            raise
+        self._remove(delivery)

@@ -22,7 +22,8 @@ from sekisho.devices.descriptors import MAX_BYTES
 from sekisho.devices.exception import DeviceException, decide_excepted
 from sekisho.devices.policy import Decision, Device, Rule, decide, device_from_sysfs
 from sekisho.devices.udev_rules import PATH as RULES
-from sekisho.edge.exception_state import boottime, read_open
+from sekisho.edge.boot_clock import boottime
+from sekisho.edge.exception_state import read_open
 from sekisho.edge.exception_wall import attach
 from sekisho.edge.usb_policy import HostList, console_or_refuse, read_policy, remember_keyboard
 from sekisho.errors import SekishoError, printable

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,18 +21,29 @@ from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, file
 #: Debian's ranges (login.defs(5), systemd's DynamicUser= 61184-65519).
 FIRST_PERSON, LAST_PERSON = 1000, 59999
 DYNAMIC = range(61184, 65520)
-NO_LOGIN = frozenset({"nologin", "false", "sync", "shutdown", "halt"})
+#: By their whole path: a program of one's own may have any name.
+NO_LOGIN = frozenset(
+    f"{merged}/{place}"
+    for merged in ("", "/usr")
+    for place in ("bin/false", "bin/sync", "sbin/nologin", "sbin/shutdown", "sbin/halt")
+)
 KEY_FOLDER = "/etc/ssh/authorized_keys.d/"
 #: Membership gives root, or data past the file permissions.
 PRIVILEGED = (
     *("root", "adm", "disk", "docker", "incus-admin", "kmem", "kvm", "libvirt", "lxd"),
     *("sekisho-admin", "shadow", "staff", "sudo", "systemd-journal", "tty", "wheel"),
 )
-#: Names that say a function, not a person.
+#: Words of a name that say a function, a product or a group, not a person.
 NOBODY_IN_PARTICULAR = frozenset(
     (
-        *("admin", "administrator", "ansible", "debian", "deploy", "guest", "maintenance", "oper"),
-        *("service", "shared", "support", "sysadmin", "temp", "test", "ubuntu", "user", "vagrant"),
+        *("admin", "administrator", "ansible", "anonymous", "backup", "cloud", "cloudsdk"),
+        *("common", "debian", "default", "demo", "deploy", "ec2", "everybody", "everyone"),
+        *("ftp", "generic", "git", "guest", "helpdesk", "jenkins", "kiosk", "maintenance"),
+        *("maintainer", "manager", "mysql", "nobody", "oper", "operator", "ops", "oracle"),
+        *("postgres", "public", "puppet", "root", "scanner", "server", "service", "share"),
+        *("shared", "staff", "student", "support", "sysadmin", "sysop", "system", "team"),
+        *("temp", "test", "tester", "tmp", "toor", "ubuntu", "user", "vagrant", "webmaster"),
+        *("www"),
     )
 )
 KEY_TYPES = (
@@ -41,6 +52,7 @@ KEY_TYPES = (
     *("sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"),
 )
 MIN_RSA_BITS = 3072
+_DENIED = "Permission denied"  # the collector's rights are in the way, not the file
 _PASSWD_FIELDS, _GROUP_FIELDS, _SHADOW_FIELDS = 7, 4, 7
 _DAY_ZERO = date(1970, 1, 1)
 
@@ -54,11 +66,12 @@ class Account:
     gid: int
     home: str
     shell: str
+    second: str = "x"  # passwd(5): x means shadow, empty none; a hash is kept as "here"
 
     @property
     def may_log_in(self) -> bool:
         """Return whether the shell is one (an empty field means /bin/sh)."""
-        return self.shell.rpartition("/")[2] not in NO_LOGIN
+        return self.shell not in NO_LOGIN
 
     @property
     def person(self) -> bool:
@@ -75,7 +88,9 @@ def read_passwd(text: str) -> tuple[Account, ...]:
         parts = line.split(":")
         if len(parts) != _PASSWD_FIELDS or not (parts[2].isdecimal() and parts[3].isdecimal()):
             raise ProbeError(f"/etc/passwd:{number}: not an account: {line[:80]!r}")
-        found.append(Account(parts[0], int(parts[2]), int(parts[3]), parts[5], parts[6]))
+        # The hash of an account outside shadow goes no further than this.
+        field = parts[1] if parts[1] in ("x", "", "*", "!") else "here"
+        found.append(Account(parts[0], int(parts[2]), int(parts[3]), parts[5], parts[6], field))
     if not found:
         raise ProbeError("/etc/passwd: empty")
     return tuple(found)
@@ -85,6 +100,7 @@ def read_groups(text: str, accounts: Iterable[Account]) -> dict[str, list[str]]:
     """Return members by group, primary groups included."""
     found: dict[str, set[str]] = {}
     names: dict[int, str] = {}
+    same: dict[int, set[str]] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -93,9 +109,13 @@ def read_groups(text: str, accounts: Iterable[Account]) -> dict[str, list[str]]:
             raise ProbeError(f"/etc/group:{number}: not a group: {line[:80]!r}")
         names[int(parts[2])] = parts[0]
         found.setdefault(parts[0], set()).update(name for name in parts[3].split(",") if name)
+        same.setdefault(int(parts[2]), set()).add(parts[0])
     for account in accounts:
         if account.gid in names and names[account.gid] != account.name:
             found[names[account.gid]].add(account.name)
+    for group in same.values():  # two names of one number are one group to the kernel
+        together = {member for name in group for member in found[name]}
+        found |= {name: set(together) for name in group}
     return {group: sorted(members) for group, members in sorted(found.items())}
 
 
@@ -203,10 +223,34 @@ def _all_keys(found: Mapping[str, FileOutcome], accounts: Iterable[Account]) -> 
     for path, entry in sorted(found.items()):
         if entry.kind == "dir":
             continue
-        if entry.text is None:
+        if entry.text is None and (path.startswith(KEY_FOLDER) or entry.error == _DENIED):
             raise ProbeError(f"{path}: {entry.error or 'not a regular file'}")
-        keys += read_keys(path, _owner(path, homes), entry.text)
+        text = f"unreadable {path}" if entry.text is None else entry.text  # a finding, as no key
+        keys += read_keys(path, _owner(path, homes), text)
     return keys
+
+
+def _usable(accounts: Iterable[Account], status: Mapping[str, str], keys: list[Key]) -> list[str]:
+    """Return whoever can get in besides root: by a shell, a password (or none needed), or a key."""
+    keyed = {key.account for key in keys}
+    return sorted(
+        {
+            account.name
+            for account in accounts
+            if account.name != "root"
+            and (
+                account.may_log_in
+                or status.get(account.name) in ("P", "NP")
+                or account.second in ("", "here")
+            )
+        }
+        | {account.name for account in accounts if account.name != "root" and account.name in keyed}
+    )
+
+
+def impersonal(name: str) -> bool:
+    """Return whether an account's name says no person: one of its words is a function's."""
+    return not NOBODY_IN_PARTICULAR.isdisjoint(re.split(r"[^a-z]+", name.lower()))
 
 
 def _several(pairs: Iterable[tuple[str, str]]) -> list[str]:
@@ -223,16 +267,26 @@ def _login_defs(text: str) -> dict[str, str]:
 
 
 def _loose_homes(found: Mapping[str, FileOutcome], accounts: Iterable[Account]) -> list[str]:
-    people = {account.home: account for account in accounts if account.person}
-    loose = []
-    for path, entry in sorted(found.items()):
+    """Return the homes others can enter; of a person's elsewhere, that nobody looked at it.
+
+    0700 also silences every entry of an access control list, which a mode does not show.
+    """
+    people = {account.home.rstrip("/"): account for account in accounts if account.person}
+    loose = [
+        f"{home or '/'} of {account.name}: not in /home"
+        for home, account in people.items()
+        if not re.fullmatch(r"/home/[^/]+", home)
+    ]
+    for path, entry in found.items():
         account = people.get(path)
+        if entry.kind == "link" and account is not None:
+            loose.append(f"{path} is a link")
         if entry.kind != "dir" or (account is None and path != "/root"):
             continue
         uid = 0 if account is None else account.uid
-        if entry.uid != uid or entry.mode & 0o027:
+        if entry.uid != uid or entry.mode & 0o077:
             loose.append(f"{path} {entry.mode:04o} owner {entry.uid}")
-    return loose
+    return sorted(loose)
 
 
 def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -246,6 +300,7 @@ def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
         raise ProbeError(f"date: {today!r} is not a day")
     keys = _all_keys(files(raw, "keys"), accounts)
     people = [account for account in accounts if account.person]
+    usable = _usable(accounts, status, keys)
     folder = {p: e for p, e in files(raw, "keys").items() if p.startswith(KEY_FOLDER)}
     uids = {account.uid for account in accounts}
     # A person's account that the playbook shut keeps its groups; it leads nowhere any more.
@@ -267,14 +322,29 @@ def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
         "system_with_shell": sorted(
             a.name for a in accounts if a.may_log_in and not a.person and a.uid != 0
         ),
-        "shared_uids": _several((str(a.uid), a.name) for a in accounts if a.may_log_in),
+        "shared_uids": _several(
+            (str(a.uid), a.name) for a in accounts if a.may_log_in or a.name in usable
+        ),
         "repeated_names": sorted(n for n, k in Counter(a.name for a in accounts).items() if k > 1),
         "shared_homes": _several((a.home, a.name) for a in people),
-        "impersonal": sorted(a.name for a in people if a.name in NOBODY_IN_PARTICULAR),
-        "not_in_shadow": sorted(a.name for a in accounts if a.name not in expiry),
-        "with_password": sorted(name for name, state in status.items() if state == "P"),
-        "needs_no_password": sorted(name for name, state in status.items() if state == "NP"),
-        "root_password": status.get("root", "unknown"),
+        "usable": usable,
+        "impersonal": [name for name in usable if impersonal(name)],
+        "not_in_shadow": sorted(
+            a.name for a in accounts if a.name not in expiry or a.second in ("", "here")
+        ),
+        "with_password": sorted(
+            {name for name, state in status.items() if state == "P"}
+            | {a.name for a in accounts if a.second == "here"}
+        ),
+        "needs_no_password": sorted(
+            {name for name, state in status.items() if state == "NP"}
+            | {a.name for a in accounts if not a.second}
+        ),
+        # A field in passwd itself counts before shadow's.
+        "root_password": {"here": "P", "": "NP"}.get(
+            next((a.second for a in accounts if a.name == "root"), "x"),
+            status.get("root", "unknown"),
+        ),
         "keys": sorted({f"{key.account} {key.fingerprint}" for key in keys}),
         "weak_keys": sorted({f"{k.account} {k.fingerprint}" for k in keys if k.weak}),
         "shared_keys": _several((key.fingerprint, key.account) for key in keys),
@@ -303,67 +373,6 @@ def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _flat(entries: Any) -> str:
-    """Return one list of cvtsudoers' members as words: a name, a group, a command."""
-    words = []
-    for entry in entries if isinstance(entries, list) else []:
-        if isinstance(entry, dict):
-            prefix = {"usergroup": "%", "netgroup": "+"}
-            negated = "!" if entry.get("negated") else ""
-            words += [
-                f"{negated}{prefix.get(key, '')}{value}"
-                for key, value in entry.items()
-                if key != "negated"
-            ]
-    return ",".join(words)
-
-
-def _sudo_rule(spec: Mapping[str, Any]) -> list[str]:
-    rules = []
-    for command in spec.get("Cmnd_Specs") or [{}]:
-        options = [
-            f"{key}={value}"
-            for entry in command.get("Options") or []
-            for key, value in sorted(entry.items())
-        ]
-        runas = _flat(command.get("runasusers")) or "root"
-        rules.append(
-            f"{_flat(spec.get('User_List'))} {_flat(spec.get('Host_List'))}=({runas})"
-            f" {' '.join(options)}{' ' if options else ''}{_flat(command.get('Commands'))}"
-        )
-    return rules
-
-
-def _sudo(raw: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        policy = json.loads(output(raw, "effective"))
-    except ValueError as bad:
-        raise ProbeError(f"cvtsudoers: {bad}") from None
-    if not isinstance(policy, dict):
-        raise ProbeError(f"cvtsudoers: {type(policy).__name__}, not an object")
-    defaults: dict[str, Any] = {}
-    for entry in policy.get("Defaults") or []:
-        if not entry.get("Binding"):
-            for option in entry.get("Options") or []:
-                defaults |= {
-                    k: v if isinstance(v, (bool, str)) else str(v) for k, v in option.items()
-                }
-    found = files(raw, "files")
-    return {
-        "rules": sorted(
-            rule for spec in policy.get("User_Specs") or [] for rule in _sudo_rule(spec)
-        ),
-        "defaults": defaults,
-        "bound_defaults": sum(1 for e in policy.get("Defaults") or [] if e.get("Binding")),
-        "files": sorted(path for path, entry in found.items() if entry.kind != "dir"),
-        "loose": sorted(
-            f"{path} {entry.mode:04o}"
-            for path, entry in found.items()
-            if entry.uid != 0 or entry.mode & (0o022 if entry.kind == "dir" else 0o337)
-        ),
-    }
-
-
 PROBES = (
     Probe(
         name="accounts",
@@ -387,13 +396,5 @@ PROBES = (
             "homes": Read(("/root", "/home/*"), content=False),
         },
         parse=_accounts,
-    ),
-    Probe(
-        name="sudo",
-        operations={
-            "effective": Run(("cvtsudoers", "-f", "json", "/etc/sudoers")),
-            "files": Read(("/etc/sudoers", "/etc/sudoers.d", "/etc/sudoers.d/*"), content=False),
-        },
-        parse=_sudo,
     ),
 )

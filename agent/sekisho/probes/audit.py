@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output, text_of
+from sekisho.probes.model import Probe, ProbeError, Read, Run, drop_ins, files, output, text_of
 
 RULES = "/etc/audit/audit.rules"
 _UNSET = frozenset(("unset", "-1", "4294967295"))
@@ -207,7 +207,7 @@ def _rules(raw: Mapping[str, Any]) -> dict[str, Any]:
     found = files(raw, "disk")
     disk, options = _parse(text_of(found, RULES), quoted=True)
     parts: list[_Rule] = []
-    for path in sorted(found):
+    for path in sorted(drop_ins(found)):
         if path != RULES:
             parts += _parse(text_of(found, path), quoted=True)[0]
     loaded, _ = _parse(output(raw, "loaded"), quoted=False)
@@ -295,17 +295,17 @@ _JOURNALD_DIRS = (
 
 
 def _journal(raw: Mapping[str, Any]) -> dict[str, Any]:
-    found = files(raw, "settings")
+    found = drop_ins(files(raw, "settings"))
     main = [path for path in found if path == "/etc/systemd/journald.conf"]
-    drop_ins: dict[str, tuple[int, str]] = {}
+    chosen: dict[str, tuple[int, str]] = {}
     for path in found:
         folder, _, name = path.rpartition("/")
         if folder in _JOURNALD_DIRS:
             rank = _JOURNALD_DIRS.index(folder)
-            if name not in drop_ins or drop_ins[name][0] < rank:
-                drop_ins[name] = (rank, path)
+            if name not in chosen or chosen[name][0] < rank:
+                chosen[name] = (rank, path)
     settings = {"storage": "auto"}
-    for path in [*main, *(drop_ins[name][1] for name in sorted(drop_ins))]:
+    for path in [*main, *(chosen[name][1] for name in sorted(chosen))]:
         for line in text_of(found, path).splitlines():
             key, sep, value = line.strip().partition("=")
             if sep and not key.startswith(("#", ";")):

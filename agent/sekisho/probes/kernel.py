@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
-from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, files, text_of
+from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, drop_ins, files, text_of
 
 #: sysctl.d precedence: the last directory wins for equal file names (sysctl.d(5)).
 SYSCTL_DIRS = ("/usr/lib/sysctl.d", "/usr/local/lib/sysctl.d", "/run/sysctl.d", "/etc/sysctl.d")
+_SWAP = str.maketrans("./", "/.")  # eth1.5 is written eth1/5 between dots
+_DOUBLED = re.compile(r"\.{2,}")
 _INTERFACE = re.compile(r"net\.(ipv[46])\.conf\.(.+)\.([^.]+)")
 
 #: Bits of /proc/sys/kernel/tainted (Linux Documentation/admin-guide/tainted-kernels.rst).
@@ -38,21 +41,67 @@ TAINT = {
 
 def sysctl_name(written: str) -> str:
     """Return a setting's name with dots; the first separator says how sysctl.d wrote it."""
-    name = written.strip().lstrip("-")
+    name = written.strip().removeprefix("-").lstrip()
     first = next((char for char in name if char in "./"), ".")
     if first == "/":
-        name = name.translate(str.maketrans("./", "/."))
-    return name
+        name = name.translate(_SWAP)
+    return _DOUBLED.sub(".", name).strip(".")
+
+
+def boot_settings(text: str, held: dict[str, str | None]) -> None:
+    """Add one file's lines to ``held`` as systemd-sysctl does; None is an excluded name.
+
+    A later line replaces an earlier one of the same name and value, unless it says the same;
+    ``-name`` without a value takes the name out, also where it was set before.
+    """
+    for line in text.split("\n"):
+        bare = line.strip()
+        if not bare or bare[0] in "#;":
+            continue
+        key, sep, value = bare.partition("=")
+        if not sep and not bare.startswith("-"):
+            continue  # no assignment: systemd-sysctl passes over it as well
+        name, wanted = sysctl_name(key), value.strip() if sep else None
+        if name in held and held[name] == wanted:
+            continue
+        held.pop(name, None)
+        held[name] = wanted
+
+
+def after_boot(names: Iterable[str], held: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return what the files give to each of ``names``; a name they do not reach is left out.
+
+    A line with the whole name counts before any pattern, of the patterns the last one.
+    """
+    patterns = [
+        (name.split("."), value)
+        for name, value in held.items()
+        if value is not None and any(char in name for char in "*?[")
+    ]
+    found: dict[str, str | None] = {}
+    for name in names:
+        if name in held:
+            found[name] = held[name]
+            continue
+        parts = name.split(".")
+        for pattern, value in patterns:
+            if len(pattern) == len(parts) and all(
+                part == glob or fnmatchcase(part, glob)
+                for part, glob in zip(reversed(parts), reversed(pattern), strict=True)
+            ):
+                found[name] = value
+    return found
 
 
 def effective_files(found: Mapping[str, FileOutcome], dirs: tuple[str, ...]) -> list[FileOutcome]:
     """Return drop-in files in the order they are read; a name in a later directory hides earlier.
 
-    A link to /dev/null hides and holds nothing; an unreadable file raises `ProbeError`.
+    A link to /dev/null hides and holds nothing; an unreadable file raises `ProbeError`. A name that
+    begins with a dot is not read (`drop_ins`).
     """
     by_name: dict[str, FileOutcome] = {}
     rank = {folder: index for index, folder in enumerate(dirs)}
-    for path, entry in found.items():
+    for path, entry in drop_ins(found).items():
         folder, _, name = path.rpartition("/")
         held = by_name.get(name)
         if held is None or rank[held.path.rpartition("/")[0]] <= rank.get(folder, len(dirs)):
@@ -65,21 +114,25 @@ def effective_files(found: Mapping[str, FileOutcome], dirs: tuple[str, ...]) -> 
 
 def _sysctl(raw: Mapping[str, Any]) -> dict[str, Any]:
     live = {
-        path.removeprefix("/proc/sys/").replace("/", "."): entry.text.strip()
+        path.removeprefix("/proc/sys/").translate(_SWAP): entry.text.strip()
         for path, entry in files(raw, "live").items()
         if entry.kind == "file" and entry.error is None and entry.text is not None
     }
-    disk: dict[str, str] = {}
+    held: dict[str, str | None] = {}
     # /etc/sysctl.conf is not read by systemd-sysctl on Debian 13; on 12 it is 99-sysctl.conf.
     for entry in effective_files(files(raw, "disk"), SYSCTL_DIRS):
-        for line in (entry.text or "").splitlines():
-            key, sep, value = line.strip().partition("=")
-            if sep and not key.startswith(("#", ";")):
-                disk[sysctl_name(key)] = value.strip()
+        boot_settings(entry.text or "", held)
+    told = {
+        name: value for name, value in held.items() if value is not None or "*" not in name
+    } | after_boot(live, held)  # a pattern that is excluded excludes nothing
+    disk = {name: value for name, value in told.items() if value is not None}
     return {
         "runtime": live,
         "disk": disk,
-        "interfaces": {"runtime": _by_setting(live), "disk": _by_setting(disk)},
+        "interfaces": {
+            "runtime": _by_setting(live),
+            "disk": _by_setting({name: value or "excluded" for name, value in told.items()}),
+        },
     }
 
 
@@ -123,6 +176,7 @@ def _lockdown(raw: Mapping[str, Any]) -> dict[str, Any]:
         ("lsm", "/sys/kernel/security/lsm"),
         ("signatures_required", "/sys/module/module/parameters/sig_enforce"),
         ("apparmor", "/sys/module/apparmor/parameters/enabled"),
+        ("kexec_loaded", "/sys/kernel/kexec_loaded"),
     ):
         entry = found.get(path)
         if entry is not None and entry.text is not None:
@@ -132,12 +186,55 @@ def _lockdown(raw: Mapping[str, Any]) -> dict[str, Any]:
     return fact
 
 
+_GRUB_SET = re.compile(
+    r"""(?:export\s+)?GRUB_CMDLINE_LINUX(?P<default>_DEFAULT)?(?P<more>\+?)=(?P<words>.*)"""
+)
+_GRUB_ENTRY = re.compile(r"linux\S*\s+\S+(?P<words>.*)")
+MENU = "/boot/grub/grub.cfg"
+#: What says with which words the machine starts next (`next_words`).
+BOOT_FILES = (MENU, "/etc/default/grub", "/etc/default/grub.d/*.cfg")
+
+
+def next_words(found: Mapping[str, FileOutcome]) -> list[str]:
+    """Return the words that every entry of the boot menu has.
+
+    Without a menu: what update-grub would write, a later file over an earlier one.
+    """
+    menu = found.get(MENU)
+    if menu is not None:
+        if menu.text is None:
+            raise ProbeError(f"{MENU}: {menu.error or 'no content'}")
+        entries = [
+            match["words"].split()
+            for line in menu.text.replace("\\\n", " ").split("\n")
+            if (match := _GRUB_ENTRY.fullmatch(line.strip()))
+        ]
+        return (
+            [word for word in entries[0] if all(word in one for one in entries)] if entries else []
+        )
+    values = {"": "", "_DEFAULT": ""}
+    order = sorted(
+        drop_ins(found), key=lambda path: (path.startswith("/etc/default/grub.d/"), path)
+    )
+    for path in order:
+        if not path.startswith("/etc/default/"):
+            continue
+        for line in (found[path].text or "").replace("\\\n", " ").split("\n"):
+            match = _GRUB_SET.fullmatch(line.strip())
+            if match is None:
+                continue
+            key = match["default"] or ""
+            words = match["words"].strip().strip("\"'")
+            held = values[key].replace("\\", r"\\")
+            for name in (f"$GRUB_CMDLINE_LINUX{key}", f"${{GRUB_CMDLINE_LINUX{key}}}"):
+                words = re.sub(rf"{re.escape(name)}(?![A-Z_])", held, words)
+            values[key] = f"{values[key]} {words}" if match["more"] else words
+    return f"{values['']} {values['_DEFAULT']}".split()
+
+
 def _cmdline(raw: Mapping[str, Any]) -> dict[str, Any]:
     found = files(raw, "cmdline")
-    running = text_of(found, "/proc/cmdline").split()
-    grub = found.get("/etc/default/grub.d/sekisho.cfg")
-    configured = re.findall(r'="\$GRUB_CMDLINE_LINUX ([^"]*)"', (grub.text or "") if grub else "")
-    return {"runtime": running, "disk": configured[-1].split() if configured else []}
+    return {"runtime": text_of(found, "/proc/cmdline").split(), "disk": next_words(found)}
 
 
 PROBES = (
@@ -178,6 +275,7 @@ PROBES = (
                     "/sys/kernel/security/lsm",
                     "/sys/module/module/parameters/sig_enforce",
                     "/sys/module/apparmor/parameters/enabled",
+                    "/sys/kernel/kexec_loaded",
                 )
             )
         },
@@ -185,7 +283,7 @@ PROBES = (
     ),
     Probe(
         name="kernel-command-line",
-        operations={"cmdline": Read(("/proc/cmdline", "/etc/default/grub.d/sekisho.cfg"))},
+        operations={"cmdline": Read(("/proc/cmdline", *BOOT_FILES))},
         parse=_cmdline,
     ),
 )

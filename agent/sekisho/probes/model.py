@@ -33,6 +33,8 @@ class Run:
 class Read:
     """Read files: globs of absolute paths. Text, metadata (mode, uid, gid) and link targets.
 
+    A wildcard also fits names that begin with a dot; see `drop_ins` for what a tool reads of them.
+
     ``content`` False keeps metadata only.
     """
 
@@ -95,6 +97,15 @@ def files(raw: Mapping[str, Any], label: str) -> dict[str, FileOutcome]:
     if not isinstance(outcome, dict) or not isinstance(outcome.get("files"), dict):
         raise ProbeError(f"{label}: no outcome")
     return {path: _file(label, path, entry) for path, entry in outcome["files"].items()}
+
+
+def drop_ins(found: Mapping[str, FileOutcome]) -> dict[str, FileOutcome]:
+    """Return the files that a tool reads from its folders of settings.
+
+    systemd, udev, kmod, apt, augenrules and the shells' ``*`` pass over a name that begins with a
+    dot. A probe sees such a file, and must not take its content for a setting in force.
+    """
+    return {path: one for path, one in found.items() if not path.rpartition("/")[2].startswith(".")}
 
 
 def _file(label: str, path: Any, entry: Any) -> FileOutcome:

@@ -103,7 +103,32 @@ def _dry_run(raw: Mapping[str, Any]) -> set[str] | None:
     return {canonical(found[1]) for line in lines if (found := _INSMOD.fullmatch(line.strip()))}
 
 
+def _builtin(raw: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the members of each group that the running kernel has built in: nothing refuses them.
+
+    Raises:
+        ProbeError: the running kernel brought no list: it is not one of Debian's.
+
+    """
+    found = files(raw, "kernel")
+    release = text_of(found, "/proc/sys/kernel/osrelease").strip()
+    listed = text_of(found, f"/usr/lib/modules/{release}/modules.builtin")
+    built = {
+        canonical(line.rpartition("/")[2].removesuffix(".ko"))
+        for line in listed.split("\n")
+        if line
+    }
+    return {label: sorted(set(group.modules) & built) for label, group in GROUPS.items()}
+
+
 PROBES = (
+    Probe(
+        name="builtin-modules",
+        operations={
+            "kernel": Read(("/proc/sys/kernel/osrelease", "/usr/lib/modules/*/modules.builtin"))
+        },
+        parse=_builtin,
+    ),
     Probe(
         name="modules",
         operations={

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sekisho.probes.kernel import effective_files
@@ -17,7 +17,16 @@ FOREIGN_TYPES = frozenset(
         *("exfat", "ntfs", "ntfs3", "fuse", "fuseblk"),
     )
 )
-_UNIT_DIRS = ("/usr/lib/systemd/system", "/run/systemd/system", "/etc/systemd/system")
+_UNIT_DIRS = (
+    *("/usr/lib/systemd/system", "/usr/local/lib/systemd/system", "/run/systemd/system"),
+    "/etc/systemd/system",
+)
+#: Drop-ins of one mount and of all mounts.
+_TMP = "tmp.mount"
+_DROP_INS = ("mount.d", f"{_TMP}.d")
+#: Words of mount(8) that take another back, or bring others with them.
+_UNDO = {"exec": "noexec", "suid": "nosuid", "dev": "nodev", "rw": "ro"}
+_BRING = {"user": ("noexec", "nosuid", "nodev"), "users": ("noexec", "nosuid", "nodev")}
 _EFI = ("/boot/efi", "/efi", "/boot")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
@@ -65,6 +74,18 @@ def parse_fstab(text: str) -> list[dict[str, Any]]:
     return entries
 
 
+def effective_options(words: Iterable[str]) -> list[str]:
+    """Return mount options as the last of two that contradict each other leaves them."""
+    held: dict[str, None] = {}
+    for word in words:
+        for one in (*_BRING.get(word, ()), word):
+            held.pop(_UNDO.get(one, ""), None)
+            for undone in (word for word, other in _UNDO.items() if other == one):
+                held.pop(undone, None)
+            held[one] = None
+    return sorted(held)
+
+
 def _unit_options(text: str) -> list[str] | None:
     held = None
     for line in text.splitlines():
@@ -78,11 +99,13 @@ def _persistent_tmp(
     units: Mapping[str, FileOutcome], fstab: list[dict[str, Any]]
 ) -> list[str] | None:
     """Return the options /tmp gets at boot; None when nothing mounts it (systemd.unit(5))."""
-    own = units.get("/etc/systemd/system/tmp.mount")
+    own = units.get(f"/etc/systemd/system/{_TMP}") or units.get(f"/run/systemd/system/{_TMP}")
     if own is not None and own.target == "/dev/null":
         return None
     line = next((entry for entry in fstab if entry["point"] == "/tmp"), None)  # noqa: S108
-    shipped = units.get("/usr/lib/systemd/system/tmp.mount")
+    shipped = units.get(f"/usr/local/lib/systemd/system/{_TMP}") or units.get(
+        f"/usr/lib/systemd/system/{_TMP}"
+    )
     if own is not None:
         options = _unit_options(own.text or "")
     elif line is not None:
@@ -91,7 +114,7 @@ def _persistent_tmp(
         options = _unit_options(shipped.text or "")
     else:
         return None
-    dirs = tuple(f"{folder}/tmp.mount.d" for folder in _UNIT_DIRS)  # noqa: S108 - a unit's name
+    dirs = tuple(f"{folder}/{name}" for name in _DROP_INS for folder in _UNIT_DIRS)
     for entry in effective_files(
         {path: entry for path, entry in units.items() if path.endswith(".conf")}, dirs
     ):
@@ -112,10 +135,10 @@ def _mounts(raw: Mapping[str, Any]) -> dict[str, Any]:
     persistent: dict[str, list[str]] = {}
     tmp = _persistent_tmp(files(raw, "units"), fstab)
     if tmp is not None:
-        persistent["/tmp"] = sorted(tmp)  # noqa: S108
+        persistent["/tmp"] = effective_options(tmp)  # noqa: S108
     for entry in fstab:
         if entry["point"] not in ("/tmp", "none", "swap"):  # noqa: S108
-            persistent[entry["point"]] = sorted(entry["options"])
+            persistent[entry["point"]] = effective_options(entry["options"])
     return {
         "runtime": mounts,
         "persistent": persistent,
@@ -158,6 +181,17 @@ def _swap(raw: Mapping[str, Any]) -> dict[str, Any]:
     fstab_file = tables.get("/etc/fstab")
     fstab = parse_fstab((fstab_file.text or "") if fstab_file else "")
     configured = [entry["source"] for entry in fstab if entry["type"] == "swap"]
+    # A mapped device is encrypted when crypttab makes it, or dm-crypt has it now; LVM maps, too.
+    crypttab = tables.get("/etc/crypttab")
+    encrypted = {
+        f"/dev/mapper/{line.split()[0]}"
+        for line in ((crypttab.text or "") if crypttab else "").split("\n")
+        if line.strip() and not line.lstrip().startswith("#")
+    } | {
+        f"/dev/mapper/{(entry.text or '').strip()}"
+        for path, entry in files(raw, "names").items()
+        if f"/dev/{path.split('/')[4]}" in mapped
+    }
     units = [path for path, entry in files(raw, "units").items() if entry.target != "/dev/null"]
     return {
         # zram stays in memory; a mapped device of type CRYPT is encrypted
@@ -165,19 +199,35 @@ def _swap(raw: Mapping[str, Any]) -> dict[str, Any]:
             name for name in active if name not in mapped and not name.startswith("/dev/zram")
         ],
         "configured": [
-            name for name in configured if not name.startswith(("/dev/mapper/", "/dev/zram"))
+            name
+            for name in configured
+            if name not in encrypted and not name.startswith("/dev/zram")
         ]
         + units,
     }
 
 
+def _sleep(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sleep states the running kernel offers; ``disk`` is hibernation."""
+    state = files(raw, "state").get("/sys/power/state")
+    if state is None:
+        return {"states": []}  # a kernel that cannot sleep at all
+    if state.text is None:
+        raise ProbeError(f"/sys/power/state: {state.error or 'no content'}")
+    return {"states": state.text.split()}
+
+
 def _core_dumps(raw: Mapping[str, Any]) -> dict[str, Any]:
     limits: dict[str, str] = {}
+    raised = []
     for entry in effective_files(files(raw, "limits"), ("/etc/security", "/etc/security/limits.d")):
         for line in (entry.text or "").splitlines():
             words = line.split("#", 1)[0].split()
             if len(words) == 4 and words[2] == "core" and words[1] in ("hard", "-"):
                 limits[words[0]] = words[3]
+            # A line for one person or group counts over the one for everybody.
+            if len(words) == 4 and words[2] == "core" and words[3] != "0":
+                raised.append(f"{entry.path}: {' '.join(words)}")
     manager: dict[str, str] = {}
     for label in ("manager", "coredump"):
         for entry in effective_files(files(raw, label), _CONF_DIRS[label]):
@@ -189,6 +239,7 @@ def _core_dumps(raw: Mapping[str, Any]) -> dict[str, Any]:
     held = re.search(r"^Max core file size\s+(\S+)\s+(\S+)", now, re.MULTILINE)
     return {
         "limits": limits,
+        "raised": raised,
         "units": manager.get("DefaultLimitCORE", "unset"),
         "storage": manager.get("Storage", "unset"),
         "handler": "installed"
@@ -199,7 +250,10 @@ def _core_dumps(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _CONF_DIRS = {
-    label: tuple(f"{folder}/{name}.conf.d" for folder in ("/usr/lib/systemd", "/etc/systemd"))
+    label: tuple(
+        f"{folder}/systemd/{name}.conf.d"
+        for folder in ("/usr/lib", "/usr/local/lib", "/run", "/etc")
+    )
     for label, name in (("manager", "system"), ("coredump", "coredump"))
 }
 
@@ -211,11 +265,8 @@ PROBES = (
             "tables": Read(("/proc/1/mountinfo", "/proc/self/mountinfo", "/etc/fstab")),
             "units": Read(
                 (
-                    "/etc/systemd/system/tmp.mount",
-                    "/usr/lib/systemd/system/tmp.mount",
-                    "/usr/lib/systemd/system/tmp.mount.d/*.conf",
-                    "/run/systemd/system/tmp.mount.d/*.conf",
-                    "/etc/systemd/system/tmp.mount.d/*.conf",
+                    *(f"{folder}/{_TMP}" for folder in _UNIT_DIRS),
+                    *(f"{folder}/{name}/*.conf" for folder in _UNIT_DIRS for name in _DROP_INS),
                 )
             ),
         },
@@ -224,12 +275,14 @@ PROBES = (
     Probe(
         name="swap",
         operations={
-            "tables": Read(("/proc/swaps", "/etc/fstab")),
+            "tables": Read(("/proc/swaps", "/etc/fstab", "/etc/crypttab")),
             "mapped": Read(("/sys/class/block/dm-*/dm/uuid",)),
+            "names": Read(("/sys/class/block/dm-*/dm/name",)),
             "units": Read(("/etc/systemd/system/*.swap",), content=False),
         },
         parse=_swap,
     ),
+    Probe(name="sleep", operations={"state": Read(("/sys/power/state",))}, parse=_sleep),
     Probe(
         name="core-dumps",
         operations={

@@ -9,18 +9,34 @@ from fnmatch import fnmatch
 from typing import Any
 
 from sekisho.flows.lines import IKE_DAEMON, IKE_PORTS
-from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output, text_of
+from sekisho.probes.model import (
+    FileOutcome,
+    Probe,
+    ProbeError,
+    Read,
+    Run,
+    drop_ins,
+    files,
+    output,
+    text_of,
+)
 
 _DMI = "/sys/class/dmi/id"
 #: networkd reads these in the order of the file's name; the same name counts once, /etc first.
-_FOLDERS = ("/etc/systemd/network", "/run/systemd/network", "/usr/lib/systemd/network")
-_LEARNING = {
-    "LinkLocalAddressing": "no",
-    "IPv6AcceptRA": "no",
-    "LLMNR": "no",
-    "MulticastDNS": "no",
-    "LLDP": "no",
+_FOLDERS = (
+    *("/etc/systemd/network", "/run/systemd/network", "/usr/local/lib/systemd/network"),
+    "/usr/lib/systemd/network",
+)
+_LEARNING = ("LinkLocalAddressing", "IPv6AcceptRA", "LLMNR", "MulticastDNS", "LLDP")
+_NO = frozenset(("no", "n", "false", "f", "off", "0"))
+#: What networkd writes over sysctl.d when a card comes up, and the words that leave it safe.
+_KERNEL = {
+    "IPv4ReversePathFilter": ("rp_filter", frozenset(("strict",))),
+    "IPv4ProxyARP": ("proxy_arp", _NO),
+    "IPv4RouteLocalnet": ("route_localnet", _NO),
 }
+#: What our own files match a card by; another condition may hold or not.
+_NAMED_BY = frozenset(("Name", "MACAddress", "PermanentMACAddress", "Kind"))
 _SOCKET = re.compile(r"(?P<address>.*):(?P<port>[0-9]+|\*)")
 _PROGRAM = re.compile(r'\(\("([^"]*)"')
 _IKE = frozenset(f"udp 0.0.0.0:{port} {IKE_DAEMON}" for port in IKE_PORTS)
@@ -62,6 +78,8 @@ def _links(raw: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
     for entry in entries:
         name = str(entry.get("ifname"))
+        if entry.get("promiscuity", 0) or "PROMISC" in entry.get("flags", []):
+            found["listening_in"].append(name)
         if name == "lo":
             found["ipv6"] += [f"lo {one['local']}" for one in _inet(entry, "inet6")
                               if one.get("local") != "::1"]  # fmt: skip
@@ -75,10 +93,11 @@ def _links(raw: Mapping[str, Any]) -> dict[str, Any]:
             found["virtual"].append(f"{name} {kind}")
         else:
             found["macs"].append(f"{name} {entry.get('address')}")
-        if entry.get("promiscuity", 0) or "PROMISC" in entry.get("flags", []):
-            found["listening_in"].append(name)
         for one in _inet(entry, "inet"):
-            found["addresses"].append(f"{name} {one['local']}/{one['prefixlen']}")
+            # A peer's network is a route of its own, and not the declared address's.
+            far = one.get("address", one["local"])
+            peer = "" if far == one["local"] else f" peer {far}"
+            found["addresses"].append(f"{name} {one['local']}{peer}/{one['prefixlen']}")
             if one.get("dynamic"):
                 found["leased"].append(f"{name} {one['local']}")
         found["ipv6"] += [f"{name} {one['local']}" for one in _inet(entry, "inet6")]
@@ -96,12 +115,15 @@ def _routes(raw: Mapping[str, Any]) -> dict[str, Any]:
     routes, connected, default, other = [], [], [], []
     for entry in _json(raw, "ipv4"):
         target, device = str(entry.get("dst")), entry.get("dev", "")
-        if entry.get("table") == "local" or device == "lo":
+        elsewhere = entry.get("table") not in (None, "main")
+        if entry.get("table") == "local" or (device == "lo" and not elsewhere):
             continue
+        if elsewhere:
+            other.append(f"{target} in table {entry['table']}")
         if target == "default":
             default.append(f"via {entry.get('gateway', 'nobody')} {device}".strip())
-        elif entry.get("table") not in (None, "main"):
-            other.append(f"{target} in table {entry['table']}")
+        elif elsewhere:
+            continue
         elif "gateway" in entry:
             to = target if "/" in target else f"{target}/32"
             routes.append({"to": to, "via": entry["gateway"], "interface": device})
@@ -191,29 +213,42 @@ def ini(text: str, path: str) -> list[tuple[str, str, str]]:
     return found
 
 
+def _network_files(
+    found: Mapping[str, FileOutcome],
+) -> tuple[dict[str, FileOutcome], dict[str, dict[str, FileOutcome]]]:
+    """Return the files that count by name, and each one's drop-ins by name."""
+    by_name: dict[str, FileOutcome] = {}
+    changed: dict[str, dict[str, FileOutcome]] = {}
+    for folder in reversed(_FOLDERS):
+        for path, entry in found.items():
+            place, _, name = path.rpartition("/")
+            if place == folder:
+                by_name[name] = entry
+            elif place.startswith(f"{folder}/") and place.endswith(".network.d"):
+                changed.setdefault(place.rpartition("/")[2][:-2], {})[name] = entry
+    return by_name, changed
+
+
 def _networkd(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return what networkd will do after a boot: the first file that names a card counts."""
-    by_name: dict[str, FileOutcome] = {}
-    for folder in reversed(_FOLDERS):
-        for path, entry in files(raw, "networks").items():
-            if path.rpartition("/")[0] == folder:
-                by_name[path.rpartition("/")[2]] = entry
+    by_name, changed = _network_files(drop_ins(files(raw, "networks")))
     cards = sorted(path.split("/")[4] for path in files(raw, "cards") if path.split("/")[4] != "lo")
     if not cards:
         raise ProbeError("cards: none found")
     result: dict[str, list[Any]] = {
         "addresses": [], "routes": [], "default": [], "leased": [], "learning": [], "unnamed": [],
-        "macs": [],
+        "macs": [], "rp_filter": [], "proxy_arp": [], "route_localnet": [],
     }  # fmt: skip
     left = set(cards)
     for name in sorted(by_name):
         entry = by_name[name]
-        if entry.text is None and entry.kind != "link":
-            raise ProbeError(f"{entry.path}: {entry.error or 'no content'}")
-        lines = ini(entry.text or "", entry.path)
+        if entry.kind == "link" and entry.target == "/dev/null":
+            continue
+        lines = _with_drop_ins(entry, changed.get(name, {}))
         match = {key: value for section, key, value in lines if section.startswith("Match#")}
         patterns = match.get("Name", "").split()
-        if not patterns and not entry.path.startswith("/usr/lib/"):
+        by_name_alone = patterns and not patterns[0].startswith("!") and set(match) <= _NAMED_BY
+        if not by_name_alone and not entry.path.startswith("/usr/lib/"):
             # The distribution's own files are for containers and virtual cards.
             result["unnamed"].append(name)
         for card in sorted(left):
@@ -223,6 +258,23 @@ def _networkd(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {key: sorted(value, key=json.dumps) for key, value in result.items()} | {
         "unconfigured": sorted(left)
     }
+
+
+def _with_drop_ins(
+    entry: FileOutcome, changes: Mapping[str, FileOutcome]
+) -> list[tuple[str, str, str]]:
+    """Return a file's settings and those of its drop-ins after it, in the order of their names."""
+    lines: list[tuple[str, str, str]] = []
+    for at, one in enumerate([entry, *(changes[name] for name in sorted(changes))]):
+        if one.kind == "link" and one.target == "/dev/null":
+            continue
+        if one.text is None:
+            raise ProbeError(f"{one.path}: {one.error or 'no content'}")
+        lines += [
+            (f"{section}.{at}" if at else section, key, value)
+            for section, key, value in ini(one.text, one.path)
+        ]
+    return lines
 
 
 def _card(
@@ -239,11 +291,14 @@ def _card(
         for section, key, value in lines
         if key == "Address" and section.startswith(("Network#", "Address#"))
     ]
-    if network.get("DHCP", "no") not in ("no", "false", "0"):
+    if network.get("DHCP", "no").lower() not in _NO:
         result["leased"].append(card)
     result["learning"] += [
-        f"{card} {key}" for key, value in _LEARNING.items() if network.get(key, "") != value
+        f"{card} {key}" for key in _LEARNING if network.get(key, "").lower() not in _NO
     ]
+    for key, (setting, safe) in _KERNEL.items():
+        if network.get(key, "").lower() not in safe | {""}:
+            result[setting].append(f"{card} {key}={network[key]}")
     result["default"] += [
         f"{card} {value}" for section, key, value in lines
         if key == "Gateway" and section.startswith("Network#")
@@ -300,7 +355,13 @@ PROBES = (
     Probe(
         name="networkd",
         operations={
-            "networks": Read(tuple(f"{folder}/*.network" for folder in _FOLDERS)),
+            "networks": Read(
+                tuple(
+                    f"{folder}/{pattern}"
+                    for folder in _FOLDERS
+                    for pattern in ("*.network", "*.network.d/*.conf")
+                )
+            ),
             "cards": Read(("/sys/class/net/*/address",), content=False),
         },
         parse=_networkd,

@@ -9,9 +9,10 @@ from typing import Any
 from sekisho.canonical import digest
 from sekisho.errors import SekishoError
 from sekisho.flows.readback import normalise
-from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output
+from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output
 
 RULES = "/etc/sekisho/nftables.json"
+_ALWAYS = "/proc/net/dev"
 _HOOKS = ("input", "forward", "output")
 
 
@@ -165,7 +166,7 @@ def _asks(flow: str, expr: list[Any], *, back: bool) -> set[str]:
 
 
 def _chains_where(rules: Mapping[str, Any], wanted: Any) -> list[str]:
-    """Return the hook chains where a rule is ``wanted`` before any that accepts from a wire."""
+    """Return the hook chains where a rule is ``wanted`` before any that may pass from a wire."""
     found = []
     for chain in _HOOKS:
         for rule in rules.get(chain, []):
@@ -173,13 +174,32 @@ def _chains_where(rules: Mapping[str, Any], wanted: Any) -> list[str]:
             if wanted(expr):
                 found.append(chain)
                 break
-            if {"accept": None} in expr and not _loopback(expr):
+            if _may_pass(expr) and not _loopback(expr):
                 break
     return sorted(found)
 
 
+def _may_pass(expr: list[Any]) -> bool:
+    """Return whether a rule may end a packet's way elsewhere than in a drop.
+
+    The quarantine's chains are the exception: they pass less than the rules after them.
+    """
+    for one in expr:
+        target = (one.get("goto") or one.get("jump") or {}).get("target", "")
+        if target and not target.startswith("quarantine-"):
+            return True
+        if {"accept", "queue", "vmap"} & set(one):
+            return True
+    return False
+
+
 def _loopback(expr: list[Any]) -> bool:
-    return any(one.get("match", {}).get("right") == "lo" for one in expr)
+    return any(
+        match.get("op") == "=="
+        and match.get("right") == "lo"
+        and match["left"].get("meta", {}).get("key") in ("iifname", "oifname")
+        for match in _matches_of(expr)
+    )
 
 
 def _drops_ipv6(expr: list[Any]) -> bool:
@@ -188,9 +208,32 @@ def _drops_ipv6(expr: list[Any]) -> bool:
     return {"match": match} in expr and {"drop": None} in expr and not others
 
 
+#: Of a new connection's first segment SYN alone of these is set.
+_NOT_SYN = {
+    "op": "!=",
+    "left": {
+        "&": [
+            {"payload": {"protocol": "tcp", "field": "flags"}},
+            ["ack", "fin", "rst", "syn"],  # as `normalise` writes fin | syn | rst | ack
+        ]
+    },
+    "right": "syn",
+}
+_NEW = {"left": {"ct": {"key": "state"}}, "right": "new"}
+
+
 def _wants_syn(expr: list[Any]) -> bool:
-    text = json.dumps(expr, sort_keys=True)
-    return '"flags"' in text and '"op": "!="' in text and {"drop": None} in expr
+    """Return whether a rule drops every new connection without a SYN, but for one card's."""
+    usual = (_NOT_SYN, {"op": "in", **_NEW}, {"op": "==", **_NEW})
+    others = [match for match in _matches_of(expr) if match not in usual]
+    cards = [
+        match
+        for match in others
+        if match.get("op") == "!="
+        and match["left"].get("meta", {}).get("key") in ("iifname", "oifname")
+        and isinstance(match["right"], str)
+    ]
+    return {"match": _NOT_SYN} in expr and {"drop": None} in expr and len(cards) == len(others) <= 1
 
 
 def _comes_back(rules: Mapping[str, Any], expr: list[Any]) -> bool:
@@ -248,6 +291,25 @@ def _nftables(raw: Mapping[str, Any]) -> dict[str, Any]:
     return result | {"disk": result["disk"] | _facts(document, RULES)}
 
 
+def _legacy(raw: Mapping[str, Any]) -> list[str]:
+    """Return tables of the older iptables: they filter as well, and nft does not list them."""
+    found = files(raw, "tables")
+    if _ALWAYS not in found:
+        raise ProbeError(f"{_ALWAYS}: no such file: the kernel's network is not shown")
+    return sorted(
+        f"{path.rpartition('/')[2].removesuffix('_tables_names')} {name}"
+        for path, entry in found.items()
+        if path != _ALWAYS
+        for name in _names(entry)
+    )
+
+
+def _names(entry: FileOutcome) -> list[str]:
+    if entry.text is None:
+        raise ProbeError(f"{entry.path}: {entry.error or 'no content'}")
+    return entry.text.split()
+
+
 PROBES = (
     Probe(
         name="nftables",
@@ -256,5 +318,14 @@ PROBES = (
             "disk": Read((RULES,)),
         },
         parse=_nftables,
+    ),
+    Probe(
+        name="legacy-tables",
+        operations={
+            "tables": Read(
+                (*(f"/proc/net/{kind}_tables_names" for kind in ("ip", "ip6", "arp")), _ALWAYS)
+            )
+        },
+        parse=lambda raw: {"tables": _legacy(raw)},
     ),
 )

@@ -14,8 +14,12 @@ from sekisho.probes.packages import INSTALLED, read_installed
 
 #: Where a file of no package changes what the machine does.
 _PLACES = (
-    r"^/(etc/|(usr/)?s?bin/|usr/lib/python3/dist-packages/.*\.pth$"
-    r"|(usr/)?lib/(systemd/system|.*/security/.*\.so$|.*/libnss_.*\.so))"
+    r"^/(etc/|(usr/)?s?bin/|usr/lib/python3[^/]*/(dist-packages/)?[^/]+$"
+    r"|usr/(lib|share)/.*/s?bin/[^/]+$"  # where alternatives lead to
+    r"|usr/share/(dbus-1|polkit-1|initramfs-tools|kernel|systemd)/"
+    r"|(usr/)?lib/((systemd|udev|kernel|networkd-dispatcher|NetworkManager/dispatcher\.d)/"
+    r"|(tmpfiles|binfmt|modules-load|modprobe|environment|pam)\.d/"
+    r"|.*/security/.*\.so$|.*/libnss_.*\.so))"
 )
 #: What dpkg records of who owns what: its lists of files (one grep over them: dpkg-query would hold
 #: each pattern against every file it knows, at fifteen times the cost), the packages it knows, the

@@ -15,7 +15,6 @@ from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, file
 INSTALLED = Run(("dpkg-query", "-W", "-f", "${Package}\\t${Version}\\t${db:Status-Abbrev}\\n"))
 _STATUS = re.compile(r"[uihrp][ncHUFWti][ R]")
 _CONF = re.compile(r'(?P<key>\S+) "(?P<value>.*)";')
-_PENDING = re.compile(r"Inst (?P<name>\S+) \[(?P<old>[^]]*)\] \((?P<new>\S+) .*")
 #: Options of a source that switch its signature off.
 _WEAK_OPTIONS = ("trusted", "allow-insecure", "allow-weak", "allow-downgrade-to-insecure")
 #: apt's own switches, effective values in which a signature no longer counts.
@@ -25,9 +24,23 @@ WEAK_SETTINGS = (
     "Acquire::AllowWeakRepositories",
     "Acquire::AllowDowngradeToInsecureRepositories",
 )
-#: Written by the role ``packages``; empty when the site names no mirror.
-SECURITY_SOURCE = "/etc/apt/sources.list.d/sekisho-security.sources"
-TRUE = ("1", "true", "yes", "on", "with", "enable")
+TRUE = ("true", "yes", "on", "with", "enable")
+FALSE = ("false", "no", "off", "without", "disable")
+_ONE_OR_ZERO = re.compile(r"\+?(?:0x)?0*[01]")
+#: One word of a one-line source; what stands in quotes may hold blanks.
+_WORD = re.compile(r'(?:"[^"]*"|[^\s"])+')
+#: apt passes over a file of another name.
+_READ_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+_ENCODED = re.compile(r"%([0-9a-fA-F]{2})")
+_LEAST_WORDS = 2  # a URI and a suite
+#: Where apt reads its sources; elsewhere this reader would look at files apt does not use.
+_PLACES = {
+    "dir": "/",
+    "dir::etc": "etc/apt",
+    "dir::etc::sourcelist": "sources.list",
+    "dir::etc::sourceparts": "sources.list.d",
+}
+_UNATTENDED = "unattended-upgrade::"
 #: Hooks that Debian's own packages bring (apt-config lists them without their origin).
 HOOK = re.compile(
     r"(?i)(dpkg|apt)::(pre|post)-(install-pkgs|invoke(-success)?)|apt::update::.*invoke.*"
@@ -44,39 +57,61 @@ class Source:
     weak: bool
 
 
+def switch(word: str, *, default: bool = False) -> bool:
+    """Return what apt makes of a yes or no (StringToBool); another word is the default."""
+    bare = word.strip().lower()
+    if _ONE_OR_ZERO.fullmatch(bare):
+        return bare.endswith("1")
+    return bare in TRUE or (default and bare not in FALSE)
+
+
+def _unquoted(word: str) -> str:
+    """Return a word of a one-line source as apt reads it: without quotes, ``%79`` is ``y``."""
+    return _ENCODED.sub(lambda code: chr(int(code[1], 16)), word.replace('"', ""))
+
+
 def read_one_line(path: str, text: str) -> list[Source]:
-    """Return the sources of a ``.list`` file; `ProbeError` for a line that is none."""
+    """Return the sources of a ``.list`` file; `ProbeError` for a line that is none.
+
+    As apt: names of options are told apart by case, of one given twice the last counts.
+    """
     found = []
-    for line in text.splitlines():
-        entry = line.split("#", 1)[0].strip()
+    for line in text.split("\n"):
+        entry = line.partition("#")[0].strip()
         if not entry:
             continue
-        match = re.fullmatch(
-            r"deb(?:-src)?\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<uri>\S+)\s+\S.*", entry
-        )
-        if match is None:
+        kind, _, rest = entry.replace("\t", " ").partition(" ")
+        bracket, inside, after = "", "", rest.strip()
+        if after.startswith("["):
+            inside, bracket, after = after[1:].partition("]")
+            if not bracket or not after.startswith(" "):
+                raise ProbeError(f"{path}: not a source: {entry[:80]!r}")
+        words = _WORD.findall(after)
+        if kind not in ("deb", "deb-src") or len(words) < _LEAST_WORDS:
             raise ProbeError(f"{path}: not a source: {entry[:80]!r}")
-        pairs = [option.lower().partition("=") for option in (match["options"] or "").split()]
+        pairs = [_unquoted(option).partition("=") for option in _WORD.findall(inside)]
+        if any(not equals for _, equals, _ in pairs):
+            raise ProbeError(f"{path}: not an option: {inside[:80]!r}")
         options = {key: value for key, _, value in pairs}
         found.append(
             Source(
                 path,
-                match["uri"],
+                _unquoted(words[0]),
                 options.get("signed-by", ""),
-                any(options.get(key, "") in TRUE for key in _WEAK_OPTIONS),
+                any(switch(options.get(key, "")) for key in _WEAK_OPTIONS),
             )
         )
     return found
 
 
 def read_deb822(path: str, text: str) -> list[Source]:
-    """Return the enabled sources of a ``.sources`` file."""
+    """Return the enabled sources of a ``.sources`` file; of a field given twice the last counts."""
     found = []
-    plain = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
-    for block in re.split(r"\n[ \t]*\n", plain):
+    lines = [line.rstrip("\r") for line in text.split("\n") if not line.startswith("#")]
+    for block in "\n".join(lines).split("\n\n"):
         held: dict[str, list[str]] = {}
         key = ""
-        for line in block.splitlines():
+        for line in block.split("\n"):
             if line[:1].isspace() and key:
                 held[key].append(line.strip())
             elif ":" in line:
@@ -85,8 +120,8 @@ def read_deb822(path: str, text: str) -> list[Source]:
                 held[key] = [value.strip()]
             elif line.strip():
                 raise ProbeError(f"{path}: not a field: {line[:80]!r}")
-        fields = {key: " ".join(parts) for key, parts in held.items()}
-        if not fields or fields.get("enabled", "yes").lower() in ("no", "false", "0"):
+        fields = {key: "\n".join(parts) for key, parts in held.items()}
+        if not fields or not switch(fields.get("enabled", ""), default=True):
             continue
         if "uris" not in fields:
             raise ProbeError(f"{path}: a source without URIs")
@@ -95,7 +130,7 @@ def read_deb822(path: str, text: str) -> list[Source]:
                 path,
                 uri,
                 fields.get("signed-by", ""),
-                any(fields.get(key, "").lower() in TRUE for key in _WEAK_OPTIONS),
+                any(switch(fields.get(key, "")) for key in _WEAK_OPTIONS),
             )
             for uri in fields["uris"].split()
         ]
@@ -106,7 +141,7 @@ def read_sources(found: Mapping[str, FileOutcome]) -> list[Source]:
     """Return every enabled source of every file apt reads."""
     sources: list[Source] = []
     for path, entry in sorted(found.items()):
-        if entry.kind == "dir":
+        if entry.kind == "dir" or not _READ_NAME.fullmatch(path.rpartition("/")[2]):
             continue
         if entry.text is None:
             raise ProbeError(f"{path}: {entry.error or 'not a regular file'}")
@@ -129,13 +164,18 @@ def read_installed(text: str) -> list[tuple[str, str, str]]:
 
 
 def read_settings(text: str) -> dict[str, list[str]]:
-    """Return apt's effective settings: values by name, list items under the list's name."""
+    """Return apt's effective settings: values by name, list items under the list's name.
+
+    Names are in lower case: apt does not tell them apart by case, and shows the first spelling.
+    """
     found: dict[str, list[str]] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
+        if not line:
+            continue
         match = _CONF.fullmatch(line)
         if match is None:
             raise ProbeError(f"apt-config: not a setting: {line[:80]!r}")
-        values = found.setdefault(match["key"].removesuffix("::"), [])
+        values = found.setdefault(match["key"].removesuffix("::").lower(), [])
         if match["value"]:
             values.append(match["value"])
     if not found:
@@ -147,6 +187,12 @@ def _packages(raw: Mapping[str, Any]) -> dict[str, Any]:
     installed = read_installed(output(raw, "installed"))
     settings = read_settings(output(raw, "settings"))
     sources = read_sources(files(raw, "sources"))
+    last = {key: values[-1] for key, values in settings.items() if values}
+    elsewhere = [
+        f"apt reads its sources by {key} {last[key]}"
+        for key, usual in _PLACES.items()
+        if last.get(key, usual) != usual
+    ]
     return {
         "installed": sorted({name for name, _, status in installed if status[1] == "i"}),
         "held": sorted(name for name, _, status in installed if status[0] == "h"),
@@ -155,16 +201,17 @@ def _packages(raw: Mapping[str, Any]) -> dict[str, Any]:
             for name, _, status in installed
             if status[1] not in "inc" or status[2] != " "
         ),
-        "sources": sorted({source.uri for source in sources}),
-        "unsigned": sorted({f"{s.path} {s.uri}" for s in sources if s.weak}),
+        "sources": sorted({*(source.uri for source in sources), *elsewhere}),
+        "unsigned": sorted({*(f"{s.path} {s.uri}" for s in sources if s.weak), *elsewhere}),
         "without_key": sorted({f"{s.path} {s.uri}" for s in sources if not s.signed_by}),
-        "weak_settings": sorted(
-            key
-            for key in WEAK_SETTINGS
-            if any(value.lower() in TRUE for value in settings.get(key, ()))
-        ),
-        "settings": {key: values[-1] for key, values in settings.items() if values},
-        "origins": sorted(settings.get("Unattended-Upgrade::Origins-Pattern", [])),
+        "weak_settings": sorted(key for key in WEAK_SETTINGS if switch(last.get(key.lower(), ""))),
+        "settings": last,
+        "origins": sorted(settings.get(f"{_UNATTENDED}origins-pattern", [])),
+        # Further origins by the older name; packages and days that are left out.
+        "unattended": {
+            key: sorted(settings.get(_UNATTENDED + key, []))
+            for key in ("allowed-origins", "package-blacklist", "update-days")
+        },
         "hooks": sorted(
             {v for key, values in settings.items() if HOOK.fullmatch(key) for v in values}
         ),
@@ -189,22 +236,6 @@ def newest_kernel(images: Iterable[str]) -> str:
     if not releases:
         raise ProbeError("no kernel image in /boot")
     return max(releases, key=_by_version)
-
-
-def _updates(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the security updates that wait, by the index the site's mirror gave last.
-
-    Only the security archive is asked: the whole of Debian takes apt seconds to read.
-    """
-    if SECURITY_SOURCE not in files(raw, "source"):
-        raise ProbeError(f"{SECURITY_SOURCE}: no such file: the security archive is not known")
-    return {
-        "pending": sorted(
-            match["name"]
-            for line in output(raw, "pending").splitlines()
-            if (match := _PENDING.fullmatch(line.strip()))
-        )
-    }
 
 
 def _kernel_package(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,20 +265,6 @@ PROBES = (
             "settings": Run(("apt-config", "dump")),
         },
         parse=_packages,
-    ),
-    Probe(
-        name="updates",
-        operations={
-            "source": Read((SECURITY_SOURCE,)),
-            "pending": Run(
-                (
-                    *("apt-get", "-s", "-qq", "-o", "Debug::NoLocking=1"),
-                    *("-o", f"Dir::Etc::SourceList={SECURITY_SOURCE}"),
-                    *("-o", "Dir::Etc::SourceParts=/dev/null", "dist-upgrade"),
-                )
-            ),
-        },
-        parse=_updates,
     ),
     Probe(
         name="kernel_package",

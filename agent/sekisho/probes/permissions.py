@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output
+from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output
 from sekisho.probes.ownership import OWNERSHIP, read_owners, read_ownership
 
 #: File systems of the kernel's own, or of another machine: nothing to find, or not ours to judge.
@@ -49,6 +49,11 @@ def walk_argv(start: str = "/", *, but: str = LIBRARIES) -> tuple[str, ...]:
     )
 
 
+#: Root's alone to change: settings, what boots, every program and library.
+PLACES = ("/etc", "/boot", "/usr")
+_PLACE = re.compile(r"(?P<uid>\d+) (?P<mode>[0-7]+) (?P<path>/.*)", re.DOTALL)
+#: root and shadow (base-passwd gives it this number on every Debian).
+_GROUPS_OF_SECRETS = (0, 42)
 _ENTRY = re.compile(
     r"(?P<mode>[0-7]+) (?P<uid>\d+) (?P<gid>\d+) (?P<kind>\S) (?P<path>/.*)", re.DOTALL
 )
@@ -158,23 +163,45 @@ def _known(raw: Mapping[str, Any]) -> tuple[set[int], set[int]]:
     return ids[0], ids[1]
 
 
+def _places(raw: Mapping[str, Any]) -> list[tuple[str, int, int]]:
+    """Return (path, uid, mode) of what the walk over root's places found."""
+    # 1: a file went away under the walk.
+    parts = output(raw, "places", ok=(0, 1)).split("\0")
+    errors = str(raw["places"].get("stderr", "")).split("\n")
+    denied = [line for line in errors if "Permission denied" in line]
+    if denied:
+        raise ProbeError(f"find: {denied[0][:120]}")
+    if parts[-1]:
+        raise ProbeError("find: the last record is cut")
+    found = []
+    for part in parts[:-1]:
+        match = _PLACE.fullmatch(part)
+        if match is None:
+            raise ProbeError(f"find: not a record: {part[:80]!r}")
+        found.append((match["path"], int(match["uid"]), int(match["mode"], 8)))
+    return found
+
+
 def _modes(raw: Mapping[str, Any]) -> dict[str, Any]:
-    found = files(raw, "files")
-    real = {path: entry for path, entry in found.items() if entry.kind != "link"}
-    if "/etc/passwd" not in real:
+    above = files(raw, "files")
+    if "/etc/passwd" not in above:
         raise ProbeError("/etc/passwd: no such file")
+    seen = [*_places(raw), *((path, one.uid, one.mode) for path, one in above.items())]
     return {
-        "modes": {
-            path: f"{entry.mode:04o} {entry.uid}:{entry.gid}" for path, entry in real.items()
-        },
-        "not_root": sorted(path for path, entry in real.items() if entry.uid != 0),
-        "writable": sorted(path for path, entry in real.items() if entry.mode & 0o022),
+        "not_root": sorted({path for path, uid, _ in seen if uid != 0}),
+        "writable": sorted({path for path, _, mode in seen if mode & 0o022}),
         "readable_secrets": sorted(
             path
             for path, entry in files(raw, "secrets").items()
-            if entry.kind == "file" and (entry.mode & 0o027 or entry.uid != 0)
+            if entry.kind != "dir" and _readable(entry)
         ),
     }
+
+
+def _readable(entry: FileOutcome) -> bool:
+    """Return whether a secret is open to others; a link is: its target's mode is not known."""
+    group = entry.mode & 0o040 and entry.gid not in _GROUPS_OF_SECRETS
+    return entry.kind != "file" or entry.uid != 0 or bool(entry.mode & 0o027 or group)
 
 
 PROBES = (
@@ -191,26 +218,22 @@ PROBES = (
     Probe(
         name="modes",
         operations={
-            "files": Read(
+            "places": Run(
                 (
-                    *("/", "/etc", "/usr", "/usr/bin", "/usr/sbin", "/usr/lib", "/var", "/boot"),
-                    *("/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow", "/etc/sudoers"),
-                    *("/etc/hosts", "/etc/fstab", "/etc/profile", "/etc/login.defs"),
-                    *("/etc/pam.d", "/etc/pam.d/*", "/etc/security", "/etc/security/*"),
-                    *("/etc/profile.d", "/etc/profile.d/*", "/etc/ld.so.conf.d"),
-                    *("/etc/systemd/system", "/etc/systemd/system/*", "/etc/udev/rules.d/*"),
-                    *("/etc/sysctl.d/*", "/etc/modprobe.d/*", "/etc/audit", "/etc/audit/*"),
-                    *("/etc/crontab", "/etc/cron.d", "/etc/cron.d/*", "/etc/cron.*ly/*"),
-                    *("/etc/sekisho", "/usr/lib/sekisho", "/usr/lib/sekisho/*"),
-                    *("/etc/apt", "/etc/apt/*", "/etc/apt/*/*"),
+                    *("find", *PLACES, "-xdev", "!", "-type", "l"),
+                    *("(", "!", "-uid", "0", "-o", "-perm", "/022", ")"),
+                    *("-printf", "%U %m %p\\0"),
                 ),
-                content=False,
+                ok=(0, 1),
             ),
+            "files": Read(("/", "/var", "/var/lib", "/etc/passwd"), content=False),
             "secrets": Read(
                 (
                     *("/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-"),
                     *("/etc/ssh/ssh_host_*_key", "/etc/sekisho/*.key.pem", "/boot/grub/grub.cfg"),
                     *("/etc/ssl/private/*.key", "/etc/security/opasswd", "/var/lib/sekisho/*.key"),
+                    *("/etc/swanctl/private/*", "/etc/swanctl/ecdsa/*", "/etc/swanctl/rsa/*"),
+                    *("/etc/swanctl/pkcs8/*", "/etc/swanctl/pkcs12/*", "/etc/credstore/*"),
                 ),
                 content=False,
             ),

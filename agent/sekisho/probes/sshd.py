@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from typing import Any
 
 from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output
@@ -22,8 +23,19 @@ LISTS = (
 )
 #: Repeated, one pattern a line or several words a line.
 WORDS = ("allowusers", "denyusers", "allowgroups", "denygroups", "authorizedkeysfile")
+BANNER = "/etc/issue.net"
 MAIN_FILE = "/etc/ssh/sshd_config"
-_INCLUDE = re.compile(r"\s*include(?:\s*=\s*|\s+)(?P<paths>\S.*)", re.IGNORECASE)
+#: Older names that sshd still takes (sshd_config(5)).
+_ALIASES = {
+    "challengeresponseauthentication": "kbdinteractiveauthentication",
+    "pubkeyacceptedkeytypes": "pubkeyacceptedalgorithms",
+    "dsaauthentication": "pubkeyauthentication",
+}
+_PROPERTIES = (
+    *("Id", "ActiveState", "UnitFileState", "StateChangeTimestamp", "ExecStart", "Environment"),
+    *("EnvironmentFiles", "NeedDaemonReload"),
+)
+_STARTED = re.compile(r"argv\[\]=(.*?) ; ")
 
 
 def read_effective(text: str) -> dict[str, Any]:
@@ -50,12 +62,74 @@ def read_effective(text: str) -> dict[str, Any]:
 
 def read_includes(text: str) -> list[str]:
     """Return the paths named by ``Include`` lines of one configuration file."""
-    found: list[str] = []
-    for line in text.splitlines():
-        match = _INCLUDE.fullmatch(line)
-        if match:
-            found += match["paths"].split("#", 1)[0].replace('"', "").split()
+    return [path for key, words, _ in _lines(text) if key == "include" for path in words]
+
+
+def _lines(text: str) -> list[tuple[str, list[str], str]]:
+    """Return (keyword, values, the Match block's criteria or nothing) of every line of one file."""
+    found, matched = [], ""
+    for line in text.split("\n"):
+        bare = line.split(" #", 1)[0].strip().rstrip("\r")
+        if not bare or bare.startswith("#"):
+            continue
+        keyword, _, rest = re.sub(r"[\s=]", " ", bare, count=1).partition(" ")
+        words = rest.strip().removeprefix("=").replace('"', "").split()
+        key = keyword.lower()
+        if key == "match":
+            # `Match all` ends every condition; sshd -T follows it as it follows no other.
+            matched = "" if [word.lower() for word in words] == ["all"] else " ".join(words)
+        else:
+            found.append((_ALIASES.get(key, key), words, matched))
     return found
+
+
+def read_matched(files_read: Mapping[str, str]) -> dict[str, Any]:
+    """Return what Match blocks set (``matched`` by keyword, ``blocks`` with their criteria).
+
+    ``includes`` are those of all files, in order.
+
+    ``files_read`` is text by path; the main file is read first, then what it includes. What
+    stands in a Match block may hold for anybody: ``sshd -T`` tells nothing of it.
+
+    Raises:
+        ProbeError: a file is included that was not collected.
+
+    """
+    values: dict[str, set[str]] = {}
+    blocks: set[str] = set()
+    includes: list[str] = []
+    queue = [(MAIN_FILE, "")]
+    seen: set[tuple[str, str]] = set()
+    while queue:
+        path, inside = queue.pop(0)
+        if (path, inside) in seen:
+            continue
+        seen.add((path, inside))
+        for key, words, matched in _lines(files_read.get(path, "")):
+            if key == "include":
+                includes += words
+                for pattern in words:
+                    whole = pattern if pattern.startswith("/") else f"/etc/ssh/{pattern}"
+                    if not whole.startswith(f"{MAIN_FILE}.d/"):
+                        raise ProbeError(f"{path}: includes {whole[:80]}, which was not collected")
+                    queue += [
+                        (other, inside or matched)
+                        for other in sorted(files_read)
+                        if fnmatch(other, whole)
+                    ]
+            elif matched or inside:
+                block = " ".join(filter(None, (inside, matched)))
+                blocks.add(f"{block.lower()}: {key} {' '.join(words)}")
+                told = words if key in WORDS else [" ".join(words)]
+                told = told[0].split(",") if key in LISTS and told else told
+                values.setdefault(key, set()).update(
+                    word.lower() if word.lower() in ("yes", "no") else word for word in told
+                )
+    return {
+        "matched": {key: sorted(held) for key, held in values.items()},
+        "blocks": sorted(blocks),
+        "includes": includes,
+    }
 
 
 def read_units(text: str) -> dict[str, dict[str, str]]:
@@ -95,22 +169,23 @@ def _sshd(raw: Mapping[str, Any]) -> dict[str, Any]:
         raise ProbeError(f"{MAIN_FILE}: {'no such file' if main is None else main.error}")
     host_keys = files(raw, "host_keys")
     defaults = found.get("/etc/default/ssh")
+    banner = files(raw, "banner").get(BANNER)
     options = re.findall(
         r"^[^\S\n]*SSHD_OPTS=(.*)$", (defaults.text or "") if defaults else "", re.MULTILINE
     )
-    return {
-        "effective": read_effective(output(raw, "effective")),
-        "auditor": read_effective(output(raw, "auditor")),
-        "includes": read_includes(main.text),
-        "settings_in_main": sorted(
-            {
-                line.split()[0].lower()
-                for line in main.text.splitlines()
-                if line.strip()
-                and not line.lstrip().startswith("#")
-                and not _INCLUDE.fullmatch(line)
-            }
-        ),
+    effective = read_effective(output(raw, "effective"))
+    texts = {path: entry.text for path, entry in found.items() if entry.text is not None}
+    try:
+        told = read_matched(texts)
+        # sshd -T shows no word that takes several values while it has none.
+        told["matched"] = {key: [] for key in (*effective, *MANY, *WORDS)} | told["matched"]
+    except ProbeError:
+        # Without the key `matched` what depends on it is an error; the include itself is told.
+        told = {"includes": read_includes(main.text)}
+    return told | {
+        "effective": effective,
+        "banner": (banner.text or "").strip() if banner else "",
+        "settings_in_main": sorted({key for key, _, _ in _lines(main.text)} - {"include"}),
         "start_options": (options[-1].strip().strip("\"'") if options else ""),
         "loose": sorted(
             f"{path} {entry.mode:04o} owner {entry.uid}"
@@ -157,6 +232,18 @@ def _running(raw: Mapping[str, Any]) -> dict[str, Any]:
             else []
         ),
         "listeners": sorted(set(listeners)),
+        # As the next start would run it, drop-ins of the unit included.
+        "start": sorted(
+            {
+                *_STARTED.findall(service.get("ExecStart", "")),
+                *(
+                    f"{key}={service[key]}"
+                    for key in ("Environment", "EnvironmentFiles")
+                    if service.get(key)
+                ),
+            }
+        ),
+        "reload_wanted": service.get("NeedDaemonReload", "unknown"),
         "other_units": sorted(
             name
             for name, unit in units.items()
@@ -173,7 +260,6 @@ PROBES = (
         name="sshd",
         operations={
             "effective": Run(("sshd", "-T")),
-            "auditor": Run(("sshd", "-T", "-C", "user=auditor,host=x,addr=10.77.0.1")),
             "files": Read(
                 (
                     MAIN_FILE,
@@ -184,6 +270,7 @@ PROBES = (
                 )
             ),
             "host_keys": Read(("/etc/ssh/ssh_host_*_key",), content=False),
+            "banner": Read((BANNER,)),
         },
         parse=_sshd,
     ),
@@ -193,14 +280,15 @@ PROBES = (
             "units": Run(
                 (
                     *("systemctl", "show", "--timestamp=unix"),
-                    "--property=Id,ActiveState,UnitFileState,StateChangeTimestamp",
+                    f"--property={','.join(_PROPERTIES)}",
                     *("ssh.service", "ssh.socket", "sshd-vsock.socket", "sshd-unix-local.socket"),
                 )
             ),
             "times": Run(
                 (
                     *("find", MAIN_FILE, "/etc/ssh/sshd_config.d", "-type", "f"),
-                    *("-printf", "%T@ %p\\n"),
+                    # Both times: a file moved into its place keeps the first one.
+                    *("-printf", "%T@ %p\\n%C@ %p\\n"),
                 )
             ),
             "processes": Run(("ps", "-C", "sshd", "-o", "args="), ok=(0, 1)),

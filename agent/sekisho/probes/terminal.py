@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from sekisho.probes.kernel import BOOT_FILES, next_words
 from sekisho.probes.model import Probe, ProbeError, Read, files, text_of
 from sekisho.probes.mounts import parse_mountinfo
 
 STATE = "/run/sekisho-terminal"
 HELPER = "/usr/lib/sekisho/terminal-init"
-GRUB = "/etc/default/grub.d/sekisho-terminal.cfg"
 #: Without these among the kernel's parameters the next boot is no terminal's.
 WORDS = (f"init={HELPER}", "bdev_allow_write_mounted=0", "fsck.mode=skip")
 _BLOCK = "/sys/class/block"
@@ -51,14 +51,13 @@ def _terminal(raw: Mapping[str, Any]) -> dict[str, Any]:
     root = mounts["/"]
     state = held.get(STATE)
     helper = held.get(HELPER)
-    grub = held.get(GRUB)
     return {
         "state": (state.text or "").strip() if state else "as any machine",
         "root": root["type"],
         "writable": writable,
         "kept": kept,
         "cmdline_lacks": _words(text_of(held, "/proc/cmdline")),
-        "boot_lacks": _words((grub.text or "") if grub else ""),
+        "boot_lacks": _words(" ".join(next_words(files(raw, "boot")))),
         "helper": "missing"
         if helper is None or helper.kind != "file"
         else "writable"
@@ -74,9 +73,9 @@ PROBES = (
             "files": Read(
                 (
                     "/proc/1/mountinfo", "/proc/self/mountinfo", "/proc/cmdline", STATE, HELPER,
-                    GRUB,
                 )
             ),
+            "boot": Read(BOOT_FILES),
             "links": Read((f"{_BLOCK}/*",), content=False),
             "switches": Read((f"{_BLOCK}/*/ro",)),
         },

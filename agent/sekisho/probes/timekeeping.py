@@ -14,6 +14,13 @@ from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output, te
 _CONF = "/etc/chrony/chrony.conf"
 #: Directives that name a source, and those that read further files (chrony.conf(5)).
 _SOURCES = ("server", "pool", "peer", "refclock")
+#: chronyc's texts of the leap status (chronyc(1) tracking).
+_LEAP = {
+    "normal": "normal",
+    "insert second": "normal",
+    "delete second": "normal",
+    "not synchronised": "not-synchronised",
+}
 _FURTHER = ("include", "confdir", "sourcedir")
 
 
@@ -58,6 +65,10 @@ def _tracking(raw: Mapping[str, Any]) -> dict[str, Any]:
     row = rows[0]
     if not re.fullmatch(r"[0-9]{1,2}", row[2]):
         raise ProbeError(f"chronyc tracking: stratum {row[2][:20]!r}")
+    # A leap second that is announced is a clock in step; another text may be anything.
+    state = _LEAP.get(row[13].strip().lower())
+    if state is None:
+        raise ProbeError(f"chronyc tracking: leap status {row[13][:20]!r}")
     sources = []
     for line in csv.reader(output(raw, "sources").splitlines()):
         if len(line) < 8:
@@ -66,7 +77,7 @@ def _tracking(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "stratum": int(row[2]),
         "offset_us": _microseconds(row[4]),
-        "state": row[13].strip().lower().replace(" ", "-"),  # normal | not-synchronised | …
+        "state": state,
         "sources": [source["address"] for source in sources],
         "selected": [source["address"] for source in sources if source["state"] == "*"],
     }

@@ -12,7 +12,8 @@ from sekisho.devices.udev_rules import PATH as RULES
 from sekisho.devices.udev_rules import parse as parse_rules
 from sekisho.errors import SekishoError
 from sekisho.probes.kernel import effective_files
-from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, files
+from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, files, text_of
+from sekisho.probes.mounts import parse_mountinfo
 
 _BUS = "/sys/bus/usb/devices"
 _PARAMETER = "/sys/module/usbcore/parameters/authorized_default"
@@ -200,7 +201,19 @@ def _block(raw: Mapping[str, Any]) -> dict[str, Any]:
             kind = "empty"
         devices[name] = kind
     attached = sorted(name for name, kind in devices.items() if kind not in ("inside", "empty"))
-    return {"devices": devices, "attached": attached}
+    tables = files(raw, "tables")
+    # A sandboxed collector has mounts of its own; those of PID 1 are the machine's.
+    whole = tables.get("/proc/1/mountinfo")
+    table = "/proc/1/mountinfo" if whole and whole.text else "/proc/self/mountinfo"
+    # A partition hangs below its disk, and only the disk is called removable.
+    parts = {path.rpartition("/")[2]: (e.target or "").split("/")[-2:] for path, e in links.items()}
+    mounted = sorted(
+        f"{held['source']} {point}"
+        for point, held in parse_mountinfo(text_of(tables, table)).items()
+        if held["source"].startswith("/dev/")
+        and not set(attached).isdisjoint(parts.get(held["source"][5:], ()))
+    )
+    return {"devices": devices, "attached": attached, "mounted": mounted}
 
 
 PROBES = (
@@ -242,6 +255,7 @@ PROBES = (
         operations={
             "links": Read(("/sys/class/block/*",), content=False),
             "attributes": Read(("/sys/class/block/*/removable", "/sys/class/block/*/size")),
+            "tables": Read(("/proc/1/mountinfo", "/proc/self/mountinfo")),
         },
         parse=_block,
     ),

@@ -40,6 +40,7 @@ from sekisho.service import (
     agent_modules,
     agent_network,
     agent_policy,
+    agent_probe_socket,
     agent_rules,
 )
 from sekisho.service.agent_book import Book, Paths, say
@@ -62,6 +63,7 @@ CHECKS = (
     agent_exceptions.UNPROVEN,
     agent_exceptions.OVERDUE,
     agent_listeners.OPENED,
+    agent_probe_socket.MISSING,
     agent_files.CHECK,
     agent_modules.OPEN,
 )

@@ -64,8 +64,8 @@ class ActivityPart:
         try:
             for entry in self._tail.poll(now_ms, max_lines=LINES_PER_TURN):
                 self._write(entry)
-        except SekishoError:
-            # The journal did not take it: the cursor still stands before it, read it again.
+        except Exception:
+            # The journal did not take it, or a defect of ours: the cursor is still before it.
             self._reopen()
             raise
         self._count()
@@ -124,7 +124,7 @@ class ActivityPart:
         for name, keys in (
             ("sekisho_activity_events_total", ("events",)),
             ("sekisho_activity_commands_total", ("commands",)),
-            ("sekisho_activity_malformed_total", ("malformed", "overlong")),
+            ("sekisho_activity_malformed_total", ("malformed", "overlong", "unreadable")),
             ("sekisho_audit_gaps_total", ("gap_events", "rotated_away")),
         ):
             total = sum(counters.get(key, 0) for key in keys)

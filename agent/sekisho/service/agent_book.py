@@ -69,10 +69,13 @@ class Book:
     _allowances: dict[str, _Allowance] = field(default_factory=dict)
     _errors: dict[str, float] = field(default_factory=dict)
 
-    def tell(self, kind: str, data: dict[str, Any]) -> int | None:
-        """Journal an event and return its number; None when it was dropped or lost (counted)."""
+    def tell(self, kind: str, data: dict[str, Any], *, about: str = "") -> int | None:
+        """Journal an event and return its number; None when it was dropped or lost (counted).
+
+        ``about``: a name of ours (a check's) with an allowance of its own within the kind.
+        """
         now = self.clock()
-        held = self._allowances.setdefault(kind, _Allowance(BURST, now))
+        held = self._allowances.setdefault(f"{kind} {about}", _Allowance(BURST, now))
         held.tokens = min(BURST, held.tokens + (now - held.at) * RATE)
         held.at = now
         if held.tokens < 1:
@@ -104,6 +107,7 @@ class Book:
         self.tell(
             "agent.detection",
             {**(particulars or {}), "id": check, "severity": severity, "what": what},
+            about=check,  # who sets one check off without end hides no other
         )
 
     def count_detection(self, check: str, severity: str, at: float | None = None) -> None:

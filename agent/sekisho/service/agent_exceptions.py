@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sekisho.devices.exception import DeviceException
+from sekisho.edge import boot_clock
 from sekisho.edge import exception_state as state
 from sekisho.errors import SekishoError, printable
 from sekisho.orders.judge import parse_signers, problems_of
@@ -36,7 +37,7 @@ class ExceptionsPart:
         book: Book,
         run: Path = state.RUN,
         kept: Path = state.STATE,
-        boottime: Callable[[], float] = state.boottime,
+        boottime: Callable[[], float] = boot_clock.boottime,
     ) -> None:
         self._book, self._run, self._kept, self._boottime = book, run, kept, boottime
         self._policy: Mapping[str, Any] | None = None

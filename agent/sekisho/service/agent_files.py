@@ -123,7 +123,7 @@ class FilesPart:
         root = str(self._root)
         for pattern in (pattern for patterns in GROUPS.values() for pattern in patterns):
             # Plain text: hundreds of Path objects a look would cost more than all the rest.
-            for text in glob.glob(pattern, root_dir=root):  # noqa: PTH207
+            for text in glob.glob(pattern, root_dir=root, include_hidden=True):  # noqa: PTH207
                 path = f"{root}/{text}"
                 try:
                     info = os.lstat(path)

@@ -24,6 +24,7 @@ WRITERS = {"sekisho-receive": ("transfer.",)}
 #: Kinds that are the agent's own words, whoever asks.
 OWN = ("agent.", "policy.", "rules.", "network.", "files.", "activity.")
 AGREE = "agent.agree"
+IDLE_EVERY_S = 5.0
 
 
 class IntakePart:
@@ -45,20 +46,22 @@ class IntakePart:
             rights=Rights(rights),
             append=self.take,
             count_refused=lambda why: self._book.metrics.add("sekisho_agent_dropped_total", why),
+            forget=loop.forget,
         )
         self._socket = intake
 
         def welcome() -> None:
-            client = intake.accept()
+            client = intake.accept(time.monotonic())
             if client is not None:
                 loop.reader("intake", client, lambda: serve(client))
 
         def serve(client: socket.socket) -> None:
-            if not intake.serve(client, time.monotonic()):
-                loop.forget(client)
+            # Dropped meanwhile, in the same turn of the loop: for its user's next client.
+            if client in intake.clients and not intake.serve(client, time.monotonic()):
                 intake.drop(client)
 
         loop.reader("intake", intake, welcome)
+        loop.every("intake", IDLE_EVERY_S, lambda: intake.drop_idle(time.monotonic()))
         self._book.up("intake", works=True)
 
     def take(self, asked: Submission, peer: Peer) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from sekisho.edge.listeners import Listener, listening, owners
 from sekisho.service.agent_book import Book, Paths
+from sekisho.service.agent_probe_socket import ProbeSocket
 
 LOOK_EVERY_S = 5.0
 OPENED = "6-iv-b.listener-opened"
@@ -28,6 +29,7 @@ class ListenersPart:
 
     def __init__(self, book: Book, paths: Paths) -> None:
         self._book, self._proc = book, paths.proc
+        self._probe_socket = ProbeSocket(book, paths)
         self._allowed: frozenset[str] = frozenset()
         self._known = False
         self._told: set[str] = set()
@@ -42,7 +44,13 @@ class ListenersPart:
         self._told = set()
 
     def look(self) -> None:
-        """Look once."""
+        """Look once, at the auditors' socket whatever the rest says."""
+        try:
+            self._look()
+        finally:
+            self._probe_socket.look()
+
+    def _look(self) -> None:
         if not self._known:
             self._book.up("listeners", works=False)
             return

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sekisho.devices.exception import DeviceException, parse_exception
+from sekisho.edge import boot_clock, usb_admit
 from sekisho.edge import exception_state as state
 from sekisho.edge import exception_wall as wall
-from sekisho.edge import usb_admit
 from sekisho.edge.journal_client import submit
 from sekisho.errors import Problem, SekishoError, printable
 
@@ -29,15 +29,13 @@ if TYPE_CHECKING:
     from sekisho.edge.policy_file import Policy
     from sekisho.orders.model import Order
 
+ROOT = Path("/")
 POLICY = Path("/etc/sekisho/policy.json")
 KEPT = Path("/var/lib/sekisho")
-JOURNAL = Path("/var/lib/sekisho/journal")
 UNIT = "sekisho-exception-due"
 #: What the journal says of a closing.
 _CLOSED = ("order", "requester", "approvers", "device", "direction", "end", "closed", "why")
 KIND = "device-exception"
-#: The host's clock may be this far behind what it has written down already.
-SLACK_S = 5
 
 
 def host_policy() -> Policy:
@@ -68,8 +66,8 @@ def apply(path: Path) -> dict[str, Any]:
 
     1. The host's own policy is proven, and says whose signatures count.
     2. The order holds: here, now, three people (`sekisho.orders.judge`).
-    3. The clock does not stand before what this host has written down already.
-    4. Nothing else is open, and the order was never used here.
+    3. The clock is not before the policy's issue or the journal's newest record.
+    4. Nothing else is open, and the order was never used here (`sekisho.edge.order_record`).
     5. The journal takes the opening; the order is remembered as used; the timer stands.
     6. Only then the wall is opened, for that device alone.
 
@@ -77,6 +75,7 @@ def apply(path: Path) -> dict[str, Any]:
         SekishoError: says which does not hold; nothing stays open.
 
     """
+    from sekisho.edge.order_record import OrderRecord  # noqa: PLC0415
     from sekisho.edge.policy_file import read_bounded  # noqa: PLC0415
     from sekisho.orders.judge import parse_signers, prove  # noqa: PLC0415
     from sekisho.orders.model import MAX_BYTES  # noqa: PLC0415
@@ -92,13 +91,13 @@ def apply(path: Path) -> dict[str, Any]:
         if order.kind != KIND:
             raise _refuse(path, "kind", order.kind, KIND)
         exception = parse_exception("content", order.content)
-        _clock(now.timestamp(), policy)
+        record = OrderRecord(ROOT)
+        record.check_clock(now, policy)
         known = state.entries()
         standing = [name for name, entry in known.items() if entry["state"] != "closed"]
         if standing:
             raise _refuse(path, "", f"{', '.join(standing)} still open", "one exception at a time")
-        if order.id in known:
-            raise _refuse(path, "id", f"{order.id}, used before", "a new order: each opens once")
+        record.refuse_used(order)
         if exception.storage and not wall.loaded() and not wall.may_load():
             raise SekishoError(
                 "the kernel takes no modules any more (kernel.modules_disabled): a disk needs a "
@@ -112,9 +111,9 @@ def apply(path: Path) -> dict[str, Any]:
             "state": "open",
             "file": raw.decode(),
             "opened": _utc(now),
-            "boot": state.boot_id(),
+            "boot": boot_clock.boot_id(),
             "end_at": int(order.end.timestamp()),
-            "deadline": int(state.boottime()) + remain,
+            "deadline": int(boot_clock.boottime()) + remain,
         }
         state.remember(entry)
         try:
@@ -142,28 +141,6 @@ def _refuse(path: Path, key: str, got: str, expected: str) -> SekishoError:
     return SekishoError(
         "the order opens nothing", (Problem(str(path), key, got, expected, "6-iii-c"),)
     )
-
-
-def _written() -> list[float]:
-    """Return when this host wrote its journal and its record of orders, Unix seconds."""
-    seen = []
-    for path in [*state.STATE.glob("*.json"), *JOURNAL.glob("*.jsonl")]:
-        with contextlib.suppress(OSError):
-            seen.append(path.stat().st_mtime)
-    return seen
-
-
-def _clock(now: float, policy: Mapping[str, Any]) -> None:
-    """Refuse when the clock stands before something this host has written down already."""
-    seen = [datetime.fromisoformat(str(policy["issued"])).timestamp(), *_written()]
-    if now < max(seen) - SLACK_S:
-        newest = _utc(datetime.fromtimestamp(max(seen), UTC))
-        raise SekishoError(
-            "the clock cannot be right, so no window can be told; nothing is opened",
-            (Problem("clock", "", _utc(datetime.fromtimestamp(now, UTC)),
-                     f"not before {newest}, when this host wrote last", "6-iv-b",
-                     "set the clock right: chronyc tracking"),),
-        )  # fmt: skip
 
 
 def _timer(order: Order, remain: int) -> None:
@@ -236,11 +213,11 @@ def due() -> int:
 def _over(entry: Mapping[str, Any]) -> str:
     if entry["state"] != "open" or {"boot", "end_at", "deadline"} - entry.keys():
         return "its record is garbled"
-    if entry["boot"] != state.boot_id():
+    if entry["boot"] != boot_clock.boot_id():
         return "the machine was restarted"
     if time.time() >= entry["end_at"]:
         return "its window is over"
-    if state.boottime() >= entry["deadline"]:
+    if boot_clock.boottime() >= entry["deadline"]:
         return "its time is over by the clock nobody sets"
     return ""
 

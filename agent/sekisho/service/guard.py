@@ -12,8 +12,8 @@ import json
 import sys
 from typing import Any
 
-from sekisho.edge.guard import TIMEOUT_S, TOKEN, Guard
-from sekisho.edge.guard_request import GuardError, parse_wanted
+from sekisho.edge.guard import Guard
+from sekisho.edge.guard_request import TOKEN, GuardError, parse_terms, parse_wanted
 
 
 def main(argv: list[str]) -> int:
@@ -22,29 +22,32 @@ def main(argv: list[str]) -> int:
     verb, token = [*argv, "", ""][:2]
     try:
         answer: dict[str, Any]
-        if verb in ("plan", "apply"):
+        if verb in ("plan", "apply", "restore-previous"):
             request = json.load(sys.stdin)
-            wanted = parse_wanted(request["files"])
-            if verb == "plan":
-                diff = guard.plan(wanted)
-                answer = {"changed": bool(diff), "diff": diff}
+            terms = parse_terms(request)
+            if verb == "restore-previous":
+                answer = guard.apply(guard.previous(), terms.timeout_s, token=terms.token)
+            elif verb == "apply":
+                answer = guard.apply(
+                    parse_wanted(request["files"]), terms.timeout_s, token=terms.token
+                )
             else:
-                answer = guard.apply(wanted, int(request.get("timeout_s", TIMEOUT_S)))
+                diff = guard.plan(parse_wanted(request["files"]))
+                answer = {"changed": bool(diff), "diff": diff}
         elif verb == "confirm" and TOKEN.fullmatch(token):
             answer = guard.confirm(token)
         elif verb == "rollback" and (not token or TOKEN.fullmatch(token)):
             answer = guard.rollback(token or None)
-        elif verb == "restore-previous":
-            answer = guard.apply(guard.previous())
         elif verb == "boot":
             answer = guard.rollback(live=False)
         elif verb == "status":
-            answer = {"pending": guard.pending.exists()}
+            answer = guard.status()
         else:
             sys.stderr.write(__doc__)
             return 3
     except (GuardError, OSError, ValueError, KeyError, TypeError) as bad:
-        sys.stdout.write(json.dumps({"error": str(bad)}) + "\n")
+        facts = bad.facts if isinstance(bad, GuardError) else {}
+        sys.stdout.write(json.dumps({"error": str(bad), **facts}) + "\n")
         return 1
     sys.stdout.write(json.dumps(answer) + "\n")
     return 0

@@ -11,6 +11,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import queue
 import selectors
 import signal
 import socket
@@ -29,9 +30,12 @@ from sekisho.edge.transfer_store import Journal, Peer, Store
 from sekisho.errors import Problem, SekishoError, printable
 
 PORT = 7601
-WORKERS = 8
-WORKERS_PER_PEER = 4
-TOLD_PER_MINUTE = 30
+#: Connections at once of one peer: of few peers each has more. `sekisho send` opens two.
+WORKERS, WORKERS_MOST, WORKERS_LEAST = 8, 4, 2
+TOLD_PER_MINUTE = 30  # refusals in the journal, of one peer; all undeclared addresses are one
+TOLD_WAITING = 64
+EXPIRE_EVERY = 60.0  # seconds between two looks for deliveries without news
+UNDECLARED = "undeclared"
 ALIVE_EVERY = 5.0  # seconds between two signs of life for the service manager
 _FREEBIND = {socket.AF_INET: (socket.IPPROTO_IP, 15), socket.AF_INET6: (socket.IPPROTO_IPV6, 78)}
 
@@ -127,8 +131,11 @@ class Receiver:
         self._wake, self._waker = socket.socketpair()
         self._lock = threading.Lock()
         self._active: dict[str, int] = {}
-        self._told: list[float] = []
-        self._stopping = False
+        peers = {address for one in plan.listen for address in one.peers}
+        self._share = max(WORKERS_LEAST, min(WORKERS_MOST, WORKERS // max(1, len(peers))))
+        self._told: dict[str, list[float]] = {}
+        self._telling: queue.Queue[dict[str, Any]] = queue.Queue(TOLD_WAITING)
+        self._stopping = threading.Event()
         self.completed = threading.Event()
         self.refused = 0
         self.ports: list[int] = []
@@ -156,14 +163,16 @@ class Receiver:
 
     def stop(self, *_: object) -> None:
         """End `run` soon; callable from a signal handler or another thread."""
-        self._stopping = True
+        self._stopping.set()
         with contextlib.suppress(OSError):
             self._waker.send(b"x")
 
     def run(self, *, once: bool = False, alive: Callable[[], object] = lambda: None) -> None:
         """Serve until `stop`; with ``once`` until one delivery is complete."""
         told = float("-inf")
-        while not self._stopping:
+        for work in (self._journal_refusals, self._keep_house):
+            threading.Thread(target=work, daemon=True).start()
+        while not self._stopping.is_set():
             for key, _ in self._selector.select(timeout=ALIVE_EVERY):
                 if not isinstance(key.fileobj, socket.socket):
                     continue
@@ -190,18 +199,24 @@ class Receiver:
         address = str(ipaddress.ip_address(source[0].partition("%")[0]))
         if address not in listen.peers:
             link.close()  # a reset
-            self._tell(address, SekishoError("a connection from an undeclared address"))
+            self._tell(UNDECLARED, SekishoError(f"a connection from {address}, no declared peer"))
             return
         peer = Peer(address, listen.peers[address])
         with self._lock:
             mine = self._active.get(address, 0)
-            room = sum(self._active.values()) < WORKERS and mine < WORKERS_PER_PEER
+            room = mine < self._share
             if room:
                 self._active[address] = mine + 1
         if not room:
             link.close()  # a reset: the sender tries again
             return
-        threading.Thread(target=self._serve, args=(link, peer), daemon=True).start()
+        try:
+            threading.Thread(target=self._serve, args=(link, peer), daemon=True).start()
+        except RuntimeError as error:  # the system has no thread for it: neither for others, soon
+            link.close()
+            with self._lock:
+                self._active[address] -= 1
+            self._tell(address, SekishoError(str(error)))
 
     def _serve(self, link: socket.socket, peer: Peer) -> None:
         try:
@@ -218,22 +233,42 @@ class Receiver:
                     self._waker.send(b"x")
 
     def _tell(self, address: str, error: Exception) -> None:
-        """Say what was refused; the journal is told at most so many times a minute."""
+        """Say what was refused; the journal is told at most so many times a minute and peer."""
         text = error.diagnostics() if isinstance(error, SekishoError) else str(error)
         text = printable(" / ".join(line.strip() for line in text.split("\n")), 400)
-        sys.stderr.write(f"{address}: refused: {text}\n")
         now = time.monotonic()
         with self._lock:
             self.refused += 1
-            count = self.refused
-            self._told = [then for then in self._told if then > now - 60.0]
-            if len(self._told) >= TOLD_PER_MINUTE:
+            recent = [then for then in self._told.get(address, ()) if then > now - 60.0]
+            self._told[address] = recent
+            if len(recent) >= TOLD_PER_MINUTE:
                 return
-            self._told.append(now)
-        try:
-            self._journal("transfer.refused", {"peer": address, "why": text, "count": count})
-        except SekishoError as failure:
-            sys.stderr.write(f"not journalled: {printable(failure.message)}\n")
+            recent.append(now)
+            data = {"peer": address, "why": text, "count": self.refused}
+        sys.stderr.write(f"{address}: refused: {text}\n")
+        with contextlib.suppress(queue.Full):  # the journal stands still; `count` shows the rest
+            self._telling.put_nowait(data)
+
+    def _journal_refusals(self) -> None:
+        """Hand refusals to the journal: who accepts connections must not wait for it."""
+        while not self._stopping.is_set():
+            with contextlib.suppress(queue.Empty):
+                data = self._telling.get(timeout=1.0)
+                try:
+                    self._journal("transfer.refused", data)
+                except SekishoError as failure:
+                    sys.stderr.write(f"not journalled: {printable(failure.message)}\n")
+
+    def _keep_house(self) -> None:
+        """Finish what a stop interrupted, then give up what nobody goes on with."""
+        for trouble in self._store.resume():
+            sys.stderr.write(f"not finished: {printable(trouble, 1000)}\n")
+        while not self._stopping.wait(EXPIRE_EVERY):
+            try:
+                for name in self._store.expire(time.time()):
+                    sys.stderr.write(f"given up: {name}\n")
+            except (SekishoError, OSError) as error:
+                sys.stderr.write(f"not given up: {printable(str(error))}\n")
 
 
 def run_receiver(plan: Plan, root: Path, journal: Journal, *, once: bool) -> None:
@@ -250,9 +285,8 @@ def run_receiver(plan: Plan, root: Path, journal: Journal, *, once: bool) -> Non
 
 
 def _run(plan: Plan, root: Path, journal: Journal, *, once: bool) -> None:
-    store = Store(root, journal, name=plan.host)
-    for trouble in store.resume():
-        sys.stderr.write(f"not finished: {trouble}\n")
+    peers = frozenset(address for one in plan.listen for address in one.peers)
+    store = Store(root, journal, name=plan.host, peers=peers)
     receiver = Receiver(plan, store, journal)
     receiver.open()
     notifier = Notifier(os.environ)

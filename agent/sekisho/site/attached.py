@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from sekisho.devices.boot_line import MAX_WORDS, WORD, risky_words
 from sekisho.devices.disks import MODES as DISK_MODES
 from sekisho.devices.disks import PATH, WWN
 from sekisho.devices.disks import SERIAL as DISK_SERIAL
@@ -106,6 +107,29 @@ def functions(read: Reader, node: Node | None) -> tuple[str, ...]:
     if place := twice(filter(None, found)):
         read.wrong(node.line, "pci", f"{place} again", "each place once")
     return tuple(sorted(filter(None, found)))
+
+
+def boot_words(read: Reader, node: Node | None) -> tuple[str, ...]:
+    """Return the machine's own words on the kernel's command line, sorted; usually none."""
+    if node is None:
+        return ()
+    entries = read.entries(node, "boot", least=0)
+    if len(entries) > MAX_WORDS:
+        read.wrong(node.line, "boot", f"{len(entries)} words", f"at most {MAX_WORDS}")
+    expected = "one word of the kernel's command line, such as console=ttyS0,115200n8"
+    found = []
+    for entry in entries[:MAX_WORDS]:
+        word = read.text(entry, "boot", WORD, expected)
+        if risky_words(word):
+            read.wrong(
+                entry.line,
+                "boot",
+                word,
+                "a word that opens no shell and switches no protection off",
+                "6-iv-c",
+            )
+        found.append(word)
+    return tuple(sorted({word for word in found if word}))
 
 
 def disks(read: Reader, node: Node | None) -> tuple[Disk, ...]:

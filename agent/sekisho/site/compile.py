@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Network, ip_address
 from typing import Any
 
 from sekisho.canonical import digest
+from sekisho.devices.boot_line import declared as boot_words
 from sekisho.errors import Problem, SekishoError
 from sekisho.flows.lines import IKE_DAEMON, IKE_PORTS
 from sekisho.flows.management import METRICS, SSH, TIME
@@ -102,6 +103,7 @@ def compile_host(site: Site, host: str, *, serial: int, issued: datetime) -> dic
         "devices_mode": machine.devices_mode,
         "disks": [disk.as_json() for disk in machine.disks],
         "pci": list(machine.pci),
+        "boot": boot_words(machine.role.value, machine.boot),
         "console": machine.console.value,
         "console_proof": machine.console_proof.as_json() if machine.console_proof else None,
         "orders": {"people": approvers(site)},

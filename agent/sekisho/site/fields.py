@@ -67,8 +67,10 @@ def address(read: Reader, node: Node | None, key: str) -> IPv4Address:
 @lru_cache(maxsize=16384)
 def _special(value: IPv4Address) -> bool:
     return (
-        value.is_loopback or value.is_multicast or value.is_link_local or value.is_unspecified
-    ) or int(value) >> 28 == 15
+        (value.is_loopback or value.is_multicast or value.is_link_local)
+        or int(value) >> 24 == 0
+        or int(value) >> 28 == 15
+    )  # "this network" (RFC 6890), reserved
 
 
 def addresses(read: Reader, node: Node | None, key: str) -> tuple[IPv4Address, ...]:

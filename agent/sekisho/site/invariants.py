@@ -91,7 +91,7 @@ def _machines_apart(site: Site) -> Iterator[Problem]:
             (f"interfaces.{one.name}.mac", one.mac, one.at) for one in machine.interfaces.values()
         ]
         for key, value, at in marks:
-            mark = (key.rpartition(".")[2], value)
+            mark = (key.rpartition(".")[2], value.casefold())
             if mark in seen:
                 yield Problem(
                     at, key, f"{value}, which is {seen[mark]}'s", "its own value", "6-iii-a"

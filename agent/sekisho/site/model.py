@@ -228,6 +228,8 @@ class Machine:
     modules: Modules = Modules()
     #: The PCI functions it is made of (`sekisho.devices.pci`); none: the site does not say.
     pci: tuple[str, ...] = ()
+    #: Words of its own on the kernel's command line, such as its console (`devices.boot_line`).
+    boot: tuple[str, ...] = ()
 
     def on(self, link: str) -> Interface | None:
         """Return the interface on ``link``, or None; invariants allow one per link."""

@@ -191,7 +191,10 @@ class Reader:
             return []
         found: list[tuple[str, int, Node]] = []
         for entry, (line, value) in node.pairs.items():
-            if name.fullmatch(entry):
+            if name.fullmatch(entry) and (other := yaml_type(entry)) is not None:
+                read_as = f"a word that YAML reads as {other.removeprefix('a YAML ')}"
+                self.wrong(line, f"{key}.{entry}", read_as, f"another name for {what}")
+            elif name.fullmatch(entry):
                 found.append((entry, line, value))
             else:
                 self.wrong(line, f"{key}.{printable(entry, 60)}", "this name", f"{name.pattern}")

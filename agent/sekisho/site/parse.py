@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from sekisho.errors import Problem, SekishoError, printable
-from sekisho.site.attached import attached_devices, console, disks, functions, mode
+from sekisho.errors import Problem, SekishoError
+from sekisho.site.ansible_fields import only_ours
+from sekisho.site.attached import attached_devices, boot_words, console, disks, functions, mode
 from sekisho.site.fields import (
     address,
     addresses,
@@ -19,6 +20,7 @@ from sekisho.site.fields import (
     title,
     wireguard_key,
 )
+from sekisho.site.identity import refuse_fillers
 from sekisho.site.model import (
     GROUPS,
     MANAGEMENT,
@@ -69,6 +71,7 @@ _MACHINE = dict.fromkeys(("title", "identity", "console", "devices", "disks", "i
 _MACHINE["devices_mode"] = False
 _MACHINE["modules"] = False
 _MACHINE["pci"] = False
+_MACHINE["boot"] = False
 _IDENTITY = {"dmi_uuid": True, "serial": True}
 _INTERFACE = {"link": True, "mac": True, "address": True}
 _PERSON_ID = re.compile(r"[a-z][a-z0-9-]{0,30}")
@@ -91,6 +94,12 @@ class _Parser:
         read = self.reader(self.raw.hosts.path)
         root = read.compose(self.raw.hosts.text)
         roles: dict[str, tuple[Role, str]] = {}
+        if root is not None and root.pairs is not None and {"all", "ungrouped"} & set(root.pairs):
+            read.wrong(
+                root.line, "", "a tree below `all`", f"the roles at the top: {', '.join(GROUPS)}",
+                hint="core: {hosts: {core-1: }} and so on; see inventory/example/hosts.yml",
+            )  # fmt: skip
+            return roles
         groups = read.mapping(root, "", dict.fromkeys(GROUPS, False)) or {}
         for group, node in groups.items():
             body = read.mapping(node, group, {"hosts": True})
@@ -119,6 +128,8 @@ class _Parser:
 
     def machines(self, roles: Mapping[str, tuple[Role, str]]) -> dict[str, Machine]:
         files: dict[str, RawFile] = {}
+        if not roles and self.problems:
+            return {}  # hosts.yml is what is wrong, not each machine's description
         for file in self.raw.host_vars:
             name = file.path.removeprefix("host_vars/").rsplit(".", 1)[0]
             if name not in roles:
@@ -146,7 +157,7 @@ class _Parser:
         root = read.compose(file.text)
         if root is None:
             return None
-        _only_ours(read, root, {"sekisho_machine"})
+        only_ours(read, root, {"sekisho_machine"})
         reach = (root.pairs or {}).get("ansible_host", (0, None))[1]
         node = (root.pairs or {}).get("sekisho_machine", (0, None))[1]
         if node is None:
@@ -156,6 +167,7 @@ class _Parser:
         if top is None:
             return None
         identity = read.mapping(top.get("identity"), "identity", _IDENTITY) or {}
+        refuse_fillers(read, identity)
         kind, proof = console(read, top.get("console"))
         interfaces: dict[str, Interface] = {}
         for ifname, line, value in read.named(
@@ -184,6 +196,7 @@ class _Parser:
             devices=attached_devices(read, top.get("devices")),
             disks=disks(read, top.get("disks")),
             pci=functions(read, top.get("pci")),
+            boot=boot_words(read, top.get("boot")),
             interfaces=MappingProxyType(interfaces),
             ansible_host=(reach.text or "") if reach is not None else "",
             at=read.at(node.line),
@@ -202,7 +215,7 @@ class _Parser:
             if root is None:
                 continue
             everywhere = file.path.startswith(("group_vars/all/", "group_vars/all."))
-            _only_ours(read, root, {"sekisho_site"} if everywhere else set())
+            only_ours(read, root, {"sekisho_site"} if everywhere else set())
             line, node = (root.pairs or {}).get("sekisho_site", (0, None))
             if node is None or not everywhere:
                 continue
@@ -329,9 +342,12 @@ class _Parser:
         for name, line, value in read.named(node, "people", _PERSON_ID, "account names"):
             key = f"people.{name}"
             body = read.mapping(value, key, _PERSON) or {}
+            shown = title(read, body.get("name"), f"{key}.name")
+            if set(f"{shown.en}{shown.ja}") & set(":,"):
+                read.wrong(line, f"{key}.name", "a colon or a comma", "a name passwd(5) can hold")
             found[name] = Person(
                 id=name,
-                name=title(read, body.get("name"), f"{key}.name"),
+                name=shown,
                 role=PersonRole(read.one_of(body.get("role"), f"{key}.role", tuple(PersonRole))),
                 uid=read.number(body.get("uid"), f"{key}.uid", 1000, 59999),
                 keys=public_keys(read, body.get("keys"), f"{key}.keys", self.raw.keys),
@@ -343,16 +359,6 @@ class _Parser:
                 ),
             )
         return found
-
-
-def _only_ours(read: Reader, root: Node, ours: set[str]) -> None:
-    """Ansible's own variables are its business; a misspelt one of ours is not."""
-    if root.pairs is None:
-        read.wrong(root.line, "", root.describe(), "a mapping of variables")
-        return
-    for name, (line, _) in root.pairs.items():
-        if name.startswith("sekisho") and name not in ours:
-            read.wrong(line, printable(name), "an unknown key", ", ".join(sorted(ours)) or "none")
 
 
 def parse_site(raw: RawInventory) -> Site:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from sekisho.canonical import canonical
 from sekisho.errors import Problem, SekishoError, printable
-from sekisho.transfer.manifest import DELIVERY, HEX64, MAX_FILES, MAX_MANIFEST, MAX_PART
+from sekisho.transfer.manifest import DELIVERY, HEX64, MAX_MANIFEST, MAX_PART, MAX_PARTS
 
 MAX_HEADER = 64 * 1024  # bytes with the newline
 
@@ -62,7 +62,7 @@ def parse_header(line: bytes) -> Header:
             raise refuse(key, value[key], form.pattern)
     manifest = value["kind"] == "manifest"
     limits = {
-        "index": (0, 0 if manifest else MAX_FILES * 1024),
+        "index": (0, 0 if manifest else MAX_PARTS - 1),
         "size": (1, MAX_MANIFEST if manifest else MAX_PART),
     }
     for key, (low, high) in limits.items():

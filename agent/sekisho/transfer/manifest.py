@@ -8,15 +8,15 @@ several parts is null: their digests cover every byte of it, and can be taken si
 
 from __future__ import annotations
 
-import json
+import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import BinaryIO
 
 from sekisho.canonical import canonical
-from sekisho.errors import Problem, SekishoError, printable
-from sekisho.transfer.names import check_path, check_together
+from sekisho.transfer.cursor import Cursor, refuse
+from sekisho.transfer.names import MAX_PATH, Together, check_path
 
 DELIVERY = re.compile(r"[0-9a-f]{32}", re.ASCII)
 HEX64 = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -24,6 +24,7 @@ PARTY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 MAX_MANIFEST = 32 * 1024 * 1024  # bytes
 MAX_FILES = 100_000
+MAX_PARTS = 200_000  # of all files: 50 TiB in the parts `sekisho send` makes
 MAX_PART = 1024**3  # bytes
 MAX_TOTAL = 2**50  # bytes
 MAX_SEQUENCE = 2**53
@@ -113,102 +114,122 @@ class Manifest:
         )
 
 
-def refuse(key: str, got: object, expected: str) -> SekishoError:
-    """Return the error for one wrong value of a manifest."""
-    problem = Problem("manifest", key, printable(got), expected)
-    return SekishoError("the manifest is refused", (problem,))
-
-
-def _object(value: Any, keys: set[str], where: str) -> dict[str, Any]:
-    if not isinstance(value, dict) or value.keys() != keys:
-        got = sorted(value) if isinstance(value, dict) else type(value).__name__
-        raise refuse(where, got, f"an object with {', '.join(sorted(keys))}")
-    return value
-
-
-def _integer(value: Any, where: str, low: int, high: int) -> int:
-    if type(value) is not int or not low <= value <= high:
-        raise refuse(where, value, f"an integer from {low} to {high}")
-    return value
-
-
-def _text(value: Any, where: str, form: re.Pattern[str]) -> str:
-    if not isinstance(value, str) or not form.fullmatch(value):
-        raise refuse(where, value, form.pattern)
-    return value
-
-
-def _list(value: Any, where: str, limit: int) -> list[Any]:
-    if not isinstance(value, list) or len(value) > limit:
-        got = f"{len(value)} items" if isinstance(value, list) else type(value).__name__
-        raise refuse(where, got, f"a list of at most {limit}")
-    return value
-
-
 def parse_manifest(raw: bytes) -> Manifest:
-    """Return the manifest of ``raw``, every name, number and sum checked.
+    """Return the manifest of ``raw``; see `read_manifest`."""
+    return read_manifest(io.BytesIO(raw))
+
+
+def read_manifest(stream: BinaryIO) -> Manifest:
+    """Return the manifest of a stream, every name, number and sum checked.
+
+    Memory is taken for what was accepted so far, a few times its size at most; nothing is built of
+    bytes that no manifest has.
 
     Raises:
         SekishoError: names the key, what stood there and what should.
+        OSError: the stream cannot be read.
 
     """
-    if len(raw) > MAX_MANIFEST:
-        raise refuse("", f"{len(raw)} bytes", f"at most {MAX_MANIFEST} bytes")
-    try:
-        value = json.loads(raw.decode("utf-8"))
-        whole = canonical(value)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise refuse("", str(error), "JSON without floats") from error
-    if whole != raw:
-        raise refuse("", "another form", "canonical JSON, no key twice")
-    keys = {"v", "delivery", "sequence", "from", "to", "created", "files", "total"}
-    top = _object(value, keys, "")
-    _integer(top["v"], "v", 1, 1)
+    cursor = Cursor(stream, MAX_MANIFEST)
+    created, delivery = _head(cursor)
     files: list[Entry] = []
+    together = Together("manifest")
     index = 0
-    for number, item in enumerate(_list(top["files"], "files", MAX_FILES)):
-        entry = _entry(item, f"files[{number}]", index)
-        index += len(entry.parts)
-        files.append(entry)
-    if not files:
-        raise refuse("files", "none", "at least one file")
-    check_together((entry.path for entry in files), "manifest")
-    total = _integer(top["total"], "total", 0, MAX_TOTAL)
+    while not files or cursor.maybe(b","):
+        if len(files) == MAX_FILES:
+            raise refuse("files", f"more than {MAX_FILES} files", f"1 to {MAX_FILES}")
+        parts: list[Part] = []
+        path, size, sha256 = _file(cursor, f"files[{len(files)}]", index, parts.append)
+        index += len(parts)
+        together.add(path)
+        files.append(Entry(path, size, sha256, tuple(parts)))
+    cursor.literal(b'],"from":', "files")
+    sender = cursor.text("from", PARTY)
+    cursor.literal(b',"sequence":')
+    sequence = cursor.integer("sequence", 1, MAX_SEQUENCE)
+    cursor.literal(b',"to":')
+    recipient = cursor.text("to", PARTY)
+    cursor.literal(b',"total":')
+    total = cursor.integer("total", 0, MAX_TOTAL)
     if total != sum(entry.size for entry in files):
         raise refuse("total", total, "the sum of the files' sizes")
-    return Manifest(
-        delivery=_text(top["delivery"], "delivery", DELIVERY),
-        sequence=_integer(top["sequence"], "sequence", 1, MAX_SEQUENCE),
-        sender=_text(top["from"], "from", PARTY),
-        recipient=_text(top["to"], "to", PARTY),
-        created=_integer(top["created"], "created", 0, MAX_SEQUENCE),
-        files=tuple(files),
-        total=total,
-    )
+    cursor.literal(b',"v":1}')
+    cursor.end()
+    return Manifest(delivery, sequence, sender, recipient, created, tuple(files), total)
 
 
-def _entry(value: Any, where: str, index: int) -> Entry:
-    item = _object(value, {"path", "size", "sha256", "parts"}, where)
-    path = check_path(item["path"], f"manifest {where}")
-    size = _integer(item["size"], f"{where}.size", 0, MAX_TOTAL)
-    sha256 = item["sha256"]
-    if sha256 is not None:
-        _text(sha256, f"{where}.sha256", HEX64)
-    parts: list[Part] = []
-    offset = 0
-    for number, raw in enumerate(_list(item["parts"], f"{where}.parts", MAX_FILES)):
-        place = f"{where}.parts[{number}]"
-        piece = _object(raw, {"index", "size", "sha256"}, place)
-        _integer(piece["index"], f"{place}.index", index + number, index + number)
-        length = _integer(piece["size"], f"{place}.size", 1, MAX_PART)
-        digest = _text(piece["sha256"], f"{place}.sha256", HEX64)
-        parts.append(Part(index + number, offset, length, digest))
-        offset += length
+def each_file(stream: BinaryIO) -> Iterator[tuple[str, int, int]]:
+    """Yield (path, first part, number of parts) of each file of a manifest accepted before.
+
+    One file is in memory at a time, none of its parts.
+
+    Raises:
+        SekishoError: it is not the manifest that was accepted.
+        OSError: the stream cannot be read.
+
+    """
+    cursor = Cursor(stream, MAX_MANIFEST)
+    _head(cursor)
+    number = index = 0
+    while number == 0 or cursor.maybe(b","):
+        first = index
+
+        def count(_: Part) -> None:
+            nonlocal index
+            index += 1
+
+        path, _, _ = _file(cursor, f"files[{number}]", first, count)
+        yield path, first, index - first
+        number += 1
+
+
+def _head(cursor: Cursor) -> tuple[int, str]:
+    cursor.literal(b'{"created":')
+    created = cursor.integer("created", 0, MAX_SEQUENCE)
+    cursor.literal(b',"delivery":')
+    delivery = cursor.text("delivery", DELIVERY)
+    cursor.literal(b',"files":[')
+    return created, delivery
+
+
+def _file(
+    cursor: Cursor, where: str, index: int, take: Callable[[Part], None]
+) -> tuple[str, int, str | None]:
+    """Return path, size and digest of the next file; each of its parts goes to ``take``."""
+    cursor.literal(b'{"parts":[', where)
+    offset = count = 0
+    expected: str | None = EMPTY
+    while cursor.maybe(b",{" if count else b"{"):
+        part = _part(cursor, f"{where}.parts[{count}]", index + count, offset)
+        take(part)
+        offset += part.size
+        count += 1
+        expected = part.sha256 if count == 1 else None
+    cursor.literal(b'],"path":', where)
+    path = check_path(cursor.string(f"{where}.path", MAX_PATH), f"manifest {where}")
+    cursor.literal(b',"sha256":', where)
+    sha256 = None if cursor.maybe(b"null") else cursor.text(f"{where}.sha256", HEX64)
+    if sha256 != expected:
+        raise refuse(f"{where}.sha256", sha256, "the digest of its only part; null for several")
+    cursor.literal(b',"size":', where)
+    size = cursor.integer(f"{where}.size", 0, MAX_TOTAL)
     if offset != size:
         raise refuse(f"{where}.parts", f"{offset} bytes", f"{size} bytes, the file's size")
-    if sha256 != digest_of(parts):
-        raise refuse(f"{where}.sha256", sha256, "the digest of its only part; null for several")
-    return Entry(path, size, sha256, tuple(parts))
+    cursor.literal(b"}", where)
+    return path, size, expected  # one object with the part's: half the memory
+
+
+def _part(cursor: Cursor, where: str, index: int, offset: int) -> Part:
+    if index >= MAX_PARTS:
+        raise refuse(where, f"more than {MAX_PARTS} parts", f"at most {MAX_PARTS}; larger parts")
+    cursor.literal(b'"index":', where)
+    cursor.integer(f"{where}.index", index, index)
+    cursor.literal(b',"sha256":', where)
+    sha256 = cursor.text(f"{where}.sha256", HEX64)
+    cursor.literal(b',"size":', where)
+    size = cursor.integer(f"{where}.size", 1, MAX_PART)
+    cursor.literal(b"}", where)
+    return Part(index, offset, size, sha256)
 
 
 def digest_of(parts: Sequence[Part]) -> str | None:

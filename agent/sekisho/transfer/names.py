@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from sekisho.errors import Problem, SekishoError, printable
 
 MAX_COMPONENT = 255  # bytes
-MAX_PATH = 4096  # bytes
+#: Bytes. The kernel takes 4,095 (PATH_MAX), and a receiver's own folders go before the path.
+MAX_PATH = 3840
 MAX_COMPONENTS = 64
+MAX_FOLDERS = 100_000  # of one delivery
 # Control, format (bidi marks among them), surrogate, private and line/paragraph separators.
 _FORBIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
@@ -34,7 +36,8 @@ def flaw(path: str) -> str:  # noqa: PLR0911 - one return per flaw
             return f"a component of {len(part.encode())} bytes (at most {MAX_COMPONENT})"
         if "\\" in part:
             return "a backslash"
-        if any(unicodedata.category(letter) in _FORBIDDEN for letter in part):
+        plain = part.isascii() and part.isprintable()
+        if not plain and any(unicodedata.category(letter) in _FORBIDDEN for letter in part):
             return "a control or invisible character"
     return ""
 
@@ -50,30 +53,61 @@ def check_path(path: object, where: str) -> str:
     return path
 
 
-def _folded(path: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+def _folded(part: str) -> bytes:
+    if part.isascii():
+        return part.lower().encode("ascii")
+    whole = unicodedata.normalize("NFC", unicodedata.normalize("NFC", part).casefold())
+    return whole.encode("utf-8", "surrogatepass")
+
+
+class Together:
+    """Names that have to stand side by side on any file system, taken one after another.
+
+    The same name twice, the same but for case or Unicode form, and a file where another name has a
+    folder are refused, and so are more than `MAX_FOLDERS` folders: one entry is kept for each
+    component, however deep it lies.
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        #: (number of the folder, folded component) → (its number, or 0 for a file; as written).
+        #: Bytes: one letter beyond Unicode's first plane makes text four times as large.
+        self._seen: dict[tuple[int, bytes], tuple[int, bytes]] = {}
+        self._folders = 0
+
+    def add(self, path: str) -> None:
+        """Take one more name; SekishoError names the one it cannot stand beside."""
+        *folders, name = path.split("/")
+        place = 0
+        for depth, part in enumerate(folders):
+            key, written = (place, _folded(part)), part.encode("utf-8", "surrogatepass")
+            found = self._seen.get(key)
+            if found is None:
+                self._folders += 1
+                if self._folders > MAX_FOLDERS:
+                    got, text = f"more than {MAX_FOLDERS} folders", "the delivery is too large"
+                    raise self._refuse(path, got, "fewer; pack them", text)
+                found = self._seen[key] = (self._folders, written)
+            if found != (found[0] or -1, written):
+                raise self._collide(path, folders[:depth], found[1])
+            place = found[0]
+        key = (place, _folded(name))
+        found = self._seen.get(key)
+        if found is not None:
+            raise self._collide(path, folders, found[1])
+        self._seen[key] = (0, name.encode("utf-8", "surrogatepass"))
+
+    def _collide(self, path: str, folders: list[str], name: bytes) -> SekishoError:
+        other = "/".join([*folders, name.decode("utf-8", "surrogatepass")])
+        text = "two names of the delivery collide"
+        return self._refuse(path, f"also {printable(other)}", "names that differ by more", text)
+
+    def _refuse(self, path: str, got: str, expected: str, text: str) -> SekishoError:
+        return SekishoError(text, (Problem(self._where, printable(path), got, expected),))
 
 
 def check_together(paths: Iterable[str], where: str) -> None:
-    """Refuse names that cannot stand side by side everywhere.
-
-    Twice the same, the same but for case or Unicode form, or a file where another name has a
-    folder: SekishoError names the pair.
-    """
-    files: dict[str, str] = {}
-    folders: dict[str, str] = {}
+    """Refuse names that cannot stand side by side everywhere; see `Together`."""
+    together = Together(where)
     for path in paths:
-        folded = _folded(path)
-        other = files.get(folded) or folders.get(folded)
-        prefix, folded_prefix = path, folded
-        while other is None and "/" in prefix:
-            prefix, folded_prefix = prefix.rpartition("/")[0], folded_prefix.rpartition("/")[0]
-            other = files.get(folded_prefix)
-            if folders.setdefault(folded_prefix, prefix) != prefix:
-                other = folders[folded_prefix]
-        if other is not None:
-            problem = Problem(
-                where, printable(path), f"also {printable(other)}", "names that differ by more"
-            )
-            raise SekishoError("two names of the delivery collide", (problem,))
-        files[folded] = path
+        together.add(path)

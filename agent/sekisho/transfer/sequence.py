@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from sekisho.canonical import canonical
 from sekisho.errors import Problem, SekishoError, printable
 
-MAX_MISSING = 1000  # numbers kept; beyond that only the range's end is
+MAX_MISSING = 1000  # numbers kept, the highest
+#: How far a number may be ahead of the highest one seen. A sender counts by one and a delivery in
+#: between is lost now and then; one leap to the end would make every later number a repeated one.
+MAX_STEP = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +22,18 @@ class Sequence:
     missing: tuple[int, ...] = ()
 
     def take(self, number: int) -> tuple[Sequence, bool]:
-        """Return the state after ``number`` and whether that number had been seen before."""
+        """Return the state after ``number`` and whether that number had been seen before.
+
+        Raises:
+            SekishoError: the number is more than `MAX_STEP` ahead.
+
+        """
+        if number > self.highest + MAX_STEP:
+            expected = f"at most {self.highest + MAX_STEP} ({MAX_STEP} after the last one seen)"
+            problem = Problem("manifest", "sequence", str(number), expected)
+            raise SekishoError("the number of the delivery leaps ahead", (problem,))
         if number > self.highest:
-            gap = tuple(range(max(self.highest + 1, number - MAX_MISSING), number))
+            gap = tuple(range(self.highest + 1, number))
             return Sequence(number, (*self.missing, *gap)[-MAX_MISSING:]), False
         if number in self.missing:
             return Sequence(self.highest, tuple(n for n in self.missing if n != number)), False

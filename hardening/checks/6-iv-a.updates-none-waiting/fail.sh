@@ -2,7 +2,7 @@
 # A newer package is offered and not installed.
 set -eu
 umask 022
-work=/var/tmp/sekisho-trial
+work=/var/tmp/sekisho-security
 mkdir -p "$work/root/DEBIAN"
 printf 'Package: tzdata\nVersion: 9999-1\nArchitecture: all\nMaintainer: trial <root@localhost>\nDescription: trial\n' >"$work/root/DEBIAN/control"
 dpkg-deb --build "$work/root" "$work/tzdata.deb" >/dev/null

@@ -1,0 +1,1 @@
+../../agent/sekisho/edge/safe_files.py
