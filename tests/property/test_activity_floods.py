@@ -27,7 +27,7 @@ def refused(ms: int, serial: int) -> bytes:
 @pytest.mark.parametrize("seed", range(20))
 def test_no_name_of_a_users_is_taken_for_a_field_or_a_message(seed: int) -> None:
     """The kernel quotes what holds no blank, quote, or byte outside 0x21 to 0x7e."""
-    chance = random.Random(seed)  # noqa: S311 - a test's inputs
+    chance = random.Random(seed)
     parts = ["msg='", "'", "exe=/usr/sbin/sshd", "sig=0", "=", "{", "}", "a", "/", "auid=0"]
     for _ in range(200):
         comm, exe = ("".join(chance.choices(parts, k=chance.randrange(9))) for _ in range(2))
@@ -57,15 +57,15 @@ def test_a_record_costs_no_more_than_its_length(piece: bytes) -> None:
 
 def test_a_flood_of_refused_logins_keeps_no_event_open_and_costs_no_memory() -> None:
     made = Activity(people={2001: "kita"}, administrators=[])
-    lines = [row("ANOM_ABEND", START, 1, ABEND.format(comm="x", exe="/tmp/x"))]  # noqa: S108
+    lines = [row("ANOM_ABEND", START, 1, ABEND.format(comm="x", exe="/tmp/x"))]
     lines += [refused(START + 20 * n, 2 + n) for n in range(1000)]
     told = {e.data["id"] for e in made.feed(lines) if e.kind == DETECTION}
     assert "6-iv-b.program-crashed" in told
     assert len(made.checkpoint().done) < 1000
-    bound = made._joiner.max_done  # noqa: SLF001 - what is kept in memory
+    bound = made._joiner.max_done
     for at in range(0, 40_000, 4000):
         made.feed([refused(START + 20 * (n + 1000), 1002 + n) for n in range(at, at + 4000)])
-    assert len(made._joiner._done) < bound + 4000  # noqa: SLF001
+    assert len(made._joiner._done) < bound + 4000
 
 
 def test_a_number_that_never_came_is_told_of_in_a_flood_of_refused_logins() -> None:
