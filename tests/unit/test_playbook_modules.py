@@ -279,16 +279,16 @@ def test_names_of_any_bytes_and_number_spoil_no_answer(tmp_path: Path) -> None:
         def state(self) -> dict[str, Any]:
             return {}
 
-        def whole(self, packages: dict[str, Any]) -> None:
+        def whole(self, _packages: dict[str, Any]) -> None:
             self.left += [f"{os.fsdecode(name)} is left as it is: gone" for name in names]
 
         only = closed = state
 
         def walk(self) -> None:
             for name in [*names, *(b"%d" % number for number in range(3000))]:
-                path = os.path.join(os.fsencode(tmp_path), name)  # noqa: PTH118 - bytes
+                path = os.path.join(os.fsencode(tmp_path), name)
                 os.close(os.open(path, os.O_CREAT))
-                os.chmod(path, 0o666)  # noqa: PTH101 - bytes
+                os.chmod(path, 0o666)  # noqa: S103 - what is to be mended
                 self.mend(os.fsdecode(path))
 
     library.Run, library.AnsibleModule = Run, lambda **_: asked

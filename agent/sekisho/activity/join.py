@@ -298,7 +298,7 @@ class Joiner:
             return None
         self._done[key] = self.lines
         if not type_.startswith(b"DAEMON_"):
-            # A flood of failed log-ins moves the clock, too: what is open does not wait for its end.
+            # A flood of failed log-ins moves the clock, too: what is open does not wait it out.
             self._clock.seen(ms)
             self.serials.seen(serial, ms, self._clock.ms)
             self.newest_ms = ms
