@@ -18,8 +18,10 @@ from ansible.module_utils.basic import AnsibleModule
 
 try:
     from ansible.module_utils import sekisho_safe_files as safe
+    from ansible.module_utils.sekisho_text import told
 except ImportError:  # read without Ansible's finder, by a test: the same file by its own name
     from sekisho.edge import safe_files as safe
+    from sekisho.text import told
 
 DOCUMENTATION = r"""
 module: sekisho_accounts
@@ -360,7 +362,7 @@ class Run:
             text = found.read(LONGEST_KEYS).decode("utf-8", "surrogateescape")
         lines = text.split("\n")
         entries = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
-        kept = [line for line in entries if self.blob(line) in held]
+        kept = [line for line in entries if self.blobs(line) and self.blobs(line) <= held]
         if kept and len(kept) != len(entries):
             self.note(path, "%d keys" % len(entries), "%d keys" % len(kept))
             if not self.module.check_mode:
@@ -371,15 +373,16 @@ class Run:
             self.remove(folder, name, path)
 
     @staticmethod
-    def blob(line):
-        """Return the key of a line, or None."""
-        for word in line.split():
+    def blobs(line):
+        """Return every key of a line: one in an option's quotes is not what sshd goes by."""
+        found = set()
+        for word in line.replace('"', " ").split():
             if word.startswith("AAAA"):
                 try:
-                    return base64.b64decode(word)
+                    found.add(base64.b64decode(word))
                 except ValueError:
-                    return None
-        return None
+                    found.add(None)
+        return found
 
 
 def main():
@@ -410,13 +413,12 @@ def main():
     run.others(accounts, shadow)
     run.secrets()
     run.strangers()
-    for line in run.left[:20]:
+    for line in told(run.left, 20):
         module.warn(line)
-    if run.left[20:]:
-        module.warn("%d more places are left as they are" % len(run.left[20:]))
+    before, after = ("\n".join(told("\n".join(side).split("\n"))) for side in (run.before, run.after))
     module.exit_json(
         changed=bool(run.after),
-        diff={"before": "\n".join(run.before) + "\n", "after": "\n".join(run.after) + "\n"},
+        diff={"before": before + "\n", "after": after + "\n"},
     )
 
 

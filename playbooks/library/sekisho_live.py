@@ -14,10 +14,10 @@ from ansible.module_utils.basic import AnsibleModule
 
 try:
     from ansible.module_utils import sekisho_safe_files as safe
-    from ansible.module_utils.sekisho_text import lines_of
+    from ansible.module_utils.sekisho_text import lines_of, shown
 except ImportError:  # read without Ansible's finder, by a test: the same file by its own name
     from sekisho.edge import safe_files as safe
-    from sekisho.text import lines_of
+    from sekisho.text import lines_of, shown
 
 DOCUMENTATION = r"""
 module: sekisho_live
@@ -356,10 +356,10 @@ class Live:
     def unmount(self, types):
         for line in reversed(lines_of(_text("/proc/self/mountinfo"))):  # the topmost first
             left, _, right = line.partition(" - ")
-            point, kind = left.split(" ")[4].replace("\\040", " "), right.split(" ")[0]
+            point, kind = _unescaped(left.split(" ")[4]), right.split(" ")[0]
             if kind not in types or (kind == "vfat" and point in EFI):
                 continue
-            if self.differs(point, "mounted (%s)" % kind, "not mounted"):
+            if self.differs(shown(point), "mounted (%s)" % kind, "not mounted"):
                 self.run("umount", point)
 
     def set_aside(self, entries):
@@ -420,8 +420,14 @@ def _in_fstab(point):
     return any(len(w) > 2 and w[1] == point and not w[0].startswith("#") for w in lines)
 
 
+def _unescaped(name):
+    """Return a name of the kernel's tables: blanks and backslashes stand there as octal digits."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), name)
+
+
 def _text(path):
-    with open(path) as handle:
+    # A mount point's name may be anybody's, of any bytes.
+    with open(path, encoding="utf-8", errors="surrogateescape") as handle:
         return handle.read().strip()
 
 

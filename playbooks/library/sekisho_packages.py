@@ -15,10 +15,10 @@ from ansible.module_utils.basic import AnsibleModule
 
 try:
     from ansible.module_utils import sekisho_safe_files as safe
-    from ansible.module_utils.sekisho_text import lines_of
+    from ansible.module_utils.sekisho_text import lines_of, told
 except ImportError:  # read without Ansible's finder, by a test: the same file by its own name
     from sekisho.edge import safe_files as safe
-    from sekisho.text import lines_of
+    from sekisho.text import lines_of, told
 
 DOCUMENTATION = r"""
 module: sekisho_packages
@@ -316,10 +316,8 @@ class Run:
 
     def tell(self):
         """Warn of what was left, a bounded number of lines."""
-        for line in self.left[:20]:
+        for line in told(self.left, 20):
             self.module.warn(line)
-        if self.left[20:]:
-            self.module.warn("%d more files are left as they are" % len(self.left[20:]))
 
     def timers(self):
         """Stop timers that nobody declared."""
@@ -366,7 +364,8 @@ def main():
     if module.params["upgrade"]:
         run.upgrade()
     run.tell()
-    module.exit_json(changed=bool(run.done), done=run.done, diff={"prepared": "\n".join(run.done)})
+    done = told(run.done)
+    module.exit_json(changed=bool(done), done=done, diff={"prepared": "\n".join(done)})
 
 
 if __name__ == "__main__":

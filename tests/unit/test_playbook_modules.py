@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import socket
 import stat
@@ -263,3 +264,66 @@ def test_what_is_in_the_place_of_a_file_is_replaced_or_told(
     else:
         assert (said["changed"], path.read_text()) == (True, "new")
     assert victim.read_text() == "keep"
+
+
+def test_names_of_any_bytes_and_number_spoil_no_answer(tmp_path: Path) -> None:
+    """Ansible refuses a whole answer for one lone surrogate, and any_errors_fatal ends the play."""
+    library = module("sekisho_packages")
+    names = [b"a\xffb", b"two\nlines", "日本".encode(), b"\x1b[2J", b"\xed\xa0\x80"]
+    asked = Asked(privileged=["/x"], timers=[], upgrade=False)
+    said: dict[str, Any] = {}
+    asked.warn = lambda line: said.setdefault("warnings", []).append(line)  # type: ignore[attr-defined]
+    asked.exit_json = said.update  # type: ignore[attr-defined]
+
+    class Run(library.Run):  # type: ignore[misc,name-defined]
+        def state(self) -> dict[str, Any]:
+            return {}
+
+        def whole(self, _packages: dict[str, Any]) -> None:
+            self.left += [f"{os.fsdecode(name)} is left as it is: gone" for name in names]
+
+        only = closed = state
+
+        def walk(self) -> None:
+            for name in [*names, *(b"%d" % number for number in range(3000))]:
+                path = os.path.join(os.fsencode(tmp_path), name)
+                os.close(os.open(path, os.O_CREAT))
+                os.chmod(path, 0o666)  # noqa: S103 - what is to be mended
+                self.mend(os.fsdecode(path))
+
+    library.Run, library.AnsibleModule = Run, lambda **_: asked
+    library.main()
+    assert all(stat.S_IMODE(one.stat().st_mode) == 0o664 for one in tmp_path.iterdir())
+    json.dumps(said, ensure_ascii=False).encode("utf-8")
+    lines = [*said["done"], *said["warnings"]]
+    assert all(line.isprintable() for line in lines)
+    assert len(said["done"]) <= 1001
+    assert "2005 more" in said["done"][-1]
+    assert any("日本" in line for line in lines)
+
+
+@pytest.mark.parametrize("option", ['environment="X= {} " ', 'command="a {}" ', '"{}" '])
+def test_a_key_in_an_option_is_not_the_key_of_its_line(
+    tmp_path: Path, accounts: tuple[ModuleType, Any], option: str
+) -> None:
+    _, run = accounts
+    place = home(tmp_path)
+    path = place / ".ssh/authorized_keys"
+    own = f'environment="A=B C" ssh-ed25519 {KEY} worker\n'
+    path.write_text(f"{own}{option.format(KEY)}ssh-ed25519 {OTHER} x\n")
+    run.stray(str(place), ACCOUNTS)
+    assert path.read_text() == own
+
+
+def test_a_mount_point_of_any_bytes_is_unmounted_by_its_name(tmp_path: Path) -> None:
+    library = module("sekisho_live")
+    table = tmp_path / "mountinfo"
+    table.write_bytes(b"9 1 0:9 / /home/w/\xff\\040\\012\\134x rw - fuse a rw\n")
+    read = library._text
+    library._text = lambda _path: read(table)
+    live = library.Live(False, None)
+    done: list[tuple[str, ...]] = []
+    live.run = lambda *argv: done.append(argv)
+    live.unmount(["fuse"])
+    assert done == [("umount", os.fsdecode(b"/home/w/\xff \n\\x"))]
+    json.dumps([live.before, live.after], ensure_ascii=False).encode("utf-8")

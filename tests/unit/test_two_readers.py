@@ -140,7 +140,25 @@ UNDOES = [
     ("ansible_ssh_extra_args", "-o StrictHostKeyChecking"),
     ("ansible_ssh_extra_args", "'"),
     ("ansible_ssh_common_args", "{{ lookup('pipe', 'id') }}"),
+    ("ansible_ssh_common_args", "-o UserKnownHostsFile=/tmp/mine"),
+    ("ansible_ssh_common_args", "-o UserKnownHostsFile=None"),
+    ("ansible_ssh_common_args", "-o GlobalKnownHostsFile=/tmp/mine"),
+    ("ansible_ssh_common_args", "-o UserKnownHostsFile={{ inventory_dir }}/../mine"),
+    ("ansible_ssh_common_args", "-S /tmp/socket"),
+    ("ansible_ssh_extra_args", "-o ControlPath=/tmp/socket"),
+    ("ansible_user", "-oProxyCommand=id"),
+    ("ansible_user", "{{ lookup('pipe', 'id') }}"),
+    ("ansible_become_user", "{% if x %}a{% endif %}"),
+    ("ansible_ssh_private_key_file", "{{ lookup('pipe', 'id') }}"),
+    ("guard_ssh", "sh"),
+    ("inventory_hostname", "core-2"),
+    ("enrol_replace", "core-1"),
 ]
+
+
+@pytest.mark.parametrize("name", ["ansible_ssh_common_args", "ansible_user", "guard_ssh"])
+def test_a_list_in_the_place_of_a_value_is_refused(name: str) -> None:
+    assert undoes_pinning(name, None)
 
 
 @pytest.mark.parametrize(("name", "value"), UNDOES)

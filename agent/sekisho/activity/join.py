@@ -190,6 +190,8 @@ class Joiner:
                     ms = int(seconds) * 1000 + int(milli)
                     if type_.startswith(_SINGLE):
                         single = self._single(id_, ms, serial, type_, body)
+                        if clock.ms - self._swept_ms > 500:
+                            yield from self._sweep()
                         if single is not None:
                             yield single
                         continue
@@ -296,6 +298,8 @@ class Joiner:
             return None
         self._done[key] = self.lines
         if not type_.startswith(b"DAEMON_"):
+            # A flood of failed log-ins moves the clock, too: what is open does not wait it out.
+            self._clock.seen(ms)
             self.serials.seen(serial, ms, self._clock.ms)
             self.newest_ms = ms
         event = Event(id_, ms, serial, self.lines - 1)

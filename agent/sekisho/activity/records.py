@@ -30,12 +30,11 @@ LINES = re.compile(
     rb"msg=audit\((([0-9]{1,11})\.([0-9]{3}):([0-9]{1,10}))\)(?::[ ]?|[ ])(.*)\n",
     re.MULTILINE,
 )
-# A value is quoted, braced (auditd's SADDR={ … }), or runs to the next blank. A name begins where
-# its word does and braces hold none: a long word or many open braces are looked at once.
-_FIELD = re.compile(
-    rb"""(?<![A-Za-z0-9_.\-])([A-Za-z0-9_.\-]++(?:\[[0-9]+\])?)=("[^"]*"|\{[^{}]*\}|[^ ]*)"""
-)
-_USER_MESSAGE = re.compile(rb"(.*?)\bmsg='(.*)'([^']*)", re.DOTALL)
+# A value is quoted, braced (auditd's SADDR={ … }), or runs to the next blank. A name begins after a
+# blank: tried at every byte, a long word without "=" would cost the square of its length.
+_FIELD = re.compile(rb"""(?<![^ ])([A-Za-z0-9_.\-]++(?:\[[0-9]+\])?)=("[^"]*"|\{[^{}]*\}|[^ ]*)""")
+# After a blank, which the kernel leaves in no string of a user's: `msg='` may be a program's name.
+_USER_MESSAGE = re.compile(rb"(.*?)(?<![^ ])msg='(.*)'([^']*)", re.DOTALL)
 _HEX = re.compile(rb"(?:[0-9A-Fa-f]{2})+")
 _ARGUMENT = re.compile(r"a[0-9]+(\[[0-9]+\])?")
 _DECIMAL = re.compile(rb"-?[0-9]{1,20}")

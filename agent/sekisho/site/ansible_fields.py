@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from sekisho.errors import printable
 from sekisho.site.nodes import Node, Reader
 
-#: Variables that may stand in the inventory, whatever their value.
+#: Variables that may stand in the inventory, with any plain value.
 _FREE = frozenset(
     (
         "ansible_host", "ansible_user", "ansible_port", "ansible_become", "ansible_become_user",
@@ -43,7 +43,14 @@ _OPTIONS = frozenset(
 )  # fmt: skip
 _FLAGS = frozenset("46CTnqtvx")
 _WITH_VALUE = frozenset("BbcIiJlmpS")
+#: Who is asked, from which folder, by which command: never a site's to say.
+_CONTROLLERS = frozenset(
+    ("guard_ssh", "inventory_hostname", "inventory_dir", "playbook_dir", "enrol_accept",
+     "enrol_replace")
+)  # fmt: skip
 _OWN_FOLDER = re.compile(r"\{\{ (?:inventory_dir|ansible_inventory_sources \| first) \}\}")
+#: A file of the inventory's, or of this checkout's.
+_PINNED = re.compile(r"(?i)(?!none$)(?:/inventory/)?[^/~%$][^%$]*")
 _NOWHERE = frozenset(("/dev/null", "none"))
 
 
@@ -66,16 +73,27 @@ def only_ours(read: Reader, root: Node, ours: set[str]) -> None:
 def undoes_pinning(name: str, text: str | None) -> str:
     """Return why a variable must not stand in an inventory, or "" when it may.
 
-    ``text`` is its value, None when that is a list or a mapping. Variables of neither Ansible's
-    connection nor Mitogen's are not looked at.
+    ``text`` is its value, None when that is a list or a mapping. Beside the variables of Ansible's
+    and Mitogen's connections only the few are looked at that choose what the controller runs.
     """
-    if not name.startswith(("ansible_", "mitogen_")) or name in _FREE:
+    if name in _CONTROLLERS:
+        return "no such variable: it is the controller's own"
+    if not name.startswith(("ansible_", "mitogen_")):
         return ""
+    return "one value" if text is None else _connection(name, text)
+
+
+def _connection(name: str, text: str) -> str:
+    if name in _FREE:
+        plain = _OWN_FOLDER.sub("", text)
+        # The guard's own login gives it to ssh(1) as a word, which must not become an option.
+        bad = "{{" in plain or "{%" in plain or plain.startswith("-")
+        return "a plain value: no option, no expression but {{ inventory_dir }}" if bad else ""
     if name in _FIXED:
         right = _FIXED[name]
-        return "" if (text or "").casefold() in right else f"{right[0]}, or nothing"
+        return "" if text.casefold() in right else f"{right[0]}, or nothing"
     if name in _ARGUMENTS:
-        return "; ".join(_arguments(text or ""))
+        return "; ".join(_arguments(text))
     return "no such variable: it may lead past the pinned host keys"
 
 
@@ -97,6 +115,8 @@ def _arguments(text: str) -> Iterator[str]:
         elif flag == "-F":
             if (rest or next(words, "")) not in _NOWHERE:
                 yield "no -F: another file of options"
+        elif flag == "-S":
+            yield from _option(f"ControlPath={rest or next(words, '')}")
         elif len(word) == 2 and flag[0] == "-" and flag[1] in _WITH_VALUE:
             next(words, "")
         elif not (word[:1] == "-" and word[1:] and set(word[1:]) <= _FLAGS) and not (
@@ -112,7 +132,14 @@ def _option(setting: str) -> Iterator[str]:
         if value.casefold() not in {"yes", "true"}:
             yield "StrictHostKeyChecking=yes"
     elif key in {"userknownhostsfile", "globalknownhostsfile"}:
-        if key == "userknownhostsfile" and (not value or set(value.split()) & _NOWHERE):
-            yield "UserKnownHostsFile=… with the site's pinned keys"
+        files = value.split()
+        if key.startswith("global") and set(files) & _NOWHERE:
+            files = []
+        elif not files:
+            files = ["none"]
+        if not all(_PINNED.fullmatch(one) and ".." not in one for one in files):
+            yield f"{name}={{{{ inventory_dir }}}}/keys/known_hosts, the site's pinned keys"
+    elif key == "controlpath" and value not in _NOWHERE:
+        yield "no -o ControlPath: a connection that somebody else may have opened"
     elif key not in _OPTIONS:
         yield f"no -o {name}"

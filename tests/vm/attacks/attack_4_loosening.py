@@ -138,6 +138,7 @@ def lockout(lab: Lab, trial: Trial) -> None:
     since = lab.root(host, "date +@%s").out.strip()
     blocked = lab.inside(
         BIN / "ansible-playbook", "-i", INVENTORY, "tests/vm/lockout.yml", "--limit", host,
+        "-e", "guard_timeout_s=50",
         timeout=300,
     )  # fmt: skip
     trial.expect("the play fails", blocked.code != 0, blocked.code)

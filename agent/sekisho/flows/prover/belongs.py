@@ -15,8 +15,8 @@ import z3
 
 from sekisho.flows.prover.constants import interface_number
 from sekisho.flows.prover.declared import ESP, ICMP, TCP, Line
-from sekisho.flows.prover.expressions import Track, within
-from sekisho.flows.prover.packet import Bool, Packet
+from sekisho.flows.prover.expressions import Track
+from sekisho.flows.prover.packet import Bool, Packet, within
 
 
 def _tuple(line: Line, packet: Packet) -> Bool:

@@ -7,15 +7,16 @@ changes while a packet is on its way. What has no meaning here is an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import z3
 
 from sekisho.flows.prover.chance import Chance
-from sekisho.flows.prover.constants import Span, flag_bits, folded, joined, number, spans
+from sekisho.flows.prover.constants import Span, flag_bits, folded, number, spans
 from sekisho.flows.prover.packet import (
+    FALSE,
     FIELDS,
     NEEDS_TYPE,
     TRANSPORT,
@@ -24,26 +25,30 @@ from sekisho.flows.prover.packet import (
     Bool,
     Packet,
     all_of,
-    cut,
+    within,
 )
 from sekisho.flows.prover.tables import Rule, Table, UnknownConstructError
 
 #: Below this many elements of a set there is nothing to fold.
 _FEW = 8
+#: The frame is not part of the model.
+_UNSEEN = ("ether", "vlan", "8021q")
 #: Reading these leaves something to chance, which belongs to the rule.
-_CHANCY = ("icmp", "igmp", "icmpv6", "ether", "vlan", "8021q", "dccp")
-
-
+_CHANCY = ("icmp", "igmp", "icmpv6", "dccp", *_UNSEEN)
 #: States of connection tracking by their bit, as the rules read them.
 INVALID, NEW, UNTRACKED = 1, 8, 64
 
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """What connection tracking says of a packet here: state bits, direction, or nothing yet."""
+    """What connection tracking says of a packet here: state bits, direction, or nothing yet.
+
+    ``template``: a rule made up a connection that only hands on a zone.
+    """
 
     state: Bits
     reply: Bool
+    template: Bool = FALSE
 
     @property
     def known(self) -> Bool:
@@ -56,7 +61,8 @@ class Track:
         Source: ``nft_notrack_eval``.
         """
         out = all_of(here, z3.Not(self.known))
-        return Track(z3.If(out, z3.BitVecVal(UNTRACKED, 32), self.state), self.reply)
+        state = z3.If(out, z3.BitVecVal(UNTRACKED, 32), self.state)
+        return Track(state, self.reply, self.template)
 
     def given_zone(self, here: Bool) -> Track:
         """Return what ``ct zone set`` makes of it: a template, which reads as a new connection.
@@ -65,7 +71,8 @@ class Track:
         """
         template = all_of(here, z3.Not(self.known))
         return Track(z3.If(template, z3.BitVecVal(NEW, 32), self.state),
-                     all_of(self.reply, z3.Not(template)))  # fmt: skip
+                     all_of(self.reply, z3.Not(template)),
+                     z3.Or(self.template, template))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +105,6 @@ class Reader:
         """Return a choice nobody can foresee: it may hold or not."""
         return self.chance.maybe(what)
 
-    def anything(self, what: str, width: int) -> Bits:
-        """Return bits nobody can foresee."""
-        return self.chance.anything(what, width)
-
     def value(self, expression: Any) -> Value:
         """Return the meaning of an expression."""
         if not isinstance(expression, dict) or len(expression) != 1:
@@ -124,17 +127,16 @@ class Reader:
 
     def constant(self, kind: str, width: int, value: Any) -> int:
         """Return one constant, flags together."""
-        try:
-            if isinstance(value, list) or (isinstance(value, dict) and "|" in value):
-                return flag_bits(kind, width, value)
-            return number(kind, width, value)
-        except (ValueError, KeyError, TypeError) as bad:
-            raise self.fail(value, f"a constant of type {kind} ({bad})") from None
+        flags = isinstance(value, list) or (isinstance(value, dict) and "|" in value)
+        return int(self._told(flag_bits if flags else number, kind, width, value))
 
     def spans(self, kind: str, width: int, value: Any) -> list[Span]:
         """Return a constant's numbers."""
+        return list(self._told(spans, kind, width, value))
+
+    def _told(self, read: Callable[[str, int, Any], Any], kind: str, width: int, value: Any) -> Any:
         try:
-            return spans(kind, width, value)
+            return read(kind, width, value)
         except (ValueError, KeyError, TypeError) as bad:
             raise self.fail(value, f"a constant of type {kind} ({bad})") from None
 
@@ -191,24 +193,7 @@ class Reader:
         return self.value(left).readable
 
 
-def within(bits: Bits, listed: Iterable[Span]) -> Bool:
-    """Return whether bits are a number of one of some spans."""
-    terms = [_between(bits, low, high) for low, high in joined(listed)]
-    return terms[0] if len(terms) == 1 else z3.Or(*terms)
-
-
-def _between(bits: Bits, low: int, high: int) -> Bool:
-    width = bits.size()
-    if low == high:
-        return bits == low
-    size = high - low + 1
-    if size & (size - 1) == 0 and low % size == 0 and size < 1 << width:  # a prefix: cheaper
-        shared = width - size.bit_length() + 1
-        return cut(bits, 0, shared) == low >> (width - shared)
-    return all_of(z3.UGE(bits, low), z3.ULE(bits, high))
-
-
-def _payload(  # noqa: C901, PLR0911 - one condition a protocol
+def _payload(  # noqa: C901 - one condition a protocol
     reader: Reader, body: Mapping[str, Any]
 ) -> Value:
     packet = reader.packet
@@ -218,10 +203,8 @@ def _payload(  # noqa: C901, PLR0911 - one condition a protocol
             raise reader.fail({"payload": dict(body)}, "an offset and a length in bits")
         return _raw(reader, str(body["base"]), offset, width)
     protocol, name = str(body.get("protocol")), str(body.get("field"))
-    if protocol in ("ether", "vlan", "8021q"):  # the frame is not part of the model
-        return _open(reader, "frame")
-    if (protocol, name) == ("dccp", "type"):
-        return _open(reader, "dccp type")
+    if protocol in _UNSEEN or (protocol, name) == ("dccp", "type"):
+        return _open(reader, "frame" if protocol in _UNSEEN else "dccp type")
     known = FIELDS.get((protocol, name))
     if known is None:
         raise reader.fail({"payload": dict(body)})
@@ -248,8 +231,7 @@ def _payload(  # noqa: C901, PLR0911 - one condition a protocol
 
 
 def _raw(reader: Reader, base: str, offset: int, width: int) -> Value:
-    packet = reader.packet
-    last = offset + width
+    packet, last = reader.packet, offset + width
     if base == "th" and last <= 160:
         return Value(packet.bits("th", offset, width), packet.readable(last), "integer")
     if base == "nh" and last <= 160:
@@ -280,7 +262,7 @@ def _meta(  # noqa: PLR0911 - one answer a key
         return Value(kinds, TRUE, "ether_type")
     if key == "l4proto":
         return Value(packet.protocol, packet.has_transport, "inet_proto")
-    if key == "length":
+    if key == "length" and "size6" not in packet.parts:
         six = z3.ZeroExt(16, packet.arrived("ip6", "length")) + 40
         return Value(z3.If(packet.six, six, z3.ZeroExt(16, packet.size)), TRUE, "integer")
     if key in ("ipsec", "secpath"):
@@ -288,7 +270,7 @@ def _meta(  # noqa: PLR0911 - one answer a key
         return Value(one, TRUE, "boolean")
     if key == "mark":
         return Value(packet.get(key), TRUE, key)
-    if key in _OPEN_META:
+    if key in _OPEN_META or key == "length":
         return _open(reader, f"meta {key}")
     raise reader.fail({"meta": dict(body)})
 
@@ -307,7 +289,10 @@ def _ct(reader: Reader, body: Mapping[str, Any]) -> Value:
         return Value(track.state, TRUE, "ct_state")
     if key == "direction":
         way = z3.If(track.reply, z3.BitVecVal(1, 8), z3.BitVecVal(0, 8))
-        return Value(way, track.known, "ct_dir")
+        there = track.known
+        if track.template is not FALSE:  # seen not to match then, of either direction
+            there = all_of(there, z3.Or(z3.Not(track.template), reader.maybe("ct direction")))
+        return Value(way, there, "ct_dir")
     if key not in _CT_KEYS:
         raise reader.fail({"ct": dict(body)})
     found = _open(reader, f"ct {key}")
@@ -319,8 +304,7 @@ def _exists(kind: str) -> Callable[[Reader, Mapping[str, Any]], Value]:
         packet, name = reader.packet, body.get("name")
         if not isinstance(name, str):  # tcp option @kind,offset,length
             return _open(reader, kind)
-        there = reader.maybe(f"{kind} {name}")
-        where = TRUE
+        there, where = reader.maybe(f"{kind} {name}"), TRUE
         if kind == "ip option":  # without room for options there are none
             there = all_of(there, packet.field("ip", "hdrlength") != 5)
             where = z3.Not(packet.six)
@@ -331,7 +315,7 @@ def _exists(kind: str) -> Callable[[Reader, Mapping[str, Any]], Value]:
             whole = all_of(packet.protocol == TRANSPORT["tcp"], packet.readable(160))
             there = all_of(there, whole, packet.field("tcp", "doff") != 5)
         if "field" in body:
-            return Value(reader.anything(f"{kind} {name}", 64), all_of(where, there), "open")
+            return Value(reader.chance.anything(f"{kind} {name}", 64), all_of(where, there), "open")
         return missing(there, where, everywhere=kind in ("tcp option", "sctp chunk"))
 
     return read
@@ -365,12 +349,7 @@ def _ipsec(reader: Reader, body: Mapping[str, Any]) -> Value:
 
 
 def _open(reader: Reader, what: str) -> Value:
-    """Return a value that may be anything, or not be there."""
-    return Value(reader.anything(what, 64), reader.maybe(what), "open")
-
-
-def _fib(reader: Reader, body: Mapping[str, Any]) -> Value:
-    return _open(reader, f"fib {body.get('result')}")
+    return Value(reader.chance.anything(what, 64), reader.maybe(what), "open")
 
 
 def _arithmetic(name: str) -> Callable[[Reader, Any], Value]:
@@ -379,7 +358,7 @@ def _arithmetic(name: str) -> Callable[[Reader, Any], Value]:
             raise reader.fail({name: body}, "two operands")
         left = reader.value(body[0])
         if name in ("<<", ">>"):  # of how many bits, and in which order of bytes, is nft's affair
-            return Value(reader.anything("shift", 64),
+            return Value(reader.chance.anything("shift", 64),
                          all_of(left.readable, reader.maybe("shift")), "open")  # fmt: skip
         if left.kind == "open":
             return left
@@ -405,7 +384,7 @@ _READERS: dict[str, Callable[[Reader, Any], Value]] = {
     "meta": _meta,
     "ct": _ct,
     "rt": _rt,
-    "fib": _fib,
+    "fib": lambda reader, body: _open(reader, f"fib {body.get('result')}"),
     "ipsec": _ipsec,
     "exthdr": _exists("exthdr"),
     "tcp option": _exists("tcp option"),

@@ -20,7 +20,7 @@ import z3
 from sekisho.flows.prover.chance import Chance
 from sekisho.flows.prover.expressions import INVALID, NEW, UNTRACKED, Track
 from sekisho.flows.prover.packet import FALSE, FIELDS, TRUE, Bool, Packet, Write, all_of
-from sekisho.flows.prover.rewriting import anew, rewritten, unsure
+from sekisho.flows.prover.rewriting import anew, rewritten, settled, unsure
 from sekisho.flows.prover.statements import CHANGING, run
 from sekisho.flows.prover.tables import Chain, Rule, Rules, Table, UnknownConstructError
 
@@ -297,7 +297,7 @@ def _base_chain(trip: Trip, table: Table, chain: Chain, applies: Bool, end: _End
         applies = all_of(applies, trip.packet.six)
     trip.packet = trip.packet.entering()
     left = _chain(trip, table, chain, applies, end, 0)
-    trip.packet = trip.packet.entering()
+    trip.packet = settled(trip.chance(f"{chain.where} end"), trip.packet).entering()
     if chain.policy == "drop":
         trip.fired.append(Fired(left, f"{chain.where} policy", "drop"))
         end.dropped.append(left)

@@ -7,11 +7,13 @@ bytes it stands on are the same bits. Source: RFC 791, 8200, 9293, 768, 792, 826
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import z3
+
+from sekisho.flows.prover.constants import Span, joined
 
 #: z3's types are not known to mypy.
 Bits = Any
@@ -328,6 +330,23 @@ def cut(bits: Bits, offset: int, width: int) -> Bits:
     """Return ``width`` bits from ``offset``, counted from the left as on the wire."""
     top = bits.size() - 1 - offset
     return bits if width == bits.size() else z3.Extract(top, top - width + 1, bits)
+
+
+def within(bits: Bits, listed: Iterable[Span]) -> Bool:
+    """Return whether bits are a number of one of some spans."""
+    terms = [_between(bits, low, high) for low, high in joined(listed)]
+    return terms[0] if len(terms) == 1 else z3.Or(*terms)
+
+
+def _between(bits: Bits, low: int, high: int) -> Bool:
+    width = bits.size()
+    if low == high:
+        return bits == low
+    size = high - low + 1
+    if size & (size - 1) == 0 and low % size == 0 and size < 1 << width:  # a prefix: cheaper
+        shared = width - size.bit_length() + 1
+        return cut(bits, 0, shared) == low >> (width - shared)
+    return all_of(z3.UGE(bits, low), z3.ULE(bits, high))
 
 
 def _octets(words: Bits) -> Bits:

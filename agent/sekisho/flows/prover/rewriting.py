@@ -8,11 +8,12 @@ Source: ``nft_payload_set_eval``, ``nf_nat_proto.c``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import z3
 
 from sekisho.flows.prover.chance import Chance
-from sekisho.flows.prover.packet import TRUE, WIDTHS, Bits, Bool, Packet, Write
+from sekisho.flows.prover.packet import TRUE, WIDTHS, Bool, Packet, Write
 
 #: Offset and width of a checksum in bits → transport protocols that have it there.
 _CHECKSUMS = {(128, 16): (6,), (48, 16): (17, 136, 33), (16, 16): (1, 2, 58), (64, 32): (132,)}
@@ -37,21 +38,30 @@ def rewritten(
 
 def checksums(chance: Chance, packets: Sequence[Packet], done: Bool) -> list[Write]:
     """Return that the transport's checksum may be any, by each protocol it may be taken for."""
-    free = chance.anything("transport checksum", 32)
 
     def of(protocols: tuple[int, ...]) -> Callable[[], Bool]:
         return lambda: z3.Or(*[one.protocol == number for one in packets for number in protocols])
 
-    return [Write(offset, width, done, _low(free, width), of(protocols))
+    return [Write(offset, width, done, chance.anything("transport checksum", width), of(protocols))
             for (offset, width), protocols in _CHECKSUMS.items()]  # fmt: skip
 
 
-def _low(bits: Bits, width: int) -> Bits:
-    return z3.Extract(width - 1, 0, bits)
+def summed(packet: Packet, otherwise: Bool) -> Bool:
+    """Return whether a write that changes the transport's checksum is made: it has to be there.
+
+    A packet cut short before its checksum keeps the field, and the rule ends (``NFT_BREAK``).
+    """
+    there = [z3.Or(z3.Not(z3.Or(*[packet.protocol == number for number in protocols])),
+                   packet.readable(offset + width))
+             for (offset, width), protocols in _CHECKSUMS.items()]  # fmt: skip
+    return z3.Or(otherwise, z3.And(*there))
 
 
 def _moved(chance: Chance, packet: Packet, done: Bool) -> Packet:
-    """Leave open what now stands where the transport header is looked for."""
+    """Leave open what now stands where the transport header is looked for.
+
+    The rest of the chain still looks where it stood: `settled` once more, behind the chain.
+    """
     free = {
         name: chance.anything(name, width) for name, width in (("protocol6", 8), ("length6", 16))
     } | {name: chance.maybe(name) for name in ("transport6", "fragment6")}
@@ -62,7 +72,19 @@ def _moved(chance: Chance, packet: Packet, done: Bool) -> Packet:
     }
     parts["protocol6"] = z3.If(done, free["protocol6"], packet.get("protocol6", 8))
     whole = Write(0, WIDTHS["th"], done, chance.anything("th", WIDTHS["th"]))
+    before = packet.parts.get("moved")
+    parts["moved"] = done if before is None else z3.Or(before, done)
     return packet.with_(**parts).write("th", whole)
+
+
+def settled(chance: Chance, packet: Packet) -> Packet:
+    """Return the packet behind a base chain: its transport header is looked for anew."""
+    moved = packet.parts.get("moved")
+    if moved is None:
+        return packet
+    packet = _moved(chance, packet, moved)
+    parts = {name: one for name, one in packet.parts.items() if name != "moved"}
+    return replace(packet, parts=parts, made={})
 
 
 def anew(chance: Chance, packet: Packet, done: Bool) -> Packet:

@@ -28,7 +28,8 @@ from sekisho.flows.prover.tables import (
     statements,
 )
 
-#: The first nft known to list a table's one flag as it is; 1.0.6 writes freed memory there.
+#: The first nft known to list a table's one flag as it is (1.0.6 writes freed memory there), and
+#: the protocol of a field that is rewritten.
 _LISTS_FLAGS = (1, 1, 3)
 _TABLE_FLAGS = {"dormant", "owner", "persist"}
 #: Objects that decide nothing by themselves.
@@ -92,6 +93,8 @@ def _read(entries: list[Any], host: str) -> Rules:
         if draft is None:
             raise UnknownConstructError(host, entry, f"a {kind} of a table listed before it")
         _member(draft, kind, body)
+        if kind == "rule" and version is not None and version < _LISTS_FLAGS:
+            _wholly_listed(f"{draft.where} {body.get('chain')}", body.get("expr", []))
     tables = tuple(_finish(draft) for draft in drafts.values())
     kinds = {kind for table in tables for kind in statements(table)}
     bases = {chain.kind for table in tables for chain in table.chains.values()}
@@ -104,6 +107,16 @@ def _read(entries: list[Any], host: str) -> Rules:
         marks=any(marks_early(table) for table in tables),
         expects=expects or bool(kinds & {"ct helper", "ct expectation"}),
     )
+
+
+def _wholly_listed(where: str, statements: Any) -> None:
+    """Raise where an old nft leaves out the protocol a rewriting is for: ``icmp type set 0``."""
+    for one in statements if isinstance(statements, list) else ():
+        key = one.get("mangle", {}).get("key", {}) if isinstance(one, dict) else {}
+        if isinstance(key.get("payload"), dict) and key["payload"].get("protocol") == "th":
+            raise UnknownConstructError(
+                where, one, "no rewriting of any transport's ports: this nft leaves out of which",
+            )  # fmt: skip
 
 
 def _version(text: Any, host: str) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import z3
 from sekisho.flows.prover.chance import Chance
 from sekisho.flows.prover.expressions import Reader, Track, Value
 from sekisho.flows.prover.packet import FIELDS, TRUE, Bits, Bool, Packet, Write, all_of
-from sekisho.flows.prover.rewriting import anew, rewritten
+from sekisho.flows.prover.rewriting import anew, rewritten, summed
 from sekisho.flows.prover.tables import TRANSLATIONS, NamedSet, Rule, Table
 
 _VERDICTS = ("accept", "drop", "return", "continue", "jump", "goto")
@@ -121,7 +121,7 @@ def _queue(reader: Reader, effect: Effect, here: Bool) -> None:
     accepts = reader.maybe("queue")
     done = all_of(here, accepts)
     packet = anew(reader.chance, effect.packet, done)
-    mark = z3.If(done, reader.anything("mark from the queue", 32), packet.get("mark"))
+    mark = z3.If(done, reader.chance.anything("mark from the queue", 32), packet.get("mark"))
     effect.packet = packet.with_(mark=mark)
     effect.verdicts += [(all_of(effect.match, accepts), "accept", ""),
                         (all_of(effect.match, z3.Not(accepts)), "drop", "")]  # fmt: skip
@@ -293,7 +293,7 @@ def _operand(reader: Reader, value: Any, kind: str, width: int) -> tuple[Bits, B
     """Return what a rewriting statement writes, and whether it can be known."""
     if isinstance(value, dict) and "map" in value:
         key, pairs, held = _pairs(reader, value["map"])
-        bits, hits = reader.anything("value of a map", width), []
+        bits, hits = reader.chance.anything("value of a map", width), []
         if held.grows:
             return bits, all_of(reader.readable(key), reader.maybe(f"in @{held.name}"))
         for hit, listed in _chosen(reader, key, pairs, held):
@@ -349,10 +349,11 @@ def _mangle(reader: Reader, effect: Effect, body: Mapping[str, Any], here: Bool)
             base, offset, width, kind = known
             bits, sure = _operand(reader, value, kind, width)
             legible = all_of(sure, reader.value(key).readable)
-            done = all_of(here, legible)
-            written = (base, Write(offset, width, done, bits))
-            effect.packet = rewritten(reader.chance, packet, done, (written,))
-            return legible
+            tried = all_of(here, legible)
+            whole = summed(packet, reader.maybe("checksum out of reach"))
+            written = (base, Write(offset, width, all_of(tried, whole), bits))
+            effect.packet = rewritten(reader.chance, packet, tried, (written,))
+            return all_of(legible, whole)
     raise reader.fail({"mangle": dict(body)})
 
 
@@ -372,10 +373,10 @@ def _translate(reader: Reader, kind: str, body: Any, here: Bool) -> Packet:
     """
     side, port = ("saddr", 0) if kind in ("snat", "masquerade") else ("daddr", 16)
     told = body.get("addr") if isinstance(body, dict) else None
-    writes = [("th", Write(port, 16, here, reader.anything("port", 16)))]
+    writes = [("th", Write(port, 16, here, reader.chance.anything("port", 16)))]
     for base, protocol, width in (("nh4", "ip", 32), ("nh6", "ip6", 128)):
         _, offset, _, _ = FIELDS[protocol, side]
-        address = reader.anything(side, width)
+        address = reader.chance.anything(side, width)
         if isinstance(told, str) and (":" in told) == (protocol == "ip6") and _plain(told):
             exact = reader.constant(f"ipv{4 if width == 32 else 6}_addr", width, told)
             address = z3.BitVecVal(exact, width)
