@@ -35,7 +35,6 @@ _PROPERTIES = (
     *("Id", "ActiveState", "UnitFileState", "StateChangeTimestamp", "ExecStart", "Environment"),
     *("EnvironmentFiles", "NeedDaemonReload"),
 )
-_STARTED = re.compile(r"argv\[\]=(.*?) ; ")
 
 
 def read_effective(text: str) -> dict[str, Any]:
@@ -201,6 +200,12 @@ def _sshd(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _started(text: str) -> list[str]:
+    """Return the command lines of systemd's ``ExecStart``: ``{ path=… ; argv[]=… ; … }``."""
+    parts = (part.partition(" ; ") for part in text.split("argv[]=")[1:])
+    return [argv for argv, end, _ in parts if end]
+
+
 def _listener(line: str) -> str:
     """Return the command line of sshd's listener from its title, or "" for another process."""
     name, _, rest = line.partition("sshd: ")
@@ -235,7 +240,7 @@ def _running(raw: Mapping[str, Any]) -> dict[str, Any]:
         # As the next start would run it, drop-ins of the unit included.
         "start": sorted(
             {
-                *_STARTED.findall(service.get("ExecStart", "")),
+                *_started(service.get("ExecStart", "")),
                 *(
                     f"{key}={service[key]}"
                     for key in ("Environment", "EnvironmentFiles")
