@@ -20,6 +20,7 @@ from sekisho.catalogue.compiled import compile_catalogue
 from sekisho.catalogue.model import Verdict
 from sekisho.edge.catalogue_files import load_sources, parse_sources
 from sekisho.edge.judging import PLACES, Judging, bundle_judge
+from sekisho.evidence.answer import Answer, host_nonce
 from sekisho.evidence.bundle import make_bundle
 from sekisho.evidence.report import (
     AuditRun,
@@ -29,6 +30,7 @@ from sekisho.evidence.report import (
     judge_run,
     needed_probes,
 )
+from sekisho.evidence.scope import Scope
 from sekisho.evidence.verification import Stored, verify
 from sekisho.evidence.wire import (
     HEADER_BYTES,
@@ -194,10 +196,17 @@ def test_a_judging_process_that_was_killed_is_started_again(judging: Judging) ->
 
 
 def bundle(raw: dict[str, Any]) -> dict[str, bytes]:
+    nonce = "0" * 64
+    answer = Answer(host_nonce(nonce, "core-1"))
     run = AuditRun(
         mode="ssh", site="s", profile=None, started="2026-01-01T00:00:00Z",
-        finished="2026-01-01T00:00:01Z", tool="sekisho test",
-        hosts=(HostRecord("core-1", raw, POLICIES["core-1"]),),
+        finished="2026-01-01T00:00:01Z", tool="sekisho test", nonce=nonce,
+        scope=Scope(
+            hosts=("core-1",), items=tuple(one.id for one in CATALOGUE.items),
+            checks=tuple(one.id for one in CATALOGUE.checks),
+        ),
+        hosts=(HostRecord("core-1", raw, POLICIES["core-1"], collector="sekisho test",
+                          answer=answer),),
     )  # fmt: skip
     made = make_bundle(CATALOGUE, COMPILED, run, judge_run(CATALOGUE, run))
     return dict(made.files) | {"MANIFEST.json": made.manifest}
@@ -232,4 +241,4 @@ def test_facts_of_a_bundle_that_cannot_be_judged_within_limits_are_could_not_tel
     monkeypatch.setattr("sekisho.edge.judging.BUNDLE_SECONDS", 0.001)
     found = verify(Stored(bundle(facts())), tool="sekisho test", judging=bundle_judge)
     assert found.exit_code == 2
-    assert "facts/core-1.json cannot be judged" in found.unknown[0]
+    assert any("facts/core-1.json cannot be judged" in one for one in found.unknown)
