@@ -53,5 +53,9 @@ class SekishoError(Exception):
 def printable(value: object, limit: int = 120) -> str:
     """Return ``value`` safe for a terminal: control and non-ASCII-bidi characters escaped, cut."""
     text = value if isinstance(value, str) else repr(value)
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return safe if len(safe) <= limit else f"{safe[:limit]}… ({len(safe)} characters)"
+    # Cut first: what is shown of 4 MiB costs no more than what is shown of a line.
+    safe = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: limit + 1]
+    )
+    length = max(len(text), len(safe))
+    return safe if length <= limit else f"{safe[:limit]}… ({length} characters)"

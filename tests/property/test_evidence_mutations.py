@@ -54,6 +54,8 @@ PART = Sources(
     items={ITEM_ID: lambda: _ITEM},
     checks={name: (lambda one=one: one) for name, one in _HELD.items()},  # type: ignore[misc]
 )
+
+pytestmark = pytest.mark.process  # judging is a process of its own
 POLICY = policy("gate-in")
 RAW = {
     "schema": 1,

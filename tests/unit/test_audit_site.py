@@ -84,6 +84,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> list[Target]:
         *,
         jobs: int,  # noqa: ARG001
         done: Callable[[Reply], None],
+        read: object,  # noqa: ARG001
     ) -> list[Reply]:
         asked.extend(targets)
         replies = [

@@ -166,7 +166,8 @@ class Forger:
                 }
                 for kind in ("facts", "policies")
             }
-            now = run_from_json(self.run, held["facts"], held["policies"])
+            facts = {name: canonical(value) for name, value in held["facts"].items()}
+            now = run_from_json(self.run, facts, held["policies"])
             _, findings, report = rejudge(
                 parse_sources(from_json(files["catalogue.json"], "")), now
             )

@@ -19,6 +19,7 @@ from sekisho.errors import SekishoError
 from sekisho.evidence.bundle import MANIFEST, catalogue_digest
 from sekisho.evidence.signing import make_key
 
+pytestmark = pytest.mark.process  # judging is a process of its own
 FILES = write(run(), SOURCES)
 
 

@@ -32,7 +32,7 @@ LINES = re.compile(
 )
 # A value is quoted, braced (auditd's SADDR={ … }), or runs to the next blank. A name begins after a
 # blank: tried at every byte, a long word without "=" would cost the square of its length.
-_FIELD = re.compile(rb"""(?<![^ ])([A-Za-z0-9_.\-]+(?:\[[0-9]+\])?)=("[^"]*"|\{[^{}]*\}|[^ ]*)""")
+_FIELD = re.compile(rb"""(?<![^ ])([A-Za-z0-9_.\-]++(?:\[[0-9]+\])?)=("[^"]*"|\{[^{}]*\}|[^ ]*)""")
 # After a blank, which the kernel leaves in no string of a user's: `msg='` may be a program's name.
 _USER_MESSAGE = re.compile(rb"(.*?)(?<![^ ])msg='(.*)'([^']*)", re.DOTALL)
 _HEX = re.compile(rb"(?:[0-9A-Fa-f]{2})+")

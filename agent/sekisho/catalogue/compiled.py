@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sekisho.bounds import json_within
 from sekisho.canonical import canonical, speaks
 from sekisho.errors import Problem, SekishoError, printable
 
@@ -69,6 +70,7 @@ def from_json(data: bytes, where: str) -> Sources:
     if len(data) > MAX_CATALOGUE_BYTES:
         raise _bad(where, "", f"more than {MAX_CATALOGUE_BYTES} bytes", "a compiled catalogue")
     try:
+        json_within(data)
         raw = json.loads(data)
     except (ValueError, RecursionError) as bad:
         raise _bad(where, "", printable(str(bad)), "canonical JSON") from None

@@ -7,7 +7,6 @@ No vacuous pass: a missing probe, a missing key, a wrong type or an empty list o
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from sekisho.catalogue.model import (
     PolicyValue,
     Verdict,
 )
+from sekisho.catalogue.patterns import MAX_TEXT, bounded
 from sekisho.catalogue.wording import not_set, off_by, show, until_when
 from sekisho.errors import SekishoError, printable
 
@@ -146,10 +146,12 @@ def _matches(observed: Any, expected: Any) -> tuple[bool, str]:
     for value, what in ((observed, "observed"), (expected, "expected")):
         if not isinstance(value, str):
             raise Unknown(f"{what} is {type(value).__name__}, not text")
+    if len(observed) > MAX_TEXT:
+        raise Unknown(f"observed has {len(observed)} characters; at most {MAX_TEXT} are matched")
     try:
-        return re.fullmatch(expected, observed) is not None, ""
-    except re.error as bad:
-        raise Unknown(f"expected is no regular expression: {bad}") from None
+        return bounded(expected).fullmatch(observed) is not None, ""
+    except ValueError as bad:
+        raise Unknown(f"expected is {bad}") from None
 
 
 def _empty(observed: Any, _expected: Any) -> tuple[bool, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from sekisho.catalogue.model import (
     Op,
     PolicyValue,
 )
+from sekisho.catalogue.patterns import bounded
 from sekisho.errors import Problem, SekishoError, printable
 
 _CHECK_KEYS = {
@@ -189,9 +189,9 @@ def _value(reader: _Reader, key: str, op: Op, raw: Mapping[str, Any]) -> Any:
         reader.wrong(key, value, "a number")
     if op is Op.MATCHES:
         try:
-            re.compile(value if isinstance(value, str) else "(")
-        except re.error as bad:
-            reader.wrong(key, value, f"a regular expression ({bad})")
+            bounded(value if isinstance(value, str) else "(")
+        except ValueError as bad:
+            reader.wrong(key, f"{printable(value, 80)}, {bad}", "a regular expression, bounded")
     return value
 
 

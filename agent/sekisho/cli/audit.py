@@ -104,6 +104,8 @@ def audit(  # noqa: PLR0913 - the options of a command
     else:
         from sekisho.cli.audit_progress import Progress  # noqa: PLC0415
         from sekisho.cli.audit_site import SiteOptions, site_run  # noqa: PLC0415 - Paramiko
+        from sekisho.cli.flows_input import solver  # noqa: PLC0415
+        from sekisho.edge.judging import Judging  # noqa: PLC0415 - a process of its own
 
         options = SiteOptions(
             inventory=inventory,
@@ -114,9 +116,18 @@ def audit(  # noqa: PLR0913 - the options of a command
             timeout=timeout,
             jobs=jobs,
         )
-        with Progress(show=sys.stderr.isatty(), color=not no_color) as progress:
+        with (
+            Judging(compile_catalogue(sources), solver()) as judging,
+            Progress(show=sys.stderr.isatty(), color=not no_color) as progress,
+        ):
             run = site_run(
-                options, needed_probes(catalogue), kinds, tool_name(), progress, scope=scope
+                options,
+                needed_probes(catalogue),
+                kinds,
+                tool_name(),
+                progress,
+                scope=scope,
+                judging=judging,
             )
     if any(host.policy is not None for host in run.hosts):
         from sekisho.cli.flows_input import solver  # noqa: PLC0415 - nothing configured, no proof

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sekisho.edge.inventory import read_inventory
+from sekisho.edge.judging import Judging, read_here
 from sekisho.edge.pinned_keys import read_pinned
 from sekisho.edge.ssh_audit import Access, Reply, Target, audit_hosts, load_key
 from sekisho.errors import Problem, SekishoError, printable
@@ -51,7 +52,7 @@ class Watcher(Protocol):
         """Say that one host is done."""
 
 
-def site_run(  # noqa: PLR0913 - clock and watcher are the edges
+def site_run(  # noqa: PLR0913 - clock, watcher and judging are the edges
     options: SiteOptions,
     probes: tuple[str, ...],
     kinds: tuple[str, ...],
@@ -60,6 +61,7 @@ def site_run(  # noqa: PLR0913 - clock and watcher are the edges
     *,
     scope: Scope = NO_SCOPE,
     clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+    judging: Judging | None = None,
 ) -> AuditRun:
     """Ask the site's hosts for their facts and return them with what is expected of each.
 
@@ -89,7 +91,10 @@ def site_run(  # noqa: PLR0913 - clock and watcher are the edges
     targets = [Target(name, str(policies[name]["management"]["address"])) for name in chosen]
     if probes:
         watcher.begin(len(targets))
-        replies = audit_hosts(targets, probes, access, jobs=options.jobs, done=watcher.done)
+        read = read_here if judging is None else judging.reader(policies)
+        replies = audit_hosts(
+            targets, probes, access, jobs=options.jobs, done=watcher.done, read=read
+        )
     else:
         replies = [Reply(target, None, _NOT_ASKED, None, 0) for target in targets]
     return AuditRun(
@@ -133,6 +138,7 @@ def record(reply: Reply, policy: dict[str, Any]) -> HostRecord:
         collector=response.collector if response is not None else None,
         milliseconds=reply.milliseconds,
         answer=answer if response is not None else None,
+        findings=response.findings if response is not None else None,
     )
 
 

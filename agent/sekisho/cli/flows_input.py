@@ -15,6 +15,7 @@ from sekisho.edge.bundle_io import read_bundle, read_signer
 from sekisho.edge.inventory import read_inventory
 from sekisho.errors import Problem, SekishoError, printable
 from sekisho.evidence.verification import read_facts
+from sekisho.evidence.wire import Packed
 from sekisho.flows.prover.hostfacts import read_net
 from sekisho.flows.prover.hostnet import HostNet
 from sekisho.flows.prover.hostnet import compiled as compiled_net
@@ -186,7 +187,10 @@ def _bundle(told: Signed) -> dict[str, tuple[Mapping[str, Any] | None, str | Non
             "the evidence bundle cannot be relied on",
             tuple(Problem(str(path), "", one, "a bundle as it was written") for one in wrong),
         )
-    return {host.name: (host.raw, host.reason) for host in found.run.hosts}
+    return {
+        host.name: (host.raw.value() if isinstance(host.raw, Packed) else host.raw, host.reason)
+        for host in found.run.hosts
+    }
 
 
 def read_listing(path: Path) -> Any:

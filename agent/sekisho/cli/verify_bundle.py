@@ -11,6 +11,7 @@ from pathlib import Path
 from sekisho.catalogue.compiled import Sources
 from sekisho.edge.bundle_io import read_bundle, read_host_keys, read_signer
 from sekisho.edge.catalogue_files import load_sources
+from sekisho.edge.judging import bundle_judge
 from sekisho.edge.tool import tool_name
 from sekisho.errors import Problem, SekishoError, printable
 from sekisho.evidence.bundle import MANIFEST
@@ -63,7 +64,7 @@ def verify_bundle(
         host_keys=read_host_keys(host_keys) if host_keys is not None else None,
         now=dt.datetime.now(dt.UTC),
     )
-    found = verify(read_bundle(path), trust=trust, tool=tool_name())
+    found = verify(read_bundle(path), trust=trust, tool=tool_name(), judging=bundle_judge)
     if json:
         sys.stdout.write(jsonlib.dumps(as_json(found)) + "\n")
     else:

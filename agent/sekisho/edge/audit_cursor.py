@@ -48,11 +48,15 @@ def boot_id_now() -> str:
         return ""
 
 
+_MAX_CURSOR = 16 * 1024 * 1024  # bytes; a cursor remembers some thousand events
+
+
 def read_cursor(path: Path) -> dict[str, Any] | None:
     """Return the cursor; None when there is none or it says nothing sound."""
     try:
-        raw = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        with path.open("rb") as handle:
+            raw = json.loads(handle.read(_MAX_CURSOR))
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(raw, dict) or raw.get("schema") != 1:
         return None

@@ -21,6 +21,7 @@ from sekisho.probes.registry import registry
 
 INSTALLED = Path("/usr/share/sekisho/catalogue.json")
 _MAX_FILE_BYTES = 256 * 1024
+_MAX_ALIASES = 16
 
 
 def checkout_root() -> Path | None:
@@ -114,6 +115,22 @@ def _from_folder(where: Path) -> Sources:
     return Sources(items=items, checks=checks)
 
 
+def _few_aliases(yaml: Any, loader: Any, data: bytes) -> None:
+    """Refuse aliases in what others stand for (ten lines unfold into gigabytes), and many."""
+    anchored: list[bool] = []
+    seen = 0
+    for event in yaml.parse(data, Loader=loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            anchored.append(event.anchor is not None)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchored.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            seen += 1
+            if any(anchored) or seen > _MAX_ALIASES:
+                line = event.start_mark.line + 1
+                raise yaml.YAMLError(f"line {line}: an alias inside an anchor, or too many")
+
+
 def read_yaml(file: Path) -> Any:
     """Return a YAML file's value; a key twice, a non-text key or bad YAML is a `SekishoError`."""
     import yaml  # noqa: PLC0415 - a server's audit reads JSON and never needs it
@@ -140,12 +157,15 @@ def read_yaml(file: Path) -> Any:
 
     Loader.add_constructor("tag:yaml.org,2002:map", mapping)
     try:
-        data = file.read_bytes()
+        with file.open("rb") as handle:
+            data = handle.read(_MAX_FILE_BYTES + 1)
         if len(data) > _MAX_FILE_BYTES:
+            told = f"more than {_MAX_FILE_BYTES} bytes"
             raise SekishoError(
-                "the catalogue is not in order",
-                (Problem(str(file), "", f"{len(data)} bytes", f"at most {_MAX_FILE_BYTES}"),),
+                "the catalogue is not in order", (Problem(str(file), "", told, "fewer"),)
             )
+        if b"&" in data:
+            _few_aliases(yaml, base, data)
         value = yaml.load(data.decode("utf-8"), Loader=Loader)  # noqa: S506 - a SafeLoader
         return json.loads(json.dumps(value))  # JSON values only: no dates, no sets
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, RecursionError) as bad:

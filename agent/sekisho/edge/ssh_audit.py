@@ -2,7 +2,9 @@
 
 The other end is not trusted: it may be slow, garble, cut, flood or announce nonsense. Every host
 has one deadline; what it may send is counted from the first byte of its banner on; a key that is
-not the pinned one stops that host. Nothing a host does stops another host or becomes a fact.
+not the pinned one stops that host. Its answer is parsed and judged in a process of its own, inside
+the same deadline (`sekisho.edge.judging`). Nothing a host does stops another host or becomes a
+fact.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sekisho.edge.judging import Reader, read_here
 from sekisho.edge.pinned_keys import PinnedKeys, fingerprint
 from sekisho.errors import Problem, SekishoError, printable
 from sekisho.evidence.answer import host_nonce
+from sekisho.evidence.report import OverBudgetError
 from sekisho.evidence.wire import (
     HEADER_BYTES,
     MAX_RESPONSE_BYTES,
@@ -28,7 +32,6 @@ from sekisho.evidence.wire import (
     Response,
     WireError,
     body_length,
-    decode_response,
     encode_request,
 )
 
@@ -96,13 +99,14 @@ def load_key(path: Path) -> paramiko.PKey:
     )
 
 
-def audit_hosts(
+def audit_hosts(  # noqa: PLR0913 - by name beyond the third
     targets: Iterable[Target],
     probes: tuple[str, ...],
     access: Access,
     *,
     jobs: int = 16,
     done: Callable[[Reply], None] = lambda _reply: None,
+    read: Reader = read_here,
 ) -> list[Reply]:
     """Ask every target for ``probes``, side by side; return one reply each, in the given order.
 
@@ -112,13 +116,14 @@ def audit_hosts(
         access: account, key, pinned host keys and the time one host may take.
         jobs: hosts asked at once.
         done: called once per host as it finishes (from this thread).
+        read: parses, and judges, one host's answer; an audit's does it in a process with limits.
 
     """
     _quiet_paramiko()
     chosen = list(targets)
     replies: dict[str, Reply] = {}
     with ThreadPoolExecutor(max_workers=max(1, min(jobs, len(chosen) or 1))) as pool:
-        running = {pool.submit(ask, target, probes, access): target for target in chosen}
+        running = {pool.submit(ask, target, probes, access, read): target for target in chosen}
         for future in as_completed(running):
             reply = future.result()
             replies[reply.target.name] = reply
@@ -126,15 +131,16 @@ def audit_hosts(
     return [replies[target.name] for target in chosen]
 
 
-def ask(target: Target, probes: tuple[str, ...], access: Access) -> Reply:
+def ask(target: Target, probes: tuple[str, ...], access: Access, read: Reader = read_here) -> Reply:
     """Ask one host; never raises: what goes wrong is the reply's reason."""
     started = time.monotonic()
     seen: list[str] = []
     response: Response | None = None
     reason: str | None = None
     try:
-        response = _ask(target, probes, access, seen)
-    except (WireError, _HostError) as known:
+        body, request, left = _ask(target, probes, access, seen)
+        response = read(body, request, target.name, left)
+    except (WireError, OverBudgetError, _HostError) as known:
         reason = str(known)
     except Exception as unknown:  # noqa: BLE001 - a hostile host must not stop the others
         reason = f"{type(unknown).__name__}: {printable(str(unknown), 200)}"
@@ -211,7 +217,10 @@ class _Deadline:
                 continue
 
 
-def _ask(target: Target, probes: tuple[str, ...], access: Access, seen: list[str]) -> Response:
+def _ask(
+    target: Target, probes: tuple[str, ...], access: Access, seen: list[str]
+) -> tuple[bytes, Request, float]:
+    """Return the answer's body, what was asked, and the seconds this host has left."""
     names = access.pinned.keys_of(target.name, target.address, target.port)
     if not names:
         raise _HostError(
@@ -219,7 +228,7 @@ def _ask(target: Target, probes: tuple[str, ...], access: Access, seen: list[str
         )
     deadline = _Deadline(access.timeout)
     try:
-        return _converse(target, probes, access, seen, deadline)
+        return *_converse(target, probes, access, seen, deadline), deadline.left()
     except (WireError, _HostError):
         if deadline.expired:
             raise _HostError(f"no whole answer within {deadline.seconds:g} s") from None
@@ -239,7 +248,7 @@ def _converse(
     access: Access,
     seen: list[str],
     deadline: _Deadline,
-) -> Response:
+) -> tuple[bytes, Request]:
     import paramiko  # noqa: PLC0415
 
     # 1. Connect; every later wait ends with the deadline.
@@ -291,7 +300,7 @@ def _converse(
         raise WireError(f"the answer was cut: {len(body)} of {length} bytes")
     if _read(channel, 1, deadline):
         raise WireError("something follows the answer")
-    return decode_response(body, request)
+    return body, request
 
 
 def kind_of(algorithm: str) -> str:

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sekisho.canonical import digest
 from sekisho.errors import printable
 from sekisho.evidence.answer import NONCE, host_nonce, signed_well
 from sekisho.evidence.bundle import MANIFEST, MANIFEST_KEYS
 from sekisho.evidence.report import AuditRun, HostRecord
 from sekisho.evidence.signing import BadKeyError, fingerprint_of
+from sekisho.evidence.wire import WireError, facts_digest
 
 #: Clocks of auditor, hosts and reader may differ by so much.
 TOLERANCE = dt.timedelta(minutes=5)
@@ -134,7 +134,7 @@ def bind_answers(run: AuditRun, host_keys: Mapping[str, bytes] | None, found: Pr
             )
         elif not host.signed:
             unsigned.append(host.name)
-        elif not signed_well(host.answer, host.collector or "", digest(host.raw)):
+        elif not signed_well(host.answer, host.collector or "", _digest(host)):
             found.broken.append(f"{host.name}: the host's signature is not over these facts")
         else:
             _signed_then(run, host, found)
@@ -150,6 +150,13 @@ def bind_answers(run: AuditRun, host_keys: Mapping[str, bytes] | None, found: Pr
     collectors = {host.collector or "?" for host in answered}
     if others := sorted(collectors - {run.tool}):
         found.notes.append(f"facts read by another build of the collector: {_list(others)}")
+
+
+def _digest(host: HostRecord) -> str:
+    try:
+        return "" if host.raw is None else facts_digest(host.raw)
+    except WireError:
+        return ""  # too large to be anybody's
 
 
 def _signed_then(run: AuditRun, host: HostRecord, found: Problems) -> None:

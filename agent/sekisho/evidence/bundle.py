@@ -32,6 +32,7 @@ from sekisho.evidence.html import render
 from sekisho.evidence.report import AuditRun, HostRecord, Judged, as_json, judge_run
 from sekisho.evidence.scope import scope_from_json
 from sekisho.evidence.summary import KINDS
+from sekisho.evidence.wire import Packed, strict_json
 
 SCHEMA = 2
 KIND = "sekisho-evidence"
@@ -40,6 +41,9 @@ SIGNATURE = "MANIFEST.sig"
 SIGNER = "signer.pub.pem"
 FIXED = ("catalogue.json", "findings.json", "report.html", "run.json")
 HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
+_FACTS_HEAD, _FACTS_HOST = b'{"answer":', b',"host":%s,"raw":'
+_FACTS_TAIL = b',"schema":%d}' % SCHEMA
+_FACTS_MOST = 8 * 1024  # bytes before the facts: an answer takes at most 1.6 KiB
 FILE_NAME = re.compile(r"(facts|policies)/(" + HOST_NAME.pattern + r")\.json")
 
 
@@ -78,19 +82,43 @@ def make_bundle(
     }
     for host in run.hosts:
         if host.raw is not None:
-            files[f"facts/{host.name}.json"] = canonical(
-                {
-                    "schema": SCHEMA,
-                    "host": host.name,
-                    "raw": host.raw,
-                    "answer": None if host.answer is None else host.answer.as_json(),
-                }
-            )
+            files[f"facts/{host.name}.json"] = facts_file(host)
         if host.policy is not None:
             files[f"policies/{host.name}.json"] = canonical(dict(host.policy))
     if signer is not None:
         files[SIGNER] = signer
     return Bundle(name=bundle_name(run), files=files, manifest=manifest_of(run, files))
+
+
+def facts_file(host: HostRecord) -> bytes:
+    """Return the canonical JSON of ``facts/HOST.json``; packed facts are not parsed for it."""
+    plain = host.raw.plain() if isinstance(host.raw, Packed) else canonical(host.raw)
+    answer = canonical(None if host.answer is None else host.answer.as_json())
+    return b"".join((_FACTS_HEAD, answer, _FACTS_HOST % canonical(host.name), plain, _FACTS_TAIL))
+
+
+def facts_of(host: str, data: bytes) -> tuple[Packed, Answer | None]:
+    """Return the raw facts in ``facts/HOST.json``, not parsed yet, and how they came.
+
+    Raises `BadBundleError` when they are not this host's. What precedes the facts is bounded; that
+    they are canonical is seen where they are parsed.
+    """
+    where = f"facts/{host}.json"
+    middle = _FACTS_HOST % canonical(host)
+    at = data.find(middle, 0, _FACTS_MOST)
+    if at < 0 or not (data.startswith(_FACTS_HEAD) and data.endswith(_FACTS_TAIL)):
+        raise BadBundleError(
+            f"{where}: not as it was written: no facts of {host}, schema {SCHEMA}, or another's"
+        )
+    packed = Packed.of(data[at + len(middle) : -len(_FACTS_TAIL)])
+    told = data[len(_FACTS_HEAD) : at]
+    try:
+        value = strict_json(told)
+        if canonical(value) != told:
+            raise ValueError("not in canonical form")  # noqa: TRY301 - one answer for each
+        return packed, None if value is None else answer_from_json(value)
+    except (ValueError, TypeError) as bad:
+        raise BadBundleError(f"{where}: not as it was written: {bad}") from None
 
 
 def bundle_name(run: AuditRun) -> str:
@@ -173,19 +201,18 @@ _RUN_KEYS = {
 _HOST_KEYS = {
     "name", "reason", "fingerprint", "collector", "milliseconds", "facts", "policy",
 }  # fmt: skip
-_FACTS_KEYS = {"schema", "host", "raw", "answer"}
 
 
 class BadBundleError(Exception):
     """A bundle's file does not hold what it should; the message says what."""
 
 
-def run_from_json(raw: Any, facts: Mapping[str, Any], policies: Mapping[str, Any]) -> AuditRun:
+def run_from_json(raw: Any, facts: Mapping[str, bytes], policies: Mapping[str, Any]) -> AuditRun:
     """Return the run of a bundle; raise `BadBundleError` for anything missing or odd.
 
     Args:
         raw: the value of ``run.json``.
-        facts: host → value of ``facts/HOST.json``.
+        facts: host → the content of ``facts/HOST.json``.
         policies: host → value of ``policies/HOST.json``.
 
     """
@@ -235,7 +262,7 @@ def run_from_json(raw: Any, facts: Mapping[str, Any], policies: Mapping[str, Any
 
 
 def _host(
-    entry: dict[str, Any], facts: Mapping[str, Any], policies: Mapping[str, Any]
+    entry: dict[str, Any], facts: Mapping[str, bytes], policies: Mapping[str, Any]
 ) -> HostRecord:
     if entry.keys() != _HOST_KEYS:
         odd = sorted(entry.keys() ^ _HOST_KEYS)
@@ -245,7 +272,9 @@ def _host(
         raise BadBundleError("run.json has a host whose name is none")
     raw, answer = None, None
     if _flag(entry["facts"], "run.json: facts"):
-        raw, answer = _facts(name, facts)
+        if name not in facts:
+            raise BadBundleError(f"facts/{name}.json is missing or no object")
+        raw, answer = facts_of(name, facts[name])
     elif name in facts:
         raise BadBundleError(f"facts/{name}.json is there, run.json says there are none")
     policy = None
@@ -268,23 +297,6 @@ def _host(
         milliseconds=took,
         answer=answer,
     )
-
-
-def _facts(name: str, facts: Mapping[str, Any]) -> tuple[dict[str, Any], Answer | None]:
-    where = f"facts/{name}.json"
-    held = _mapping(facts.get(name), where)
-    if held.keys() != _FACTS_KEYS:
-        odd = sorted(held.keys() ^ _FACTS_KEYS)
-        raise BadBundleError(f"{where}: missing or unknown: {', '.join(odd)}")
-    if held["host"] != name or not speaks(held["schema"], SCHEMA):
-        raise BadBundleError(f"{where} are the facts of {held['host']!r}")
-    raw = _mapping(held["raw"], f"{where}: raw")
-    if held["answer"] is None:
-        return raw, None
-    try:
-        return raw, answer_from_json(held["answer"])
-    except ValueError as bad:
-        raise BadBundleError(f"{where}: {bad}") from None
 
 
 def rejudge(catalogue: Catalogue, run: AuditRun) -> tuple[Judged, bytes, bytes]:

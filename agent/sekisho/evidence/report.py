@@ -7,7 +7,7 @@ an evidence bundle again gives the same value, byte for byte.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from sekisho.errors import SekishoError
 from sekisho.evidence.answer import Answer
 from sekisho.evidence.scope import NO_SCOPE, LeftOut, Scope, left_out
 from sekisho.evidence.summary import KINDS, Row, rows
+from sekisho.evidence.wire import Packed
 
 SCHEMA = 1
 
@@ -28,24 +29,26 @@ class HostRecord:
 
     Attributes:
         name: the host's name in the site (or the machine's own name for ``--local``).
-        raw: the raw facts as the host sent them; None when it gave none.
+        raw: the raw facts as the host sent them, parsed or not yet; None when it gave none.
         policy: the expectations to judge by; None when there are none.
         reason: why there are no raw facts; None when there are.
         fingerprint: SHA-256 fingerprint of the host key it was reached with; None for local.
         collector: version and digest of the collector that read the facts; None without facts.
         milliseconds: how long it took.
         answer: what ties the facts to this audit; None without facts.
+        findings: what its facts were judged to already, apart from this process; else None.
 
     """
 
     name: str
-    raw: Mapping[str, Any] | None
+    raw: Mapping[str, Any] | Packed | None
     policy: Mapping[str, Any] | None = None
     reason: str | None = None
     fingerprint: str | None = None
     collector: str | None = None
     milliseconds: int = 0
     answer: Answer | None = None
+    findings: tuple[Finding, ...] | None = None
 
     @property
     def signed(self) -> bool:
@@ -60,10 +63,11 @@ class HostRecord:
             return HostFacts(
                 host=self.name, role=_text(role), facts={}, policy=self.policy, unreachable=why
             )
+        raw = self.raw.value() if isinstance(self.raw, Packed) else self.raw
         return HostFacts(
             host=self.name,
             role=_text(role),
-            facts=facts_from_raw(self.raw, probes),
+            facts=facts_from_raw(raw, probes),
             policy=self.policy,
         )
 
@@ -148,6 +152,14 @@ class NoSolverError(SekishoError):
     """The run was judged with a solver, and there is none here."""
 
 
+class OverBudgetError(SekishoError):
+    """A host's facts could not be read and judged within their limits of time and memory."""
+
+
+#: Judges one host, by a catalogue and with a solver.
+HostJudge = Callable[[Catalogue, HostRecord, str | None], tuple[Finding, ...]]
+
+
 def _prover(solver: str | None) -> Prover | None:
     if solver is None:
         return None
@@ -158,14 +170,27 @@ def _prover(solver: str | None) -> Prover | None:
     return prove_way
 
 
+def judge_host(catalogue: Catalogue, host: HostRecord, solver: str | None) -> tuple[Finding, ...]:
+    """Judge every check on one host, whose facts are parsed here.
+
+    Raises `NoSolverError`, and `WireError` for packed facts that are none.
+    """
+    facts = host.as_facts(needed_probes(catalogue))
+    return tuple(judge_all(catalogue, [facts], _prover(solver)))
+
+
 def judge_run(catalogue: Catalogue, run: AuditRun) -> Judged:
-    """Judge every check on every host of the run.
+    """Judge every check on every host of the run that is not judged yet.
 
     Raises `NoSolverError` when the run had a solver and there is none to judge it alike.
     """
-    probes = needed_probes(catalogue)
-    hosts = [host.as_facts(probes) for host in run.hosts]
-    findings = judge_all(catalogue, hosts, _prover(run.solver))
+    findings = [
+        finding
+        for host in run.hosts
+        for finding in (
+            judge_host(catalogue, host, run.solver) if host.findings is None else host.findings
+        )
+    ]
     if "machine" not in run.kinds:
         findings = []
     table = rows(catalogue, findings, profile=run.profile, kinds=run.kinds)

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sekisho.canonical import speaks
@@ -45,15 +46,35 @@ from sekisho.evidence.bundle import (
 )
 from sekisho.evidence.differences import differences
 from sekisho.evidence.own_catalogue import Difference, compare_catalogues, strange_patterns
-from sekisho.evidence.report import AuditRun, Judged, NoSolverError, left_out_of
+from sekisho.evidence.report import (
+    AuditRun,
+    HostJudge,
+    HostRecord,
+    Judged,
+    NoSolverError,
+    OverBudgetError,
+    judge_host,
+    left_out_of,
+)
 from sekisho.evidence.scope import LeftOut
 from sekisho.evidence.signing import BadKeyError, fingerprint_of, signature_is_good
 from sekisho.evidence.stored_json import MAX_BYTES, canonical_value, value_of
+from sekisho.evidence.wire import WireError
 from sekisho.probes.registry import registry
 
 MAX_LISTED = 50
 #: Digits of a catalogue's digest by which a reader may accept it.
 MIN_DIGEST = 32
+
+
+#: Gives, by a compiled catalogue and the solver's name, what judges one host.
+Judging = Callable[[bytes, str | None], AbstractContextManager[HostJudge]]
+
+
+@contextmanager
+def judged_here(_catalogue: bytes, _solver: str | None) -> Iterator[HostJudge]:
+    """Judge in this process, within the bounds of what is parsed."""
+    yield judge_host
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +140,12 @@ class Trust:
 
 
 def verify(
-    stored: Stored, *, key: bytes | None = None, tool: str = "", trust: Trust | None = None
+    stored: Stored,
+    *,
+    key: bytes | None = None,
+    tool: str = "",
+    trust: Trust | None = None,
+    judging: Judging = judged_here,
 ) -> Verdicts:
     """Check a bundle.
 
@@ -128,13 +154,15 @@ def verify(
         key: the signer's public key, for a reader who brings nothing else.
         tool: this tool's name and version, to tell a changed judge from a changed bundle.
         trust: all that the reader brings.
+        judging: by catalogue and solver gives what parses and judges one host's facts; a
+            command's does it in processes with limits.
 
     """
     trust = trust if trust is not None else Trust(key=key)
     found = Verdicts()
     theirs = _open(stored, trust, found)
     if theirs is not None and found.run is not None and _catalogue(found.run, theirs, trust, found):
-        _judge_again(stored, found.run, theirs, tool, found)
+        _judge_again(stored, found.run, theirs, tool, judging, found)
     return found
 
 
@@ -280,12 +308,14 @@ def _unreadable(bad: SekishoError) -> str:
 
 
 def _read(stored: Stored) -> tuple[AuditRun, Sources]:
-    facts: dict[str, Any] = {}
+    facts: dict[str, bytes] = {}
     policies: dict[str, Any] = {}
     for name, data in stored.files.items():
         if match := FILE_NAME.fullmatch(name):
-            held = facts if match[1] == "facts" else policies
-            held[match[2]] = value_of(name, data)
+            if match[1] == "facts":
+                facts[match[2]] = data  # parsed where it is judged, within limits
+            else:
+                policies[match[2]] = value_of(name, data)
     run = run_from_json(value_of("run.json", stored.files["run.json"]), facts, policies)
     value_of("catalogue.json", stored.files["catalogue.json"])
     return run, from_json(stored.files["catalogue.json"], "catalogue.json")
@@ -323,8 +353,13 @@ def _accepted(told: str | None, digest: str | None) -> bool:
     return bool(told and digest and len(told) >= MIN_DIGEST and digest.startswith(told))
 
 
-def _judge_again(
-    stored: Stored, run: AuditRun, theirs: Sources, tool: str, found: Verdicts
+def _judge_again(  # noqa: PLR0913, PLR0917 - a judgement has these inputs
+    stored: Stored,
+    run: AuditRun,
+    theirs: Sources,
+    tool: str,
+    judging: Judging,
+    found: Verdicts,
 ) -> None:
     try:
         catalogue = parse_catalogue(
@@ -336,9 +371,13 @@ def _judge_again(
         found.unknown.append(_unreadable(bad))
         return
     try:
+        run = _host_by_host(catalogue, run, stored.files["catalogue.json"], judging)
         judged, findings, report = rejudge(catalogue, run)
-    except NoSolverError as bad:
-        found.unknown.append(printable(bad.message, 200))
+    except BadBundleError as bad:
+        found.broken.append(printable(str(bad), 300))
+        return
+    except (NoSolverError, OverBudgetError) as bad:
+        found.unknown.append(printable(bad.message, 300))
         return
     except Exception as crash:  # noqa: BLE001 - a crashed judge must not look clean
         found.unknown.append(
@@ -357,3 +396,22 @@ def _judge_again(
                 f"report.html was written by {printable(run.tool, 80)} and cannot be compared by "
                 f"{printable(tool, 80)}: read findings.json, or verify with the build that wrote it"
             )
+
+
+def _host_by_host(
+    catalogue: Catalogue, run: AuditRun, compiled: bytes, judging: Judging
+) -> AuditRun:
+    """Return the run with each host judged, by itself: what is wrong with one's facts names it."""
+
+    def judged(judge: HostJudge, host: HostRecord) -> HostRecord:
+        try:
+            return replace(host, findings=judge(catalogue, host, run.solver))
+        except WireError as bad:
+            raise BadBundleError(f"facts/{host.name}.json: not as it was written: {bad}") from None
+        except OverBudgetError as bad:
+            raise OverBudgetError(
+                f"facts/{host.name}.json cannot be judged: {bad.message}"
+            ) from None
+
+    with judging(compiled, run.solver) as judge:
+        return replace(run, hosts=tuple(judged(judge, host) for host in run.hosts))

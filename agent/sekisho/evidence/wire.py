@@ -10,15 +10,18 @@ Names of registered probes are the only thing a request can say: no argument rea
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import struct
 import zlib
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sekisho.bounds import MAX_VALUES, json_within
 from sekisho.canonical import canonical, digest, speaks
+from sekisho.catalogue.model import Finding
 from sekisho.errors import printable
 from sekisho.evidence.answer import ANSWER_KEYS, Answer, answer_from_json
 
@@ -26,8 +29,11 @@ SCHEMA = 1
 MAGIC = b"SKP1"
 HEADER_BYTES = 8
 MAX_REQUEST_BYTES = 64 * 1024
-MAX_RESPONSE_BYTES = 16 * 1024 * 1024  # compressed
-MAX_RAW_BYTES = 96 * 1024 * 1024  # decompressed
+#: A server's facts are 1 to 3 MiB with some 30,000 values, and pack to a fifth.
+MAX_RESPONSE_BYTES = 8 * 1024 * 1024  # compressed
+MAX_RAW_BYTES = 32 * 1024 * 1024  # decompressed
+MAX_RATIO = 100  # decompressed bytes for each compressed one, beyond the first MiB
+MAX_RAW_VALUES = 250_000
 MAX_PROBES = 512
 _NONCE = re.compile(r"[0-9a-f]{32,128}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
@@ -46,14 +52,49 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Packed:
+    """Raw facts that nobody has parsed in this process: canonical JSON, compressed."""
+
+    data: bytes
+
+    @classmethod
+    def of(cls, plain: bytes) -> Packed:
+        """Return facts packed, from their canonical JSON."""
+        return cls(zlib.compress(plain, 1))
+
+    def plain(self) -> bytes:
+        """Return the JSON; `WireError` when it is more than facts may be."""
+        return _unpack(self.data)
+
+    def value(self) -> dict[str, Any]:
+        """Return the facts, parsed here; `WireError` for too many values or no canonical JSON."""
+        plain = self.plain()
+        found = _json(plain, "raw facts", MAX_RAW_VALUES)
+        if canonical(found) != plain:
+            raise WireError("the raw facts are not in canonical form")
+        return found
+
+
+def facts_digest(raw: Mapping[str, Any] | Packed) -> str:
+    """Return the digest of raw facts, parsed or not; `WireError` when they are too large."""
+    if isinstance(raw, Packed):
+        return hashlib.sha256(raw.plain()).hexdigest()
+    return digest(raw)
+
+
+@dataclass(frozen=True, slots=True)
 class Response:
-    """What a host answered: its collector's version, and the raw facts with their digest."""
+    """What a host answered: its collector's version, and the raw facts with their digest.
+
+    ``findings`` is what the facts were judged to, where they were judged as they came.
+    """
 
     nonce: str
     collector: str
     digest: str
-    raw: dict[str, Any]
+    raw: Mapping[str, Any] | Packed
     answer: Answer | None = None
+    findings: tuple[Finding, ...] | None = None
 
 
 def encode_request(request: Request) -> bytes:
@@ -133,11 +174,11 @@ def decode_response(body: bytes, request: Request) -> Response:
     """Return the response to ``request`` from its compressed body.
 
     Raises:
-        WireError: not zlib, too large, garbled JSON, another nonce, other probes than asked,
-            a digest that does not fit, or the host's own error.
+        WireError: not zlib, too large, too many values, garbled JSON, another nonce, other probes
+            than asked, a digest that does not fit, or the host's own error.
 
     """
-    value = _json(_unpack(body), "answer")
+    value = _json(_unpack(body), "answer", MAX_RAW_VALUES)
     if not speaks(value.get("schema"), SCHEMA):
         raise WireError(f"the host speaks schema {printable(value.get('schema'), 40)}, not 1")
     if "error" in value:
@@ -175,19 +216,25 @@ def _answer(value: dict[str, Any]) -> Answer:
 
 def _unpack(body: bytes) -> bytes:
     unpacker = zlib.decompressobj()
+    most = min(MAX_RAW_BYTES, 1024 * 1024 + MAX_RATIO * len(body))
     try:
-        plain = unpacker.decompress(body, MAX_RAW_BYTES + 1)
+        plain = unpacker.decompress(body, most + 1)
     except zlib.error as bad:
         raise WireError(f"the answer is garbled: {bad}") from None
-    if len(plain) > MAX_RAW_BYTES:
-        raise WireError(f"the answer unpacks to more than {MAX_RAW_BYTES} bytes")
+    if len(plain) > most:
+        raise WireError(f"the answer of {len(body)} bytes unpacks to more than {most}")
     if not unpacker.eof or unpacker.unused_data:
         raise WireError("the answer was cut or something follows it")
     return plain
 
 
-def strict_json(data: bytes) -> Any:
-    """Return JSON without floats, NaN or a key twice; ValueError says what is wrong."""
+def strict_json(data: bytes, values: int = MAX_VALUES) -> Any:
+    """Return JSON without floats, NaN or a key twice; ValueError says what is wrong.
+
+    More than ``values`` values, or deeper nesting than `sekisho.bounds.MAX_DEPTH`, is refused
+    before anything is parsed.
+    """
+    json_within(data, values=values)
     try:
         return json.loads(
             data,
@@ -199,9 +246,9 @@ def strict_json(data: bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def _json(data: bytes, what: str) -> dict[str, Any]:
+def _json(data: bytes, what: str, values: int = MAX_VALUES) -> dict[str, Any]:
     try:
-        value = strict_json(data)
+        value = strict_json(data, values)
     except ValueError as bad:
         raise WireError(f"the {what} is no JSON of ours: {printable(str(bad))}") from None
     if not isinstance(value, dict):

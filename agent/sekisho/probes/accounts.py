@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -195,23 +196,25 @@ def read_keys(path: str, account: str, text: str) -> list[Key]:
     return found
 
 
-def _owner(path: str, accounts: Iterable[Account]) -> str:
+def _owner(path: str, homes: Mapping[str, list[str]]) -> str:
     if path.startswith(KEY_FOLDER):
         return path.removeprefix(KEY_FOLDER)
     home = path.partition("/.ssh/")[0]
-    names = sorted(account.name for account in accounts if account.home.rstrip("/") == home)
-    return "+".join(names) or f"nobody:{home}"
+    return "+".join(sorted(homes.get(home, ()))) or f"nobody:{home}"
 
 
 def _all_keys(found: Mapping[str, FileOutcome], accounts: Iterable[Account]) -> list[Key]:
     keys: list[Key] = []
+    homes: dict[str, list[str]] = {}
+    for account in accounts:
+        homes.setdefault(account.home.rstrip("/"), []).append(account.name)
     for path, entry in sorted(found.items()):
         if entry.kind == "dir":
             continue
         if entry.text is None and (path.startswith(KEY_FOLDER) or entry.error == _DENIED):
             raise ProbeError(f"{path}: {entry.error or 'not a regular file'}")
         text = f"unreadable {path}" if entry.text is None else entry.text  # a finding, as no key
-        keys += read_keys(path, _owner(path, accounts), text)
+        keys += read_keys(path, _owner(path, homes), text)
     return keys
 
 
@@ -305,9 +308,7 @@ def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
         "shared_uids": _several(
             (str(a.uid), a.name) for a in accounts if a.may_log_in or a.name in usable
         ),
-        "repeated_names": sorted(
-            {a.name for a in accounts if sum(b.name == a.name for b in accounts) > 1}
-        ),
+        "repeated_names": sorted(n for n, k in Counter(a.name for a in accounts).items() if k > 1),
         "shared_homes": _several((a.home, a.name) for a in people),
         "usable": usable,
         "impersonal": [name for name in usable if impersonal(name)],

@@ -24,6 +24,9 @@ _WRITING = frozenset(
         *("mkdirat", "fchmodat", "fchmod", "fchownat", "setxattr", "removexattr"),
     )
 )
+#: Longer lines auditctl skips (LINE_SIZE in its source); shlex's time is the square of a line's.
+_MAX_LINE = 6144
+_QUOTES, _UNQUOTED = re.compile(r"[\"'\\]"), re.compile(r"[^ \t\r\n]+")
 _PERSON = re.compile(r"(auid|loginuid)(!=|>=|>)(.+)")
 
 
@@ -118,6 +121,15 @@ def parse_rule(words: list[str]) -> _Rule | None:  # noqa: C901, PLR0912
     return _Rule(action, fields, frozenset(calls))
 
 
+def _words(line: str) -> list[str]:
+    """Return a line's words as a shell would split them; shlex only where one is quoted."""
+    if not _QUOTES.search(line):
+        return _UNQUOTED.findall(line)
+    if len(line) > _MAX_LINE:
+        raise ValueError(f"{len(line)} characters, auditctl reads {_MAX_LINE}")
+    return shlex.split(line)
+
+
 def _parse(text: str, *, quoted: bool) -> tuple[list[_Rule], dict[str, str]]:
     rules, options = [], {}
     for line in text.splitlines():
@@ -125,7 +137,7 @@ def _parse(text: str, *, quoted: bool) -> tuple[list[_Rule], dict[str, str]]:
         if not stripped or stripped.startswith("#") or stripped == "No rules":
             continue
         try:
-            words = shlex.split(stripped) if quoted else stripped.split()
+            words = _words(stripped) if quoted else stripped.split()
         except ValueError as bad:
             raise ProbeError(f"audit rule: {stripped[:60]!r}: {bad}") from None
         rule = parse_rule(words)

@@ -20,7 +20,7 @@ _EFI = "/sys/firmware/efi/efivars/SystemdOptions-8cf2644b-4b0b-428f-9387-6d87605
 #: Where the boot loader says which image and which file system it took: not the kernel's doing.
 _PLACE = re.compile(r"(BOOT_IMAGE|root)=\S+")
 _SETTING = re.compile(r"(?:export\s+)?GRUB_CMDLINE_\w*\+?=(?P<words>.*)")
-_GRUB_LINE = re.compile(r"linux\S*\s+\S+(?P<words>.*)")
+_GRUB_LINE = re.compile(r"linux\S*+\s++\S++(?P<words>.*)")
 
 
 def _words(path: str, line: str) -> list[str]:

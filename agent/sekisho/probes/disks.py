@@ -121,13 +121,10 @@ def _made(
         for path, entry in files(raw, "links").items()
         if "partition" in attributes.get(path.rpartition("/")[2], {})
     }
-    sound = set(own)
-    for _ in virtual:  # mapped on mapped: at most as deep as there are devices
-        sound |= {
-            name
-            for name in virtual
-            if below.get(name) and {parts.get(one, one) for one in below[name]} <= sound
-        }
+    sound = _sound(
+        own,
+        {name: {parts.get(one, one) for one in below[name]} for name in virtual if name in below},
+    )
     found = {}
     for name in virtual:
         held = attributes.get(name, {})
@@ -140,6 +137,25 @@ def _made(
         else:
             found[name] = "made of something that is not the machine's own disk"
     return found
+
+
+def _sound(own: set[str], parts: Mapping[str, set[str]]) -> set[str]:
+    """Return the machine's own devices, and those made of nothing but such (mapped on mapped)."""
+    waits = {name: held - own for name, held in parts.items()}
+    above: dict[str, list[str]] = {}
+    for name, wanted in waits.items():
+        for one in wanted:
+            above.setdefault(one, []).append(name)
+    sound = set(own)
+    ready = [name for name, wanted in waits.items() if not wanted]
+    while ready:  # each is asked once for each of its parts
+        one = ready.pop()
+        sound.add(one)
+        for name in above.get(one, ()):
+            waits[name].discard(one)
+            if not waits[name]:
+                ready.append(name)
+    return sound
 
 
 def _wall(raw: Mapping[str, Any]) -> dict[str, Any]:

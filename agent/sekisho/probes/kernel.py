@@ -189,7 +189,7 @@ def _lockdown(raw: Mapping[str, Any]) -> dict[str, Any]:
 _GRUB_SET = re.compile(
     r"""(?:export\s+)?GRUB_CMDLINE_LINUX(?P<default>_DEFAULT)?(?P<more>\+?)=(?P<words>.*)"""
 )
-_GRUB_ENTRY = re.compile(r"linux\S*\s+\S+(?P<words>.*)")
+_GRUB_ENTRY = re.compile(r"linux\S*+\s++\S++(?P<words>.*)")
 MENU = "/boot/grub/grub.cfg"
 #: What says with which words the machine starts next (`next_words`).
 BOOT_FILES = (MENU, "/etc/default/grub", "/etc/default/grub.d/*.cfg")

@@ -17,7 +17,7 @@ _KEYS = tuple(f"/etc/swanctl/{name}/*" for name in ("private", "ecdsa", "rsa", "
 _CREDENTIALS = tuple(f"/{name}/credstore/network.wireguard.*" for name in ("etc", "run"))
 _POLICY = re.compile(r"src (\S+) dst (\S+)(?: proto (\S+))?(?: sport (\d+))?(?: dport (\d+))?\s*")
 _DIRECTION = re.compile(r"\s+(?:dir (\w+)|socket (?:in|out))\b.*")
-_TEMPLATE = re.compile(r"\s+proto (\w+) (?:spi \S+ )?reqid (\d+).* mode (\w+)\s*")
+_TEMPLATE = re.compile(r"\s+proto (\w+) (?:spi \S+ )?reqid (\d{1,10})\b.* mode (\w+)\s*")
 
 
 def _sections(text: str, path: str) -> dict[str, Any]:

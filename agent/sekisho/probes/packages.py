@@ -109,17 +109,18 @@ def read_deb822(path: str, text: str) -> list[Source]:
     found = []
     lines = [line.rstrip("\r") for line in text.split("\n") if not line.startswith("#")]
     for block in "\n".join(lines).split("\n\n"):
-        fields: dict[str, str] = {}
+        held: dict[str, list[str]] = {}
         key = ""
         for line in block.split("\n"):
             if line[:1].isspace() and key:
-                fields[key] += "\n" + line.strip()
+                held[key].append(line.strip())
             elif ":" in line:
                 key, _, value = line.partition(":")
                 key = key.strip().lower()
-                fields[key] = value.strip()
+                held[key] = [value.strip()]
             elif line.strip():
                 raise ProbeError(f"{path}: not a field: {line[:80]!r}")
+        fields = {key: "\n".join(parts) for key, parts in held.items()}
         if not fields or not switch(fields.get("enabled", ""), default=True):
             continue
         if "uris" not in fields:

@@ -18,7 +18,7 @@ _VENDOR = ("/usr/lib/pam.d/", "/usr/local/lib/pam.d/")
 _FOLDERS = re.compile(r"(/usr)?/lib/([a-z0-9_]+-linux-[a-z0-9]+/)?security/pam_[a-z0-9_]+\.so")
 _QUALITY = "/etc/security/pwquality.conf"
 _LINE = re.compile(
-    r"-?(?P<phase>auth|account|password|session)\s+(?P<control>\[.*?\]|\S+)\s+(?P<rest>\S.*)"
+    r"-?(?P<phase>auth|account|password|session)\s+(?P<control>\[[^]]*\]|\S+)\s+(?P<rest>\S.*)"
 )
 #: Controls that let no later entry be asked: the login's answer is given there.
 _ENDS_WELL = re.compile(r"sufficient|\[.*\b(?:success|default)=(?:done|[0-9]+)\b.*\]")

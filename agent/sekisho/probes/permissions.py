@@ -57,7 +57,9 @@ _GROUPS_OF_SECRETS = (0, 42)
 _ENTRY = re.compile(
     r"(?P<mode>[0-7]+) (?P<uid>\d+) (?P<gid>\d+) (?P<kind>\S) (?P<path>/.*)", re.DOTALL
 )
-_CAPABLE = re.compile(r"(?P<path>/[^\n]*?) (?P<caps>(?:=|cap_)[a-z0-9_,=+ ]*)")
+#: What getcap prints of a file's capabilities, and how it begins.
+_CAPABILITIES = "abcdefghijklmnopqrstuvwxyz0123456789_,=+ "
+_BEGINS = re.compile(r" (?=(?:=|cap_))")
 
 
 def split_walk(text: str) -> tuple[list[re.Match[str]], list[str]]:
@@ -72,6 +74,19 @@ def split_walk(text: str) -> tuple[list[re.Match[str]], list[str]]:
             raise ProbeError(f"find: not a record: {part[:80]!r}")
         records.append(match)
     return records, [line for part in parts[0::2] for line in part.splitlines() if line]
+
+
+def read_capable(line: str) -> tuple[str, str] | None:
+    """Return path and capabilities of one line of getcap; None for another line.
+
+    They are the longest end of the line that can be capabilities and nothing else, so that a path
+    with many ``=`` in it is looked at once.
+    """
+    if not line.startswith("/") or "\n" in line:
+        return None
+    begins = len(line.rstrip(_CAPABILITIES))
+    found = _BEGINS.search(line, max(begins, 1))
+    return (line[: found.start()], line[found.end() :]) if found else None
 
 
 def _walk(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,8 +106,9 @@ def _walk(raw: Mapping[str, Any]) -> dict[str, Any]:
     if 0 not in known_uids & known_gids:
         # The walk does not ask for the owner of root's own files.
         raise ProbeError("/etc/passwd, /etc/group: 0 has no name")
-    capable = [match for line in lines if (match := _CAPABLE.fullmatch(line))]
-    unread = [line for line in lines if ": /" not in line and not _CAPABLE.fullmatch(line)]
+    told = [(line, read_capable(line)) for line in lines]
+    capable = [found for _, found in told if found]
+    unread = [line for line, found in told if ": /" not in line and not found]
     return {
         "privileged": sorted(privileged),
         "unpackaged_privileged": sorted(path for path in privileged if path not in owned),
@@ -107,11 +123,11 @@ def _walk(raw: Mapping[str, Any]) -> dict[str, Any]:
             if "getcap" in errors
             else {
                 "capable": sorted(
-                    {f"{m['path']} {m['caps']}" for m in capable}
+                    {f"{path} {capabilities}" for path, capabilities in capable}
                     | {f"unreadable: {line[:120]}" for line in unread}
                 ),
                 "capable_files": sorted(
-                    {m["path"] for m in capable} | {f"unreadable: {line[:120]}" for line in unread}
+                    {path for path, _ in capable} | {f"unreadable: {line[:120]}" for line in unread}
                 ),
             }
         ),

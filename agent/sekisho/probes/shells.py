@@ -23,8 +23,8 @@ _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ASSIGNED = re.compile(r"TMOUT=(?P<quote>[\"']?)(?P<value>[0-9]*)(?P=quote)")
 _NAMED = re.compile(r"\bTMOUT\b")
 #: Only looked at, not changed.
-_READS = re.compile(r"\$TMOUT\b|\$\{TMOUT(?::?-[^}]*)?\}")
-_LOOP = re.compile(r"\bfor\b.*/etc/profile\.d\b")
+_READS = re.compile(r"\$TMOUT\b|\$\{TMOUT(?::?-[^{}]*)?\}")
+_FOR, _EACH = re.compile(r"\bfor\b"), re.compile(r"/etc/profile\.d\b")
 _SOURCES = re.compile(r"(?:^|[;&|]|\bthen\b)\s*(?:\.|source)\s+([^\s;&|]+)")
 _ENDS = re.compile(r"\b(?:return|exit|exec)\b")
 _OPENS = frozenset(("if", "for", "while", "until", "case", "select", "{", "(", "function"))
@@ -148,7 +148,7 @@ class _Reader:
         for number, line in _commands(text):
             bare = line.partition(" #")[0] if not line.lstrip().startswith("#") else ""
             here = f"{path}:{number}"
-            if path == PROFILE and _LOOP.search(bare):
+            if path == PROFILE and ((loop := _FOR.search(bare)) and _EACH.search(bare, loop.end())):
                 self.looped = True
                 for script in self._order:
                     held = self._file(script, held)

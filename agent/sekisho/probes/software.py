@@ -76,9 +76,10 @@ def _processes(raw: Mapping[str, Any]) -> dict[str, Any]:
     if not names:
         raise ProbeError("ps: no process")
     listening: set[str] = set()
+    ports = _tunnels(raw)
     for line in output(raw, "listening").splitlines():
         programs = re.findall(r'\("((?:[^"\\]|\\.)*)",pid=', line)
-        if not programs and _tunnels(raw, line):
+        if not programs and _local_port(line) in ports:
             continue  # WireGuard's socket is the kernel's own; the tunnels' check looks at it
         if not programs:  # another's socket, and no right to see whose: not known, so no fact
             raise ProbeError(f"ss: the program behind {line[:60]!r} is not shown; ask as root")
@@ -86,14 +87,18 @@ def _processes(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {"names": names, "listening": sorted(listening)}
 
 
-def _tunnels(raw: Mapping[str, Any], line: str) -> bool:
-    """Tell whether a line of ss is the socket of a WireGuard interface, as the kernel says."""
+def _tunnels(raw: Mapping[str, Any]) -> set[str]:
+    """Return the UDP ports of the WireGuard interfaces, as the kernel says."""
     try:
-        ports = {one.rpartition("\t")[2] for one in output(raw, "tunnels").splitlines()}
+        return {one.rpartition("\t")[2] for one in output(raw, "tunnels").split("\n")}
     except ProbeError:  # no wg here, or no right to ask: nothing is a tunnel's
-        return False
+        return set()
+
+
+def _local_port(line: str) -> str | None:
+    """Return the UDP port of a line of ss; None for another protocol."""
     words = line.split()
-    return len(words) > 4 and words[0] == "udp" and words[4].rpartition(":")[2] in ports
+    return words[4].rpartition(":")[2] if len(words) > 4 and words[0] == "udp" else None
 
 
 def _timers(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,8 +35,6 @@ _PROPERTIES = (
     *("Id", "ActiveState", "UnitFileState", "StateChangeTimestamp", "ExecStart", "Environment"),
     *("EnvironmentFiles", "NeedDaemonReload"),
 )
-_STARTED = re.compile(r"argv\[\]=(.*?) ; ")
-_LISTENER = re.compile(r"\S*sshd: (?P<argv>.*sshd\b.*) \[listener\].*")
 
 
 def read_effective(text: str) -> dict[str, Any]:
@@ -172,7 +170,7 @@ def _sshd(raw: Mapping[str, Any]) -> dict[str, Any]:
     defaults = found.get("/etc/default/ssh")
     banner = files(raw, "banner").get(BANNER)
     options = re.findall(
-        r"^\s*SSHD_OPTS=(.*)$", (defaults.text or "") if defaults else "", re.MULTILINE
+        r"^[^\S\n]*SSHD_OPTS=(.*)$", (defaults.text or "") if defaults else "", re.MULTILINE
     )
     effective = read_effective(output(raw, "effective"))
     texts = {path: entry.text for path, entry in found.items() if entry.text is not None}
@@ -202,15 +200,29 @@ def _sshd(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _started(text: str) -> list[str]:
+    """Return the command lines of systemd's ``ExecStart``: ``{ path=… ; argv[]=… ; … }``."""
+    parts = (part.partition(" ; ") for part in text.split("argv[]=")[1:])
+    return [argv for argv, end, _ in parts if end]
+
+
+def _listener(line: str) -> str:
+    """Return the command line of sshd's listener from its title, or "" for another process."""
+    name, _, rest = line.partition("sshd: ")
+    argv, sep, _ = rest.rpartition(" [listener]")
+    ours = sep and not re.search(r"\s", name) and re.search(r"sshd\b", argv)
+    return argv if ours else ""
+
+
 def _running(raw: Mapping[str, Any]) -> dict[str, Any]:
     units = read_units(output(raw, "units"))
     service = units["ssh.service"]
     changed = _seconds(service.get("StateChangeTimestamp", ""))
     when, path = _newest(output(raw, "times"))
     listeners = [
-        match["argv"]
+        argv
         for line in output(raw, "processes", ok=(0, 1)).splitlines()
-        if (match := _LISTENER.fullmatch(line.strip()))
+        if (argv := _listener(line.strip()))
     ]
     active = service.get("ActiveState") == "active"
     return {
@@ -228,7 +240,7 @@ def _running(raw: Mapping[str, Any]) -> dict[str, Any]:
         # As the next start would run it, drop-ins of the unit included.
         "start": sorted(
             {
-                *_STARTED.findall(service.get("ExecStart", "")),
+                *_started(service.get("ExecStart", "")),
                 *(
                     f"{key}={service[key]}"
                     for key in ("Environment", "EnvironmentFiles")

@@ -6,6 +6,7 @@ import csv
 import re
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
+from itertools import islice
 from typing import Any
 
 from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output, text_of
@@ -48,14 +49,17 @@ def _configured(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _microseconds(seconds: str) -> int:
+    # No exponent: chronyc writes none, and the integer of one could fill the memory.
     try:
+        if not re.fullmatch(r"[+-]?[0-9]{1,12}(\.[0-9]{1,20})?", seconds, re.ASCII):
+            raise InvalidOperation  # noqa: TRY301 - told as any other
         return abs(int(Decimal(seconds) * 1_000_000))
     except (InvalidOperation, OverflowError, ValueError):
         raise ProbeError(f"chronyc: {seconds[:40]!r} is no number of seconds") from None
 
 
 def _tracking(raw: Mapping[str, Any]) -> dict[str, Any]:
-    rows = list(csv.reader(output(raw, "tracking").splitlines()))
+    rows = list(islice(csv.reader(output(raw, "tracking").splitlines()), 2))
     if len(rows) != 1 or len(rows[0]) < 14:
         raise ProbeError("chronyc tracking: not one line of 14 fields")
     row = rows[0]

@@ -82,6 +82,10 @@ def _usb(raw: Mapping[str, Any]) -> dict[str, Any]:
             raise ProbeError(f"{_BUS}/{name}/authorized_default: not there")
         if held["authorized_default"].strip() != "0":
             open_buses.append(name)
+    interfaces: dict[str, list[dict[str, str]]] = {}
+    for name, held in folders.items():
+        if ":" in name:
+            interfaces.setdefault(name.partition(":")[0], []).append(held)
     admitted, shut = [], []
     for name, held in sorted(folders.items()):
         if name in buses or ":" in name:
@@ -100,8 +104,7 @@ def _usb(raw: Mapping[str, Any]) -> dict[str, Any]:
                         inner.get(f"bInterface{part}", "??").strip()
                         for part in ("Class", "SubClass", "Protocol")
                     )
-                    for interface, inner in folders.items()
-                    if interface.startswith(f"{name}:")
+                    for inner in interfaces.get(name, ())
                 }
             ),
         }
