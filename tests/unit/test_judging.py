@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from sekisho.canonical import canonical
-from sekisho.catalogue.compiled import compile_catalogue
+from sekisho.catalogue.compiled import compile_catalogue, from_json
 from sekisho.catalogue.model import Verdict
 from sekisho.edge.catalogue_files import load_sources, parse_sources
 from sekisho.edge.judging import PLACES, Judging, bundle_judge
@@ -31,7 +31,7 @@ from sekisho.evidence.report import (
     needed_probes,
 )
 from sekisho.evidence.scope import Scope
-from sekisho.evidence.verification import Stored, verify
+from sekisho.evidence.verification import Stored, Trust, verify
 from sekisho.evidence.wire import (
     HEADER_BYTES,
     MAX_RAW_VALUES,
@@ -130,10 +130,14 @@ def test_a_host_that_takes_too_long_ends_at_its_own_deadline(judging: Judging) -
     assert judging.reader(POLICIES)(answer(facts()), ASK, "core-1", PATIENT).findings
 
 
+#: Enough for an honest answer, not for a million and a half lines.
+SMALL = 160 << 20
+
+
 def test_a_host_that_takes_too_much_memory_is_told_and_the_next_is_judged() -> None:
     letters = str.maketrans("0123456789", "ABCDEFGHIJ")
     text = "".join(f"LD_{number}=\n".translate(letters) for number in range(1_500_000))
-    with Judging(COMPILED, None, size=240 << 20) as judging:
+    with Judging(COMPILED, None, size=SMALL) as judging:
         read = judging.reader(POLICIES)
         try:
             found = read(answer(environment(text)), ASK, "evil", PATIENT).findings or ()
@@ -144,17 +148,28 @@ def test_a_host_that_takes_too_much_memory_is_told_and_the_next_is_judged() -> N
         assert read(answer(facts()), ASK, "core-1", PATIENT).findings
 
 
+class Counted:
+    """A semaphore that remembers how many were inside at once."""
+
+    def __init__(self, held: threading.BoundedSemaphore) -> None:
+        self.held, self.inside, self.most = held, 0, 0
+
+    def __enter__(self) -> None:
+        self.held.acquire()
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+
+    def __exit__(self, *_: object) -> None:
+        self.inside -= 1
+        self.held.release()
+
+
 def test_hostile_hosts_hold_no_other_thread_and_no_more_than_their_places(
     judging: Judging,
 ) -> None:
     body = answer(environment("".join(f"LD_A={n}\n" for n in range(600_000))))
-    longest, stop, inside, most = [0.0], threading.Event(), [0], [0]
-    real = judging._hand_over
-
-    def hand_over(theirs: Any) -> None:
-        inside[0] += 1
-        most[0] = max(most[0], inside[0])
-        real(theirs)
+    longest, stop = [0.0], threading.Event()
+    places = Counted(judging._places)
 
     def honest() -> None:
         last = time.thread_time()
@@ -168,10 +183,8 @@ def test_hostile_hosts_hold_no_other_thread_and_no_more_than_their_places(
             judging.reader(POLICIES)(body, ASK, HOSTS[number % 3], 3.0)
         except OverBudgetError:
             pass
-        finally:
-            inside[0] -= 1
 
-    judging._hand_over = hand_over  # type: ignore[method-assign] # only counts
+    judging._places = places  # type: ignore[assignment] # only counts
     before = time.process_time()
     watcher = threading.Thread(target=honest)
     watcher.start()
@@ -182,8 +195,8 @@ def test_hostile_hosts_hold_no_other_thread_and_no_more_than_their_places(
         thread.join()
     stop.set()
     watcher.join()
-    judging._hand_over = real  # type: ignore[method-assign]
-    assert most[0] <= PLACES
+    judging._places = places.held
+    assert 0 < places.most <= PLACES
     # 16 hosts, each a second and more of parsing: none of it is done in this process.
     assert time.process_time() - before < 4
 
@@ -193,6 +206,10 @@ def test_a_judging_process_that_was_killed_is_started_again(judging: Judging) ->
     judging._process.kill()
     judging._process.wait()
     assert judging.reader(POLICIES)(answer(facts()), ASK, "core-1", PATIENT).findings
+
+
+#: This tool's own catalogue is the one that the bundles here are judged by.
+OWN = Trust(catalogue=from_json(COMPILED, "catalogue.json"))
 
 
 def bundle(raw: dict[str, Any]) -> dict[str, bytes]:
@@ -214,8 +231,8 @@ def bundle(raw: dict[str, Any]) -> dict[str, bytes]:
 
 def test_a_bundle_is_judged_in_the_limited_process_to_the_same_bytes() -> None:
     stored = Stored(bundle(facts()))
-    here = verify(stored, tool="sekisho test")
-    apart = verify(stored, tool="sekisho test", judging=bundle_judge)
+    here = verify(stored, tool="sekisho test", trust=OWN)
+    apart = verify(stored, tool="sekisho test", trust=OWN, judging=bundle_judge)
     assert here.judged is not None
     assert apart.judged is not None
     assert apart.judged == here.judged
@@ -239,6 +256,7 @@ def test_facts_of_a_bundle_that_cannot_be_judged_within_limits_are_could_not_tel
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sekisho.edge.judging.BUNDLE_SECONDS", 0.001)
-    found = verify(Stored(bundle(facts())), tool="sekisho test", judging=bundle_judge)
+    stored = Stored(bundle(facts()))
+    found = verify(stored, tool="sekisho test", trust=OWN, judging=bundle_judge)
     assert found.exit_code == 2
     assert any("facts/core-1.json cannot be judged" in one for one in found.unknown)
