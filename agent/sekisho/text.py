@@ -29,3 +29,12 @@ def told(lines: list[str], most: int = 1000) -> list[str]:
     """Return lines about things that others name, `shown`, and no more than ``most`` of them."""
     rest = len(lines) - most
     return [shown(line) for line in lines[:most]] + ([f"{rest} more"] if rest > 0 else [])
+
+
+def is_number(text: str, digits: int = 18) -> bool:
+    """Return whether ``text`` is a decimal number of at most ``digits`` ASCII digits.
+
+    `str.isdigit` is true of ``²`` and of other scripts' digits, and `int` refuses the first and
+    more than 4,300 digits of any.
+    """
+    return 0 < len(text) <= digits and text.isascii() and text.isdecimal()

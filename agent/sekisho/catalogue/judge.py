@@ -24,6 +24,7 @@ from sekisho.catalogue.model import (
 from sekisho.catalogue.patterns import MAX_TEXT, bounded
 from sekisho.catalogue.wording import not_set, off_by, show, until_when
 from sekisho.errors import SekishoError, printable
+from sekisho.text import is_number
 
 #: Tells of a rule set and the lines a policy declares whether nothing else passes, and what does.
 Prover = Callable[[Any, Any], tuple[bool, str]]
@@ -69,7 +70,7 @@ def walk(value: Any, path: Iterable[str]) -> Any:
         here.append(key)
         if isinstance(value, Mapping) and key in value:
             value = value[key]
-        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+        elif isinstance(value, list) and is_number(key) and int(key) < len(value):
             value = value[int(key)]
         else:
             raise Unknown(f"no {'.'.join(here)}")

@@ -19,6 +19,7 @@ from sekisho.catalogue.model import (
 )
 from sekisho.catalogue.patterns import bounded
 from sekisho.errors import Problem, SekishoError, printable
+from sekisho.text import is_number
 
 _CHECK_KEYS = {
     "id": True,
@@ -196,7 +197,7 @@ def _value(reader: _Reader, key: str, op: Op, raw: Mapping[str, Any]) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int) or (isinstance(value, str) and value.lstrip("-").isdecimal())
+    return isinstance(value, int) or (isinstance(value, str) and is_number(value.lstrip("-")))
 
 
 def parse_item(name: str, raw: Any) -> tuple[Item | None, list[Problem]]:

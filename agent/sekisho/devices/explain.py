@@ -25,6 +25,7 @@ from sekisho.devices.disks import PATH, Disk, Seen, judge_disk
 from sekisho.devices.export_db import Dump, Record
 from sekisho.devices.policy import Decision, Device, Rule, decide
 from sekisho.devices.recorded import USB_NAME, device_of
+from sekisho.text import is_number
 
 #: Reason → the same in Japanese; every `Decision.code` and every code made here.
 REASONS_JA = {
@@ -244,7 +245,7 @@ def _is_controller(record: Record) -> bool:
     name = record.name
     return (
         name.startswith("usb")
-        and name[3:].isdecimal()
+        and is_number(name[3:])
         and not record.garbled
         and record.fields.get("TYPE", "").startswith("9/")
     )

@@ -27,6 +27,7 @@ from sekisho.edge.audit_cursor import (
     read_cursor,
     write_atomically,
 )
+from sekisho.text import is_number
 
 CHUNK = 256 * 1024
 _NETLINK_AUDIT = 9
@@ -219,7 +220,7 @@ class AuditFollower:
             names = []
         for name in names:
             number = name.removeprefix(prefix)
-            if name.startswith(prefix) and number.isascii() and number.isdigit():
+            if name.startswith(prefix) and is_number(number):
                 rotated.append((int(number), self.path.parent / name))
         return [self.path, *(path for _, path in sorted(rotated))]
 

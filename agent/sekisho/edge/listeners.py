@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sekisho.errors import Problem, SekishoError, printable
-from sekisho.text import lines_of
+from sekisho.text import is_number, lines_of
 
 _TCP_LISTEN, _UDP_UNCONNECTED = 0x0A, 0x07
 #: File in /proc/net → protocol, and the state in which a socket waits for anybody.
@@ -115,7 +115,7 @@ def owners(inodes: Iterable[int], proc: Path = Path("/proc")) -> dict[int, tuple
     if not wanted:
         return found
     for entry in os.scandir(proc):
-        if not entry.name.isdecimal():
+        if not is_number(entry.name):
             continue
         try:
             for link in Path(entry.path, "fd").iterdir():

@@ -6,6 +6,8 @@ import os
 import socket
 from collections.abc import Mapping
 
+from sekisho.text import is_number
+
 
 class Notifier:
     """Sends to the socket systemd named; without one (run by hand) it does nothing."""
@@ -17,7 +19,7 @@ class Notifier:
         micros = environment.get("WATCHDOG_USEC", "")
         mine = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         #: Seconds between signs of life: half of what systemd allows; None when it asks for none.
-        self.interval_s = int(micros) / 2_000_000 if micros.isdecimal() and mine else None
+        self.interval_s = int(micros) / 2_000_000 if is_number(micros) and mine else None
 
     def send(self, **fields: str) -> bool:
         """Send fields such as ``READY="1"``; False when nobody listens."""

@@ -14,6 +14,7 @@ from sekisho.edge.transfer_index import count_parts, held_bytes
 from sekisho.edge.transfer_room import Limits, Room, Size
 from sekisho.edge.transfer_shelf import About, Shelf, read_about
 from sekisho.errors import SekishoError
+from sekisho.text import is_number
 
 
 @dataclass(slots=True)
@@ -81,7 +82,7 @@ class Waiting:
             held = bytearray(b"\1" * len(held))
         else:
             for path in (folder / "parts").iterdir():
-                if path.name.isascii() and path.name.isdecimal() and int(path.name) < len(held):
+                if is_number(path.name) and int(path.name) < len(held):
                     held[int(path.name)] = 1
         news = max((folder / name).stat().st_mtime for name in ("manifest.json", "parts"))
         unwritten = max(0, note.size.bytes - held_bytes(folder / "index", held))

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sekisho.canonical import speaks
@@ -45,36 +44,23 @@ from sekisho.evidence.bundle import (
     run_from_json,
 )
 from sekisho.evidence.differences import differences
+from sekisho.evidence.host_judging import Judging, host_by_host, judged_here
 from sekisho.evidence.own_catalogue import Difference, compare_catalogues, strange_patterns
 from sekisho.evidence.report import (
     AuditRun,
-    HostJudge,
-    HostRecord,
     Judged,
     NoSolverError,
     OverBudgetError,
-    judge_host,
     left_out_of,
 )
 from sekisho.evidence.scope import LeftOut
 from sekisho.evidence.signing import BadKeyError, fingerprint_of, signature_is_good
 from sekisho.evidence.stored_json import MAX_BYTES, canonical_value, value_of
-from sekisho.evidence.wire import WireError
 from sekisho.probes.registry import registry
 
 MAX_LISTED = 50
 #: Digits of a catalogue's digest by which a reader may accept it.
 MIN_DIGEST = 32
-
-
-#: Gives, by a compiled catalogue and the solver's name, what judges one host.
-Judging = Callable[[bytes, str | None], AbstractContextManager[HostJudge]]
-
-
-@contextmanager
-def judged_here(_catalogue: bytes, _solver: str | None) -> Iterator[HostJudge]:
-    """Judge in this process, within the bounds of what is parsed."""
-    yield judge_host
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,7 +357,7 @@ def _judge_again(  # noqa: PLR0913, PLR0917 - a judgement has these inputs
         found.unknown.append(_unreadable(bad))
         return
     try:
-        run = _host_by_host(catalogue, run, stored.files["catalogue.json"], judging)
+        run = host_by_host(catalogue, run, stored.files["catalogue.json"], judging)
         judged, findings, report = rejudge(catalogue, run)
     except BadBundleError as bad:
         found.broken.append(printable(str(bad), 300))
@@ -396,22 +382,3 @@ def _judge_again(  # noqa: PLR0913, PLR0917 - a judgement has these inputs
                 f"report.html was written by {printable(run.tool, 80)} and cannot be compared by "
                 f"{printable(tool, 80)}: read findings.json, or verify with the build that wrote it"
             )
-
-
-def _host_by_host(
-    catalogue: Catalogue, run: AuditRun, compiled: bytes, judging: Judging
-) -> AuditRun:
-    """Return the run with each host judged, by itself: what is wrong with one's facts names it."""
-
-    def judged(judge: HostJudge, host: HostRecord) -> HostRecord:
-        try:
-            return replace(host, findings=judge(catalogue, host, run.solver))
-        except WireError as bad:
-            raise BadBundleError(f"facts/{host.name}.json: not as it was written: {bad}") from None
-        except OverBudgetError as bad:
-            raise OverBudgetError(
-                f"facts/{host.name}.json cannot be judged: {bad.message}"
-            ) from None
-
-    with judging(compiled, run.solver) as judge:
-        return replace(run, hosts=tuple(judged(judge, host) for host in run.hosts))

@@ -18,6 +18,7 @@ from typing import Any
 
 from sekisho.probes.account_names import impersonal
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output, text_of
+from sekisho.text import is_number, lines_of
 
 #: Debian's ranges (login.defs(5), systemd's DynamicUser= 61184-65519).
 FIRST_PERSON, LAST_PERSON = 1000, 59999
@@ -70,11 +71,11 @@ class Account:
 def read_passwd(text: str) -> tuple[Account, ...]:
     """Return every account of passwd(5); `ProbeError` for a line that is not one."""
     found = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(lines_of(text), 1):
         if not line.strip():
             continue
         parts = line.split(":")
-        if len(parts) != _PASSWD_FIELDS or not (parts[2].isdecimal() and parts[3].isdecimal()):
+        if len(parts) != _PASSWD_FIELDS or not (is_number(parts[2]) and is_number(parts[3])):
             raise ProbeError(f"/etc/passwd:{number}: not an account: {line[:80]!r}")
         # The hash of an account outside shadow goes no further than this.
         field = parts[1] if parts[1] in ("x", "", "*", "!") else "here"
@@ -89,11 +90,11 @@ def read_groups(text: str, accounts: Iterable[Account]) -> dict[str, list[str]]:
     found: dict[str, set[str]] = {}
     names: dict[int, str] = {}
     same: dict[int, set[str]] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(lines_of(text), 1):
         if not line.strip():
             continue
         parts = line.split(":")
-        if len(parts) != _GROUP_FIELDS or not parts[2].isdecimal():
+        if len(parts) != _GROUP_FIELDS or not is_number(parts[2]):
             raise ProbeError(f"/etc/group:{number}: not a group: {line[:80]!r}")
         names[int(parts[2])] = parts[0]
         found.setdefault(parts[0], set()).update(name for name in parts[3].split(",") if name)
@@ -113,7 +114,7 @@ def read_expiry(text: str) -> dict[str, str]:
     The lines are ``name:changed:min:max:warn:inactive:expire`` (field 2, the hash, is cut off).
     """
     found = {}
-    for line in text.splitlines():
+    for line in lines_of(text):
         parts = line.split(":")
         if len(parts) != _SHADOW_FIELDS:
             raise ProbeError(f"shadow: {len(parts)} fields where {_SHADOW_FIELDS} were expected")
@@ -122,7 +123,7 @@ def read_expiry(text: str) -> dict[str, str]:
 
 
 def _day(days: str) -> str:
-    if not days.lstrip("-").isdecimal():
+    if not is_number(days.lstrip("-")):
         raise ProbeError(f"shadow: {days!r} is not a day")
     if int(days) < 0:
         return "never"
@@ -135,7 +136,7 @@ def _day(days: str) -> str:
 def read_status(text: str) -> dict[str, str]:
     """Return each account's password status: ``L`` locked, ``P`` usable, ``NP`` none needed."""
     found = {}
-    for line in text.splitlines():
+    for line in lines_of(text):
         parts = line.split()
         if len(parts) < 2 or parts[1] not in ("L", "LK", "P", "PS", "NP"):
             raise ProbeError(f"passwd -S: not a status: {line[:80]!r}")
@@ -178,7 +179,7 @@ def read_keys(path: str, account: str, text: str) -> list[Key]:
     not disappear from the comparison with the policy.
     """
     found = []
-    for line in text.splitlines():
+    for line in lines_of(text):
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue
@@ -245,7 +246,7 @@ def _several(pairs: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _login_defs(text: str) -> dict[str, str]:
-    pairs = (line.split(None, 1) for line in text.splitlines() if line.strip()[:1] not in ("", "#"))
+    pairs = (line.split(None, 1) for line in lines_of(text) if line.strip()[:1] not in ("", "#"))
     return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
 
 
@@ -279,7 +280,7 @@ def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
     expiry = read_expiry(output(raw, "shadow"))
     status = read_status(output(raw, "status"))
     today = output(raw, "today").strip()
-    if len(today) != 10 or not today.replace("-", "").isdecimal():
+    if len(today) != 10 or not is_number(today.replace("-", "")):
         raise ProbeError(f"date: {today!r} is not a day")
     keys = _all_keys(files(raw, "keys"), accounts)
     people = [account for account in accounts if account.person]
@@ -288,7 +289,7 @@ def _accounts(raw: Mapping[str, Any]) -> dict[str, Any]:
     uids = {account.uid for account in accounts}
     # A person's account that the playbook shut keeps its groups; it leads nowhere any more.
     shut = {a.name for a in accounts if not a.may_log_in and (a.uid == 0 or a.uid >= FIRST_PERSON)}
-    running = {int(word) for word in output(raw, "processes").split() if word.isdecimal()}
+    running = {int(word) for word in output(raw, "processes").split() if is_number(word)}
     if not running:
         raise ProbeError("ps: no process")
     return {

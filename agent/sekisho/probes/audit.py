@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sekisho.probes.model import Probe, ProbeError, Read, Run, drop_ins, files, output, text_of
+from sekisho.text import is_number, lines_of
 
 RULES = "/etc/audit/audit.rules"
 _UNSET = frozenset(("unset", "-1", "4294967295"))
@@ -132,7 +133,7 @@ def _words(line: str) -> list[str]:
 
 def _parse(text: str, *, quoted: bool) -> tuple[list[_Rule], dict[str, str]]:
     rules, options = [], {}
-    for line in text.splitlines():
+    for line in lines_of(text):
         stripped = line.strip()
         if not stripped or stripped.startswith("#") or stripped == "No rules":
             continue
@@ -224,13 +225,13 @@ def _rules(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 def _status(raw: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for line in output(raw, "status").splitlines():
+    for line in lines_of(output(raw, "status")):
         name, _, value = line.strip().partition(" ")
         if name == "loginuid_immutable":
             number, _, lock = value.partition(" ")
             found["loginuid_immutable"] = number == "1"
             found["loginuid_locked"] = lock == "locked"
-        elif name and value.isdigit():
+        elif name and is_number(value):
             found[name] = int(value)
     missing = {"enabled", "failure", "pid", "backlog_limit", "lost"} - set(found)
     if missing:
@@ -240,7 +241,7 @@ def _status(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 def _settings(raw: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for line in text_of(files(raw, "file"), "/etc/audit/auditd.conf").splitlines():
+    for line in lines_of(text_of(files(raw, "file"), "/etc/audit/auditd.conf")):
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
             continue
@@ -249,7 +250,7 @@ def _settings(raw: Mapping[str, Any]) -> dict[str, Any]:
             raise ProbeError(f"auditd.conf: {stripped[:60]!r} is no setting")
         found[name.strip().lower()] = value.strip().lower()
     for name in ("max_log_file", "num_logs"):
-        if not found.get(name, "").isdigit():
+        if not is_number(found.get(name, "")):
             raise ProbeError(f"auditd.conf: {name} is not set")
     found["kept_megabytes"] = int(found["max_log_file"]) * int(found["num_logs"])
     return found
@@ -306,7 +307,7 @@ def _journal(raw: Mapping[str, Any]) -> dict[str, Any]:
                 chosen[name] = (rank, path)
     settings = {"storage": "auto"}
     for path in [*main, *(chosen[name][1] for name in sorted(chosen))]:
-        for line in text_of(found, path).splitlines():
+        for line in lines_of(text_of(found, path)):
             key, sep, value = line.strip().partition("=")
             if sep and not key.startswith(("#", ";")):
                 settings[key.strip().lower()] = value.strip().lower()

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, drop_ins, files, text_of
+from sekisho.text import is_number
 
 #: sysctl.d precedence: the last directory wins for equal file names (sysctl.d(5)).
 SYSCTL_DIRS = ("/usr/lib/sysctl.d", "/usr/local/lib/sysctl.d", "/run/sysctl.d", "/etc/sysctl.d")
@@ -151,7 +152,7 @@ def _by_setting(values: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
 
 def _taint(raw: Mapping[str, Any]) -> dict[str, Any]:
     text = text_of(files(raw, "tainted"), "/proc/sys/kernel/tainted").strip()
-    if not text.isdecimal():
+    if not is_number(text):
         raise ProbeError(f"/proc/sys/kernel/tainted is no number: {text[:40]!r}")
     bits = int(text)
     flags = [TAINT.get(bit, f"bit-{bit}") for bit in range(bits.bit_length()) if bits >> bit & 1]

@@ -9,6 +9,7 @@ from typing import Any
 
 from sekisho.flows.ipsec import CERTIFICATE, REVOKED, SWANCTL
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output, time_of
+from sekisho.text import lines_of
 
 #: Days before its end at which a certificate is wrong, and hours for a list of revocations.
 CERTIFICATE_DAYS, CRL_HOURS = 14, 48
@@ -24,7 +25,7 @@ def _sections(text: str, path: str) -> dict[str, Any]:
     """Return swanctl.conf's nested sections; `ProbeError` for what this reader does not know."""
     root: dict[str, Any] = {}
     stack = [root]
-    for line in text.splitlines():
+    for line in lines_of(text):
         bare = line.partition("#")[0].strip()
         if not bare:
             continue
@@ -93,7 +94,7 @@ def _starting(tree: Mapping[str, Any], prefix: str) -> list[tuple[str, dict[str,
 def _policies(text: str) -> list[str]:
     """Return the kernel's policies as ``dir src dst proto sport dport reqid``, without sockets'."""
     found, head, direction = [], None, None
-    for line in text.splitlines():
+    for line in lines_of(text):
         if line[:1].strip():
             match = _POLICY.fullmatch(line)
             if match is None:
@@ -118,7 +119,7 @@ def _selector(head: re.Match[str] | None) -> str:
 
 def _algorithms(text: str) -> list[str]:
     found = set()
-    for line in text.splitlines():
+    for line in lines_of(text):
         words = line.split()
         if words[:1] in (["aead"], ["enc"], ["auth"], ["auth-trunc"], ["comp"]):
             found.add(f"{words[0]} {words[1]} {words[-1]}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output
+from sekisho.text import is_number, lines_of
 
 INSTALLED = Run(("dpkg-query", "-W", "-f", "${Package}\\t${Version}\\t${db:Status-Abbrev}\\n"))
 _STATUS = re.compile(r"[uihrp][ncHUFWti][ R]")
@@ -153,7 +154,7 @@ def read_sources(found: Mapping[str, FileOutcome]) -> list[Source]:
 def read_installed(text: str) -> list[tuple[str, str, str]]:
     """Return name, version and dpkg's three status letters of every package known."""
     found = []
-    for line in text.splitlines():
+    for line in lines_of(text):
         parts = line.split("\t")
         if len(parts) != 3 or not _STATUS.fullmatch(parts[2]):
             raise ProbeError(f"dpkg-query: not a package: {line[:80]!r}")
@@ -224,7 +225,7 @@ _NUMBER = re.compile(r"(\d+)")
 def _by_version(release: str) -> list[tuple[int, str]]:
     """Return a sort key for kernel releases: numbers as numbers, the rest as text."""
     return [
-        (int(part), "") if part.isdecimal() else (-1, part)
+        (int(part), "") if is_number(part, 4000) else (-1, part)
         for part in _NUMBER.split(release)
         if part
     ]

@@ -13,6 +13,7 @@ from typing import Any
 
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output
 from sekisho.probes.ownership import OWNERSHIP, read_owners, read_ownership
+from sekisho.text import is_number, lines_of
 
 #: File systems of the kernel's own, or of another machine: nothing to find, or not ours to judge.
 NOT_LOCAL = (
@@ -73,7 +74,7 @@ def split_walk(text: str) -> tuple[list[re.Match[str]], list[str]]:
         if match is None:
             raise ProbeError(f"find: not a record: {part[:80]!r}")
         records.append(match)
-    return records, [line for part in parts[0::2] for line in part.splitlines() if line]
+    return records, [line for part in parts[0::2] for line in lines_of(part) if line]
 
 
 def read_capable(line: str) -> tuple[str, str] | None:
@@ -97,7 +98,7 @@ def _walk(raw: Mapping[str, Any]) -> dict[str, Any]:
     more, further = split_walk(output(raw, "libraries", ok=(0, 1)))
     records, lines = records + more, lines + further
     errors = "\n".join(str(raw[label].get("stderr", "")) for label in ("walk", "libraries"))
-    denied = [line for line in errors.splitlines() if "Permission denied" in line]
+    denied = [line for line in lines_of(errors) if "Permission denied" in line]
     if denied:
         raise ProbeError(f"find: {denied[0][:120]}")
     owned = read_ownership(raw) | read_owners(lines)
@@ -158,8 +159,8 @@ def _known(raw: Mapping[str, Any]) -> tuple[set[int], set[int]]:
         entry = files(raw, "ids").get(path)
         if entry is None or entry.text is None:
             raise ProbeError(f"{path}: not readable")
-        numbers = [line.split(":")[2] for line in entry.text.splitlines() if line.count(":") >= 3]
-        ids.append({int(number) for number in numbers if number.isdecimal()} | passing)
+        numbers = [line.split(":")[2] for line in lines_of(entry.text) if line.count(":") >= 3]
+        ids.append({int(number) for number in numbers if is_number(number)} | passing)
     return ids[0], ids[1]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output
 from sekisho.probes.ownership import merged
+from sekisho.text import lines_of
 
 # -- the guarding programs' digests --------------------------------------------------------------
 
@@ -41,7 +42,7 @@ _RECORDS = (
 def read_digests(text: str) -> dict[str, str]:
     """Return MD5 by path of ``md5sum``'s output; a name that md5sum had to escape is refused."""
     found = {}
-    for line in text.splitlines():
+    for line in lines_of(text):
         match = re.fullmatch(r"(?P<md5>[0-9a-f]{32}) [ *](?P<path>/.+)", line)
         if match is None:
             raise ProbeError(f"md5sum: not a digest: {line[:80]!r}")
@@ -55,7 +56,7 @@ def _integrity(raw: Mapping[str, Any]) -> dict[str, Any]:
     for path, entry in files(raw, "recorded").items():
         if entry.text is None:
             raise ProbeError(f"{path}: {entry.error}")
-        for line in entry.text.splitlines():
+        for line in lines_of(entry.text):
             md5, _, name = line.partition("  ")
             for place in merged((f"/{name}",)):
                 recorded.setdefault(place, set()).add(md5)
@@ -72,12 +73,12 @@ def _integrity(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _processes(raw: Mapping[str, Any]) -> dict[str, Any]:
-    names = sorted({line.strip() for line in output(raw, "names").splitlines() if line.strip()})
+    names = sorted({line.strip() for line in lines_of(output(raw, "names")) if line.strip()})
     if not names:
         raise ProbeError("ps: no process")
     listening: set[str] = set()
     ports = _tunnels(raw)
-    for line in output(raw, "listening").splitlines():
+    for line in lines_of(output(raw, "listening")):
         programs = re.findall(r'\("((?:[^"\\]|\\.)*)",pid=', line)
         if not programs and _local_port(line) in ports:
             continue  # WireGuard's socket is the kernel's own; the tunnels' check looks at it
@@ -102,7 +103,7 @@ def _local_port(line: str) -> str | None:
 
 
 def _timers(raw: Mapping[str, Any]) -> dict[str, Any]:
-    timers = [line.split()[0] for line in output(raw, "timers").splitlines() if line.split()]
+    timers = [line.split()[0] for line in lines_of(output(raw, "timers")) if line.split()]
     return {"active": sorted(timers)}
 
 

@@ -13,6 +13,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output
+from sekisho.text import lines_of
 
 #: Words that may stand several times in ``sshd -T``, each with a value of its own.
 MANY = ("listenaddress", "hostkey", "port", "acceptenv", "subsystem", "setenv")
@@ -40,7 +41,7 @@ _PROPERTIES = (
 def read_effective(text: str) -> dict[str, Any]:
     """Return ``sshd -T`` as a mapping: text, or a list where the keyword takes several values."""
     found: dict[str, Any] = {}
-    for line in text.splitlines():
+    for line in lines_of(text):
         key, sep, value = line.partition(" ")
         if not re.fullmatch(r"[a-z0-9]+", key):
             raise ProbeError(f"sshd -T: not a setting: {line[:80]!r}")
@@ -135,7 +136,7 @@ def read_units(text: str) -> dict[str, dict[str, str]]:
     """Return the properties of ``systemctl show`` by unit."""
     units: dict[str, dict[str, str]] = {}
     for block in text.split("\n\n"):
-        pairs = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        pairs = dict(line.split("=", 1) for line in lines_of(block) if "=" in line)
         if "Id" in pairs:
             units[pairs["Id"]] = pairs
     if "ssh.service" not in units:
@@ -150,7 +151,7 @@ def _seconds(text: str) -> int | None:
 
 def _newest(text: str) -> tuple[float, str]:
     newest = (0.0, "")
-    for line in text.splitlines():
+    for line in lines_of(text):
         when, _, path = line.partition(" ")
         try:
             newest = max(newest, (float(when), path))
@@ -221,7 +222,7 @@ def _running(raw: Mapping[str, Any]) -> dict[str, Any]:
     when, path = _newest(output(raw, "times"))
     listeners = [
         argv
-        for line in output(raw, "processes", ok=(0, 1)).splitlines()
+        for line in lines_of(output(raw, "processes", ok=(0, 1)))
         if (argv := _listener(line.strip()))
     ]
     active = service.get("ActiveState") == "active"

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output, text_of
+from sekisho.text import lines_of
 
 _CONF = "/etc/chrony/chrony.conf"
 #: Directives that name a source, and those that read further files (chrony.conf(5)).
@@ -27,7 +28,7 @@ _FURTHER = ("include", "confdir", "sourcedir")
 def _configured(raw: Mapping[str, Any]) -> dict[str, Any]:
     sources, further = [], []
     directives: dict[str, list[str]] = {}
-    for line in text_of(files(raw, "conf"), _CONF).splitlines():
+    for line in lines_of(text_of(files(raw, "conf"), _CONF)):
         text = line.strip()
         if not text or text[0] in "!;#%":
             continue
@@ -59,7 +60,7 @@ def _microseconds(seconds: str) -> int:
 
 
 def _tracking(raw: Mapping[str, Any]) -> dict[str, Any]:
-    rows = list(islice(csv.reader(output(raw, "tracking").splitlines()), 2))
+    rows = list(islice(csv.reader(lines_of(output(raw, "tracking"))), 2))
     if len(rows) != 1 or len(rows[0]) < 14:
         raise ProbeError("chronyc tracking: not one line of 14 fields")
     row = rows[0]
@@ -70,7 +71,7 @@ def _tracking(raw: Mapping[str, Any]) -> dict[str, Any]:
     if state is None:
         raise ProbeError(f"chronyc tracking: leap status {row[13][:20]!r}")
     sources = []
-    for line in csv.reader(output(raw, "sources").splitlines()):
+    for line in csv.reader(lines_of(output(raw, "sources"))):
         if len(line) < 8:
             raise ProbeError("chronyc sources: a line of fewer than 8 fields")
         sources.append({"mode": line[0], "state": line[1], "address": line[2]})
@@ -89,7 +90,7 @@ def _sockets(raw: Mapping[str, Any]) -> dict[str, Any]:
     text_of(found, "/proc/net/udp")
     bound = []
     for entry in found.values():
-        for line in (entry.text or "").splitlines()[1:]:
+        for line in lines_of(entry.text or "")[1:]:
             words = line.split()
             if len(words) < 4:
                 raise ProbeError(f"{entry.path}: garbled line {line[:60]!r}")

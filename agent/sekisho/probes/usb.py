@@ -14,6 +14,7 @@ from sekisho.errors import SekishoError
 from sekisho.probes.kernel import effective_files
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, files, text_of
 from sekisho.probes.mounts import parse_mountinfo
+from sekisho.text import lines_of
 
 _BUS = "/sys/bus/usb/devices"
 _PARAMETER = "/sys/module/usbcore/parameters/authorized_default"
@@ -129,7 +130,7 @@ def _udev(raw: Mapping[str, Any]) -> dict[str, Any]:
     assigning = []
     for entry in effective_files(found, UDEV_DIRS):
         text = (entry.text or "").replace("\\\n", "")
-        lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+        lines = [line for line in lines_of(text) if not line.lstrip().startswith("#")]
         if entry.path != RULES and any(_ASSIGNS.search(line) for line in lines):
             assigning.append(entry.path)
     fact: dict[str, Any] = {"assigning_elsewhere": assigning}

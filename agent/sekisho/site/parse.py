@@ -46,6 +46,7 @@ from sekisho.site.module_field import modules
 from sekisho.site.nodes import Node, Reader
 from sekisho.site.wires import joins, wires
 from sekisho.site.words import HOST_NAME, IFNAME, NAME, PersonRole
+from sekisho.text import is_number
 
 _SITE = dict.fromkeys(
     ("name", "title", "profile", "management", "links", "peers", "flows", "people"), True
@@ -375,4 +376,4 @@ def parse_site(raw: RawInventory) -> Site:
 
 def _place(problem: Problem) -> tuple[str, int]:
     path, _, line = problem.where.rpartition(":")
-    return path, int(line) if line.isdecimal() else 0
+    return path, int(line) if is_number(line) else 0

@@ -24,6 +24,7 @@ from sekisho.flows.prover.paths import Way, Ways
 from sekisho.flows.prover.relations import Leg, Stage, seal
 from sekisho.site.model import Site
 from sekisho.site.tunnels import tunnels_of
+from sekisho.text import is_number
 
 _PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "esp": 50}
 _LAW = "6-iv-a.only-declared-in"
@@ -56,7 +57,7 @@ def wanted(text: str) -> Wanted:
     Raises `SekishoError` for anything else.
     """
     name, slash, port = text.partition("/")
-    number = int(port) if slash and port.isascii() and port.isdecimal() else None
+    number = int(port) if slash and is_number(port) else None
     if name == "any" and not slash:
         return Wanted(None, None, opening=False)
     if name in _PROTOCOLS and not slash:

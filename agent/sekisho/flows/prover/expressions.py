@@ -28,6 +28,7 @@ from sekisho.flows.prover.packet import (
     within,
 )
 from sekisho.flows.prover.tables import Rule, Table, UnknownConstructError
+from sekisho.text import is_number
 
 #: Below this many elements of a set there is nothing to fold.
 _FEW = 8
@@ -155,7 +156,7 @@ class Reader:
         found = self.value(left)
         if found.kind == "open":
             return found.readable
-        if found.kind == "ifindex" and str(right).isdecimal():  # who has that number, and when?
+        if found.kind == "ifindex" and is_number(str(right)):  # who has that number, and when?
             return self.maybe("interface by number")
         if isinstance(right, dict) and set(right) & set(_READERS) - {"|", "&", "^"}:
             other = self.value(right)

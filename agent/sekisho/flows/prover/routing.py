@@ -19,6 +19,7 @@ import z3
 from sekisho.flows.prover.hostnet import HostNet, Route, RoutingRule, XfrmPolicy
 from sekisho.flows.prover.packet import Bits, Bool
 from sekisho.flows.prover.tables import UnknownConstructError
+from sekisho.text import is_number
 
 TRUE, FALSE = z3.BoolVal(True), z3.BoolVal(False)
 _NOBODY = IPv4Address(0)
@@ -85,7 +86,7 @@ def number(net: HostNet, card: str, key: str, *, both: bool = True) -> int:
     for one in (card, "all") if both else (card,):
         name = f"net.ipv4.conf.{one}.{key}"
         text = net.switches.get(name, "")
-        if not text.isdecimal():
+        if not is_number(text):
             raise UnknownConstructError(f"{net.host} {name}", text or "nothing", "a number")
         found.append(int(text))
     return max(found)
