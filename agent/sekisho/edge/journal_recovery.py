@@ -227,8 +227,8 @@ def _linked(tail: Scan, earlier: list[Path], host: str) -> bool:
         return tail.first_prev == genesis(host)
     with earlier[-1].open("rb") as stream:
         stream.seek(max(0, earlier[-1].stat().st_size - MAX_LINE))
-        lines = stream.read().splitlines(keepends=True)
-    link = skim_line(lines[-1]) if lines else None
+        data = stream.read()
+    link = skim_line(data[data.rfind(b"\n", 0, -1) + 1 :]) if data else None
     return link is not None and link.hash == tail.first_prev
 
 
