@@ -241,12 +241,16 @@ def test_the_kernel_says_whether_it_can_hibernate() -> None:
         told({"/sys/power/state": None})
 
 
+def core_limits(texts: dict[str, str]) -> Any:
+    raw = {name: held({}) for name in ("manager", "coredump", "handler")}
+    raw["limits"] = held(dict(texts))
+    raw["now"] = held({"/proc/1/limits": ""})
+    return BY_NAME["core-dumps"].parse(raw)["raised"]
+
+
 def test_a_core_limit_raised_for_one_person_is_told() -> None:
     def told(limits: str) -> Any:
-        raw = {name: held({}) for name in ("manager", "coredump", "handler")}
-        raw["limits"] = held({"/etc/security/limits.d/60-x.conf": limits})
-        raw["now"] = held({"/proc/1/limits": ""})
-        return BY_NAME["core-dumps"].parse(raw)["raised"]
+        return core_limits({"/etc/security/limits.d/60-x.conf": limits})
 
     everybody = "* hard core 0\nroot hard core 0\n"
     assert told(everybody) == []
@@ -304,3 +308,15 @@ def test_core_dump_settings_are_read_from_every_place(repository: Any) -> None:
         "handler": "absent",
         "pid1": "unlimited",
     }
+
+
+def test_of_two_core_limits_for_the_same_the_later_counts() -> None:
+    """As Debian 13 ships it (10-coredump-debian.conf), and our own file behind it."""
+    debian = "* soft core 0\nroot soft core 0\n* hard core infinity\nroot hard core infinity\n"
+    ours = "* hard core 0\nroot hard core 0\n"
+    folder = "/etc/security/limits.d"
+    assert core_limits({f"{folder}/10-a.conf": debian, f"{folder}/60-b.conf": ours}) == []
+    found = core_limits({f"{folder}/10-a.conf": ours, f"{folder}/60-b.conf": debian})
+    assert found == [
+        f"{folder}/60-b.conf: * hard core infinity", f"{folder}/60-b.conf: root hard core infinity",
+    ]  # fmt: skip

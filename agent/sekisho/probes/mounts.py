@@ -220,15 +220,17 @@ def _sleep(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 def _core_dumps(raw: Mapping[str, Any]) -> dict[str, Any]:
     limits: dict[str, str] = {}
-    raised = []
+    last: dict[tuple[str, str], tuple[str, str]] = {}
     for entry in effective_files(files(raw, "limits"), ("/etc/security", "/etc/security/limits.d")):
         for line in lines_of(entry.text or ""):
             words = line.split("#", 1)[0].split()
             if len(words) == 4 and words[2] == "core" and words[1] in ("hard", "-"):
                 limits[words[0]] = words[3]
-            # A line for one person or group counts over the one for everybody.
-            if len(words) == 4 and words[2] == "core" and words[3] != "0":
-                raised.append(f"{entry.path}: {' '.join(words)}")
+            # A line for one person or group counts over the one for everybody, and of two lines for
+            # the same the later (pam_limits(8)).
+            if len(words) == 4 and words[2] == "core":
+                for kind in ("soft", "hard") if words[1] == "-" else (words[1],):
+                    last[words[0], kind] = words[3], f"{entry.path}: {' '.join(words)}"
     manager: dict[str, str] = {}
     for label in ("manager", "coredump"):
         for entry in effective_files(files(raw, label), _CONF_DIRS[label]):
@@ -240,7 +242,7 @@ def _core_dumps(raw: Mapping[str, Any]) -> dict[str, Any]:
     held = re.search(r"^Max core file size\s+(\S+)\s+(\S+)", now, re.MULTILINE)
     return {
         "limits": limits,
-        "raised": raised,
+        "raised": sorted({line for value, line in last.values() if value != "0"}),
         "units": manager.get("DefaultLimitCORE", "unset"),
         "storage": manager.get("Storage", "unset"),
         "handler": "installed"
