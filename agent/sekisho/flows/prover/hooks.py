@@ -166,7 +166,7 @@ def in_any_order(trip: Trip, hook: str, group: list[_Step]) -> None:
         return
     before, left = trip.alive, []
     which = trip.chance(f"{hook} {group[0].priority}").anything("order of chains", 8)
-    counts = seen = Counter(trip.visits)
+    counts, seen = Counter(trip.visits), Counter(trip.visits)
     for number, order in enumerate(listed):
         trip.visits = Counter(counts)  # one order is taken: another is no second visit
         last = number == len(listed) - 1

@@ -71,7 +71,7 @@ class Network:
 
     def _check(self, terms: Sequence[Bool]) -> z3.Solver:
         self.asked += 1
-        solver = z3.Solver()
+        solver = z3.SolverFor("QF_BV")
         solver.set("ctrl_c", False)  # z3 would take Ctrl-C for itself and answer "unknown"
         solver.set("timeout", TIMEOUT)
         solver.add(*terms)

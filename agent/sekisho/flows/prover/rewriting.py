@@ -19,12 +19,27 @@ from sekisho.flows.prover.packet import TRUE, WIDTHS, Bool, Packet, Write
 _CHECKSUMS = {(128, 16): (6,), (48, 16): (17, 136, 33), (16, 16): (1, 2, 58), (64, 32): (132,)}
 #: Fields (header, offset) that say where the transport header stands, and what it is.
 _PLACING = {("nh4", 4), ("nh6", 48)}
+#: Fields of the network header that the transport's checksum covers (``pseudohdr`` in nft).
+_COVERED = ("saddr", "daddr", "protocol", "nexthdr", "length")
+
+
+def covers(base: str, name: str) -> bool:
+    """Return whether the transport's checksum changes with a field."""
+    return base == "th" or name in _COVERED
 
 
 def rewritten(
-    chance: Chance, packet: Packet, done: Bool, writes: Iterable[tuple[str, Write]]
+    chance: Chance,
+    packet: Packet,
+    done: Bool,
+    writes: Iterable[tuple[str, Write]],
+    *,
+    beyond: bool = True,
 ) -> Packet:
-    """Return the packet with ``writes`` made, and with what they change besides."""
+    """Return the packet with ``writes`` made, and with what they change besides.
+
+    ``beyond``: whether the transport's checksum covers what is written; the header's is its own.
+    """
     before = packet
     moved = False
     for base, one in writes:
@@ -33,6 +48,8 @@ def rewritten(
     if moved:
         packet = _moved(chance, packet, done)
     packet = packet.write("nh4", Write(80, 16, done, chance.anything("checksum", 16)))
+    if not beyond:
+        return packet
     return packet.write("th", *checksums(chance, (before, packet.entering()), done))
 
 
@@ -46,14 +63,18 @@ def checksums(chance: Chance, packets: Sequence[Packet], done: Bool) -> list[Wri
             for (offset, width), protocols in _CHECKSUMS.items()]  # fmt: skip
 
 
-def summed(packet: Packet, otherwise: Bool) -> Bool:
+def summed(packet: Packet, otherwise: Bool, protocol: int | None) -> Bool:
     """Return whether a write that changes the transport's checksum is made: it has to be there.
 
     A packet cut short before its checksum keeps the field, and the rule ends (``NFT_BREAK``).
+    ``protocol``: the one the write is for; None: whichever the packet has.
     """
-    there = [z3.Or(z3.Not(z3.Or(*[packet.protocol == number for number in protocols])),
+    there = [
+        z3.Implies(z3.Or(*[packet.protocol == one for one in protocols]),
                    packet.readable(offset + width))
-             for (offset, width), protocols in _CHECKSUMS.items()]  # fmt: skip
+        for (offset, width), protocols in _CHECKSUMS.items()
+        if protocol is None or protocol in protocols
+    ]  # fmt: skip
     return z3.Or(otherwise, z3.And(*there))
 
 

@@ -14,9 +14,9 @@ import z3
 
 from sekisho.flows.prover.chance import Chance
 from sekisho.flows.prover.expressions import Reader, Track, Value
-from sekisho.flows.prover.packet import FIELDS, TRUE, Bits, Bool, Packet, Write, all_of
-from sekisho.flows.prover.rewriting import anew, rewritten, summed
-from sekisho.flows.prover.tables import TRANSLATIONS, NamedSet, Rule, Table
+from sekisho.flows.prover.packet import FIELDS, TRANSPORT, TRUE, Bits, Bool, Packet, Write, all_of
+from sekisho.flows.prover.rewriting import anew, covers, rewritten, summed
+from sekisho.flows.prover.tables import TRANSLATIONS, Json, NamedSet, Rule, Table
 
 _VERDICTS = ("accept", "drop", "return", "continue", "jump", "goto")
 #: Statements without influence on what passes.
@@ -343,18 +343,30 @@ def _mangle(reader: Reader, effect: Effect, body: Mapping[str, Any], here: Bool)
         done = reader.maybe("option is rewritten")
         effect.packet = rewritten(reader.chance, packet, all_of(here, done), ())
         return done
-    if what == "payload" and "protocol" in where:
-        known = FIELDS.get((str(where["protocol"]), str(where["field"])))
-        if known is not None:
-            base, offset, width, kind = known
-            bits, sure = _operand(reader, value, kind, width)
-            legible = all_of(sure, reader.value(key).readable)
-            tried = all_of(here, legible)
-            whole = summed(packet, reader.maybe("checksum out of reach"))
-            written = (base, Write(offset, width, all_of(tried, whole), bits))
-            effect.packet = rewritten(reader.chance, packet, tried, (written,))
-            return all_of(legible, whole)
+    if what == "payload":
+        return _rewrite(reader, effect, key, where, value, here)
     raise reader.fail({"mangle": dict(body)})
+
+
+def _rewrite(  # noqa: PLR0913, PLR0917 - the parts of the statement
+    reader: Reader, effect: Effect, key: Json, where: Json, value: Any, here: Bool
+) -> Bool:
+    """Rewrite a field of a header; return whether the rule goes on."""
+    packet, protocol, name = effect.packet, str(where.get("protocol")), str(where.get("field"))
+    known = FIELDS.get((protocol, name))
+    if known is None:
+        raise reader.fail(key, "a field of a header that is known")
+    base, offset, width, kind = known
+    bits, sure = _operand(reader, value, kind, width)
+    legible = all_of(sure, reader.value(key).readable)
+    tried = all_of(here, legible)
+    whole, beyond = TRUE, covers(base, name)
+    if beyond:
+        unsummed = reader.maybe("checksum out of reach")
+        whole = summed(packet, unsummed, TRANSPORT.get(protocol))
+    written = (base, Write(offset, width, all_of(tried, whole), bits))
+    effect.packet = rewritten(reader.chance, packet, tried, (written,), beyond=beyond)
+    return all_of(legible, whole)
 
 
 def _read(reader: Reader, value: Any) -> Bool:
