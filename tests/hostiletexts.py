@@ -84,7 +84,7 @@ def texts(seed: str, size: int) -> Iterator[tuple[str, str]]:
         yield f"byte {value:#04x}", chr(value) * size
     for unit in UNITS:
         yield f"all {unit!r}", repeated(unit, size)
-    lines = [line for line in dict.fromkeys(seed.split("\n")) if line][:3]
+    lines = [line for line in dict.fromkeys(seed.split("\n")) if line][:2]
     for line in lines:
         line = line[:200]  # noqa: PLW2901 - the front of it is enough
         yield f"line {line[:40]!r}", seed + "\n" + repeated(line + "\n", size)
@@ -152,7 +152,7 @@ def _own_readers(globs: tuple[str, ...], files: Mapping[str, Any]) -> list[str]:
         next((p for p in files if files[p].get("text") and fnmatch.fnmatchcase(p, glob)), None)
         for glob in globs
     ]
-    return [path for path in dict.fromkeys(found) if path is not None][:3]
+    return [path for path in dict.fromkeys(found) if path is not None][:2]
 
 
 def _more_files(path: str, entry: Any, size: int) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -281,5 +281,49 @@ def test_a_probe_reads_in_proportion(name: str) -> None:
     assert slow == {}
 
 
+def _with(name: str, label: str, **texts: str) -> dict[str, Any]:
+    seed = json.loads(json.dumps(SEEDS[name]))
+    entry = {"mode": 0o644, "uid": 0, "gid": 0, "kind": "file"}
+    for path, text in texts.items():
+        seed[label]["files"]["/" + path.replace("__", ".").replace("_", "/")] = entry | {
+            "text": text
+        }
+    return seed
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "texts"),
+    [
+        # a value that names itself twice on each line: two to the thirtieth
+        (
+            "kernel-command-line",
+            "cmdline",
+            {
+                "etc_default_grub": 'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX a $GRUB_CMDLINE_LINUX"\n'
+                * 30
+            },
+        ),
+        # each word of one line looked for among all of another
+        (
+            "kernel-command-line",
+            "cmdline",
+            {"boot_grub_grub__cfg": ("linux /vmlinuz " + "a b " * 60_000 + "\n") * 2},
+        ),
+        # each line reads another file once more
+        (
+            "shells",
+            "files",
+            {
+                "etc_profile": "for i in /etc/profile.d/*.sh; do . $i; done\n" * 3000,
+                "etc_bash__bashrc": "a\n" * 60_000,
+            },
+        ),
+    ],
+)
+def test_what_grows_by_itself_is_bounded(name: str, label: str, texts: dict[str, str]) -> None:
+    whole_outcome = _with(name, label, **texts)
+    assert seconds(lambda: registry()[name].parse(whole_outcome)) < 2
+
+
 def test_the_whole_table_takes_less_than_a_minute() -> None:
     assert _spent["s"] < 60, _spent

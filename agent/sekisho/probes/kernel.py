@@ -196,6 +196,17 @@ MENU = "/boot/grub/grub.cfg"
 BOOT_FILES = (MENU, "/etc/default/grub", "/etc/default/grub.d/*.cfg")
 
 
+#: The longest command line of Debian's kernels (COMMAND_LINE_SIZE: 2048 on amd64 and arm64).
+_LONGEST = 4096
+
+
+def _bounded(path: str, words: str) -> str:
+    """Return a value that is no longer than any kernel takes: each line may name it twice."""
+    if len(words) > _LONGEST:
+        raise ProbeError(f"{path}: a kernel command line of more than {_LONGEST} characters")
+    return words
+
+
 def next_words(found: Mapping[str, FileOutcome]) -> list[str]:
     """Return the words that every entry of the boot menu has.
 
@@ -210,9 +221,8 @@ def next_words(found: Mapping[str, FileOutcome]) -> list[str]:
             for line in menu.text.replace("\\\n", " ").split("\n")
             if (match := _GRUB_ENTRY.fullmatch(line.strip()))
         ]
-        return (
-            [word for word in entries[0] if all(word in one for one in entries)] if entries else []
-        )
+        common = set(entries[0]).intersection(*entries[1:]) if entries else set()
+        return [word for word in entries[0] if word in common] if entries else []
     values = {"": "", "_DEFAULT": ""}
     order = sorted(
         drop_ins(found), key=lambda path: (path.startswith("/etc/default/grub.d/"), path)
@@ -226,10 +236,11 @@ def next_words(found: Mapping[str, FileOutcome]) -> list[str]:
                 continue
             key = match["default"] or ""
             words = match["words"].strip().strip("\"'")
+            _bounded(path, words)
             held = values[key].replace("\\", r"\\")
             for name in (f"$GRUB_CMDLINE_LINUX{key}", f"${{GRUB_CMDLINE_LINUX{key}}}"):
                 words = re.sub(rf"{re.escape(name)}(?![A-Z_])", held, words)
-            values[key] = f"{values[key]} {words}" if match["more"] else words
+            values[key] = _bounded(path, f"{values[key]} {words}" if match["more"] else words)
     return f"{values['']} {values['_DEFAULT']}".split()
 
 

@@ -27,6 +27,8 @@ _READS = re.compile(r"\$TMOUT\b|\$\{TMOUT(?::?-[^{}]*)?\}")
 _FOR, _EACH = re.compile(r"\bfor\b"), re.compile(r"/etc/profile\.d\b")
 _SOURCES = re.compile(r"(?:^|[;&|]|\bthen\b)\s*(?:\.|source)\s+([^\s;&|]+)")
 _ENDS = re.compile(r"\b(?:return|exit|exec)\b")
+#: Of all start files together, each as often as it is read: a file can name another on each line.
+_MAX_LINES = 50_000
 _OPENS = frozenset(("if", "for", "while", "until", "case", "select", "{", "(", "function"))
 _CLOSES = frozenset(("fi", "done", "esac", "}", ")"))
 _DECLARES = frozenset(("export", "readonly", "declare", "typeset"))
@@ -127,6 +129,7 @@ class _Reader:
         self._found = found
         self._order = order
         self.looped = False
+        self._lines = 0
 
     def login(self, held: Idle) -> Idle:
         """Return the state in a login shell that somebody types into."""
@@ -146,6 +149,9 @@ class _Reader:
         text = text_of(self._found, path)
         depth, ended = 0, False
         for number, line in _commands(text):
+            self._lines += 1
+            if self._lines > _MAX_LINES:
+                raise ProbeError(f"{path}: cannot evaluate TMOUT: more than {_MAX_LINES} lines")
             bare = line.partition(" #")[0] if not line.lstrip().startswith("#") else ""
             here = f"{path}:{number}"
             if path == PROFILE and ((loop := _FOR.search(bare)) and _EACH.search(bare, loop.end())):
