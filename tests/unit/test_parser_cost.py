@@ -281,6 +281,9 @@ def test_a_probe_reads_in_proportion(name: str) -> None:
     assert slow == {}
 
 
+TWICE = 'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX a $GRUB_CMDLINE_LINUX"\n'
+
+
 def _with(name: str, label: str, **texts: str) -> dict[str, Any]:
     seed = json.loads(json.dumps(SEEDS[name]))
     entry = {"mode": 0o644, "uid": 0, "gid": 0, "kind": "file"}
@@ -298,10 +301,7 @@ def _with(name: str, label: str, **texts: str) -> dict[str, Any]:
         (
             "kernel-command-line",
             "cmdline",
-            {
-                "etc_default_grub": 'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX a $GRUB_CMDLINE_LINUX"\n'
-                * 30
-            },
+            {"etc_default_grub": TWICE * 30},
         ),
         # each word of one line looked for among all of another
         (
