@@ -108,7 +108,7 @@ def facts_of(host: str, data: bytes) -> tuple[Packed, Answer | None]:
     at = data.find(middle, 0, _FACTS_MOST)
     if at < 0 or not (data.startswith(_FACTS_HEAD) and data.endswith(_FACTS_TAIL)):
         raise BadBundleError(
-            f"{where}: not as it was written: no facts of {host}, schema {SCHEMA}, or another's"
+            f"{where}: not as it was written: they are not the facts of {host}, schema {SCHEMA}"
         )
     packed = Packed.of(data[at + len(middle) : -len(_FACTS_TAIL)])
     told = data[len(_FACTS_HEAD) : at]
