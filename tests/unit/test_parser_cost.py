@@ -23,9 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from hostiletexts import (
     BIG,
-    FLOOR_S,
     HUGE,
-    MOST,
     SEPARATORS,
     SMALL,
     everything,
@@ -106,7 +104,8 @@ def _encoded(reader: Callable[[bytes], Any]) -> Callable[[str], Any]:
 
 def _each_line(reader: Callable[[bytes], Any]) -> Callable[[str], Any]:
     def read(text: str) -> None:
-        for line in text.encode().split(b"\n"):
+        # Each line by itself, and no line knows of another: some of them tell what all take.
+        for line in text.encode().split(b"\n")[:2000]:
             with contextlib.suppress(ValueError):
                 reader(line + b"\n")
 
@@ -242,16 +241,17 @@ def test_a_reader_reads_in_proportion(name: str) -> None:
             slow[what] = told
     for unit in SEPARATORS:
         big, huge = partial(reader, repeated(unit, BIG)), partial(reader, repeated(unit, HUGE))
-        if (most := seconds(huge)) > MOST * FLOOR_S and most > MOST * seconds(big, 2):
+        if too_much(big, huge):
             slow[f"1 MiB of {unit!r}"] = "more than six times 256 KiB"
     _spent["s"] += time.process_time() - began
     assert slow == {}
 
 
 def test_every_probe_has_a_well_formed_outcome_to_begin_with() -> None:
-    assert set(SEEDS) == set(registry()), "give the probe an outcome in golden/outcomes.json"
+    missing = set(registry()) - set(SEEDS)
+    assert missing == set(), "record an outcome: pytest -p recordoutcomes (tests/recordoutcomes.py)"
     for name, probe in registry().items():
-        assert set(SEEDS[name]) == set(probe.operations), name
+        assert set(SEEDS[name]) >= set(probe.operations), f"{name}: record its outcome again"
         probe.parse(SEEDS[name])
 
 
@@ -272,7 +272,7 @@ def test_a_probe_reads_in_proportion(name: str) -> None:
         for unit in SEPARATORS[:9]:
             big = partial(probe.parse, whole(probe, seed, label, unit, BIG))
             huge = partial(probe.parse, whole(probe, seed, label, unit, HUGE))
-            if (most := seconds(huge)) > MOST * FLOOR_S and most > MOST * seconds(big, 2):
+            if too_much(big, huge):
                 slow[f"{label}: 1 MiB of {unit!r}"] = "more than six times 256 KiB"
     small, big = everything(seed, SMALL), everything(seed, BIG)
     if told := too_much(lambda: probe.parse(small), lambda: probe.parse(big)):
