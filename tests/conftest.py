@@ -96,7 +96,9 @@ sys.addaudithook(_hook)
 # A slow moment of the machine is no defect; `make check` as a whole has its time.
 settings.register_profile("thorough", deadline=None)
 settings.register_profile("fast", deadline=None, max_examples=40)  # see examples.py
-settings.load_profile("thorough")
+# CI repeats what was tried before: a fault that chance finds there would stop others' work.
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "thorough")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -21,7 +21,7 @@ def test_every_pattern_takes_linear_time() -> None:
         if (first := next(costly(use), None)) is not None
     }
     assert slow == {}
-    assert time.process_time() - began < 60, "the table itself takes too long"
+    assert time.process_time() - began < 240, "the table itself takes too long"
 
 
 def test_the_measure_finds_what_backtracks() -> None:

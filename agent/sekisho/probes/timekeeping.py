@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
@@ -60,7 +59,8 @@ def _microseconds(seconds: str) -> int:
 
 
 def _tracking(raw: Mapping[str, Any]) -> dict[str, Any]:
-    rows = list(islice(csv.reader(lines_of(output(raw, "tracking"))), 2))
+    # chronyc -c quotes nothing: a field is what lies between two commas (chronyc(1)).
+    rows = [line.split(",") for line in islice(lines_of(output(raw, "tracking")), 2)]
     if len(rows) != 1 or len(rows[0]) < 14:
         raise ProbeError("chronyc tracking: not one line of 14 fields")
     row = rows[0]
@@ -71,7 +71,8 @@ def _tracking(raw: Mapping[str, Any]) -> dict[str, Any]:
     if state is None:
         raise ProbeError(f"chronyc tracking: leap status {row[13][:20]!r}")
     sources = []
-    for line in csv.reader(lines_of(output(raw, "sources"))):
+    for text in lines_of(output(raw, "sources")):
+        line = text.split(",")
         if len(line) < 8:
             raise ProbeError("chronyc sources: a line of fewer than 8 fields")
         sources.append({"mode": line[0], "state": line[1], "address": line[2]})
