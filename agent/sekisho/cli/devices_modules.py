@@ -64,7 +64,7 @@ def propose_(  # noqa: PLR0913 - the options of a command
         raise SekishoError(f"--lock {printable(lock, 40)}: expected one of {', '.join(LOCKS)}")
     if role is None or console is None:
         policy = Wall().policy()
-        role, console = role or str(policy.get("role")), console or str(policy.get("console"))
+        role, console = role or policy.role.value, console or policy.console.value
     seen = _this_machine() if loaded is None else _file(loaded)
     found = propose(seen, console=console, role=role)
     if as_json:

@@ -278,10 +278,10 @@ def _site(inventory: Path) -> Any:
 
 
 def _signers(site: Any) -> Any:
-    from sekisho.orders.judge import parse_signers  # noqa: PLC0415 - control side
+    from sekisho.orders.judge import signers  # noqa: PLC0415 - control side
     from sekisho.site.compile import approvers  # noqa: PLC0415 - control side
 
-    return parse_signers({"orders": {"people": approvers(site)}})
+    return signers(approvers(site))
 
 
 def _rule(path: Path) -> dict[str, Any]:

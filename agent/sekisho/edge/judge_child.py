@@ -23,6 +23,7 @@ from sekisho.catalogue.model import Catalogue
 from sekisho.catalogue.parse import parse_catalogue
 from sekisho.evidence.report import HostRecord, NoSolverError, judge_host
 from sekisho.evidence.wire import Packed, Request, WireError, decode_response, strict_json
+from sekisho.policy.host_policy import HostPolicy
 from sekisho.probes.registry import registry
 
 #: Address space of one child: a whole answer parsed, and the solver's own.
@@ -139,7 +140,7 @@ def _answer(
             raw = packed.value()
     except WireError as bad:
         return {"refused": str(bad)}, b""
-    host = HostRecord(told["host"], raw, strict_json(policy) if policy else None)
+    host = HostRecord(told["host"], raw, HostPolicy.parse(policy) if policy else None)
     findings = judge_host(setup.catalogue, host, setup.solver)
     found["findings"] = [finding.as_json() for finding in findings]
     return found, packed.data if told["probes"] is not None else b""

@@ -41,6 +41,7 @@ from sekisho.evidence.wire import (
     decode_response,
     strict_json,
 )
+from sekisho.policy.host_policy import HostPolicy
 
 PLACES = min(4, max(2, os.cpu_count() or 1))
 #: One host's facts of a bundle may take this long: as an audit's own deadline for a host.
@@ -116,7 +117,7 @@ class Judging:
                 self._process.wait()
         self._control = self._process = None
 
-    def reader(self, policies: Mapping[str, Mapping[str, Any]]) -> Reader:
+    def reader(self, policies: Mapping[str, HostPolicy]) -> Reader:
         """Return what reads and judges the answers of an audit's hosts, each by its policy."""
 
         def read(body: bytes, request: Request, host: str, seconds: float) -> Response:
@@ -154,7 +155,7 @@ class Judging:
         self,
         job: dict[str, Any],
         host: str,
-        policy: Mapping[str, Any] | None,
+        policy: HostPolicy | None,
         body: bytes,
         seconds: float,
     ) -> tuple[dict[str, Any], bytes]:
@@ -170,7 +171,7 @@ class Judging:
                         ours,
                         canonical(job | {"host": host, "seconds": str(seconds),
                                          "bytes": self._size}),
-                        b"" if policy is None else canonical(dict(policy)),
+                        b"" if policy is None else policy.as_bytes(),
                         body,
                     )  # fmt: skip
                     told = strict_json(receive(ours, _MAX_TOLD))

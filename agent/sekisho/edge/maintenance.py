@@ -19,7 +19,7 @@ from sekisho.edge import exception_state
 from sekisho.edge.order_record import OrderRecord
 from sekisho.edge.policy_file import PolicyStore, read_bounded, write_atomic
 from sekisho.errors import SekishoError, printable
-from sekisho.orders.judge import parse_signers, problems_of
+from sekisho.orders.judge import problems_of, signers_of
 from sekisho.orders.model import MAX_BYTES, Order, Phase, write_time
 from sekisho.orders.parse import parse_order
 
@@ -86,8 +86,8 @@ class Maintenance:
             raise SekishoError(f"{where} opens {', '.join(strange)}; expected {sorted(WALLS)}")
         found = problems_of(
             order,
-            parse_signers(policy),
-            site=str(policy["site"]),
+            signers_of(policy),
+            site=policy.site,
             host=self._host,
             now=None,
             where=where,

@@ -7,42 +7,24 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import re
 import stat
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from sekisho.canonical import canonical, speaks
 from sekisho.errors import Problem, SekishoError, printable
+from sekisho.policy.host_policy import MAX_BYTES, HostPolicy
 
-MAX_POLICY = 8 * 1024 * 1024  # bytes
+MAX_POLICY = MAX_BYTES
 MAX_SIGNATURE = 256  # bytes; a DER ECDSA P-384 signature has at most 104
-SCHEMA = 1
 
 POLICY = "policy.json"
 SIGNATURE = "policy.sig"
 SIGNER = "policy-signer.pub.pem"
 
 _SERIAL = re.compile(r"([1-9][0-9]{0,17}) ([0-9a-f]{64})\n", re.ASCII)
-#: What the agent reads of a policy, and its type; the site's compiler proves the rest.
-_NEEDED: dict[str, type] = {
-    "schema": int,
-    "site": str,
-    "serial": int,
-    "host": str,
-    "role": str,
-    "management": dict,
-    "accounts": dict,
-    "listeners": list,
-    "devices": list,
-    "metrics": dict,
-    "nftables": dict,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +32,7 @@ class Policy:
     """A policy that was proven: signed by the site, for this host, not older than the last.
 
     Attributes:
-        value: the policy as parsed JSON.
+        value: the policy.
         serial: its serial, larger is newer.
         digest: SHA-256 of the bytes that were signed, hex.
         data: the bytes that were signed.
@@ -58,7 +40,7 @@ class Policy:
 
     """
 
-    value: Mapping[str, Any]
+    value: HostPolicy
     serial: int
     digest: str
     data: bytes = field(repr=False)
@@ -77,19 +59,6 @@ def _refuse(where: str, key: str, got: str, expected: str, hint: str = "") -> Se
     return SekishoError(
         "the policy was refused", (Problem(where, key, got, expected, "6-iv-a", hint),)
     )
-
-
-def _no_float(text: str) -> Any:
-    raise ValueError(f"a float: {text[:40]}")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value: dict[str, Any] = {}
-    for key, inner in pairs:
-        if key in value:
-            raise ValueError(f"the key {printable(key, 40)!r} twice")
-        value[key] = inner
-    return value
 
 
 def _check_signature(data: bytes, signature: bytes, signer_pem: bytes, where: str) -> None:
@@ -123,7 +92,7 @@ def prove(data: bytes, signature: bytes, signer_pem: bytes, *, host: str, floor:
     1. It is not huge, and has a signature.
     2. The site's key signed exactly these bytes (ECDSA P-384, SHA-384).
     3. It is JSON without floats or doubled keys, in canonical form.
-    4. It holds what the agent reads, in the right types.
+    4. It is a policy: every part in its form (`HostPolicy.parse`).
     5. It is for this host.
     6. It is not older than the newest accepted, and not another one of that serial.
 
@@ -140,16 +109,11 @@ def prove(data: bytes, signature: bytes, signer_pem: bytes, *, host: str, floor:
             SIGNATURE, "", f"more than {MAX_SIGNATURE} bytes", f"at most {MAX_SIGNATURE} bytes"
         )
     _check_signature(data, signature, signer_pem, SIGNATURE)
-    value = _parse(data)
-    for key, kind in _NEEDED.items():
-        if type(value.get(key)) is not kind:
-            raise _refuse(POLICY, key, printable(value.get(key), 60), f"of type {kind.__name__}")
-    if not speaks(value["schema"], SCHEMA):
-        raise _refuse(POLICY, "schema", str(value["schema"]), f"{SCHEMA}", "update the agent")
-    if value["host"] != host:
-        raise _refuse(POLICY, "host", printable(value["host"]), f"{host}, this host")
+    value = HostPolicy.parse(data, POLICY, form=True)
+    if value.host != host:
+        raise _refuse(POLICY, "host", value.host, f"{host}, this host")
     digest = hashlib.sha256(data).hexdigest()
-    serial = int(value["serial"])
+    serial = value.serial
     if serial < max(1, floor.serial):
         raise _refuse(
             POLICY,
@@ -163,24 +127,6 @@ def prove(data: bytes, signature: bytes, signer_pem: bytes, *, host: str, floor:
             POLICY, "serial", f"{serial} with other content", "a new serial for new content"
         )
     return Policy(value, serial, digest, data, signature)
-
-
-def _parse(data: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_float=_no_float,
-            parse_constant=_no_float,
-        )
-        form = canonical(value)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise _refuse(POLICY, "", printable(str(error)), "one JSON object in UTF-8") from None
-    if not isinstance(value, dict):
-        raise _refuse(POLICY, "", type(value).__name__, "one JSON object")
-    if form != data:
-        raise _refuse(POLICY, "", "another form of JSON", "the canonical form")
-    return value
 
 
 def _unreadable(path: Path, error: OSError) -> SekishoError:

@@ -27,12 +27,14 @@ from typing import Any
 
 from sekisho.canonical import canonical, digest, speaks
 from sekisho.catalogue.model import Catalogue
+from sekisho.errors import SekishoError
 from sekisho.evidence.answer import Answer, answer_from_json
 from sekisho.evidence.html import render
 from sekisho.evidence.report import AuditRun, HostRecord, Judged, as_json, judge_run
 from sekisho.evidence.scope import scope_from_json
 from sekisho.evidence.summary import KINDS
 from sekisho.evidence.wire import Packed, strict_json
+from sekisho.policy.host_policy import HostPolicy
 
 SCHEMA = 2
 KIND = "sekisho-evidence"
@@ -84,7 +86,7 @@ def make_bundle(
         if host.raw is not None:
             files[f"facts/{host.name}.json"] = facts_file(host)
         if host.policy is not None:
-            files[f"policies/{host.name}.json"] = canonical(dict(host.policy))
+            files[f"policies/{host.name}.json"] = host.policy.as_bytes()
     if signer is not None:
         files[SIGNER] = signer
     return Bundle(name=bundle_name(run), files=files, manifest=manifest_of(run, files))
@@ -261,6 +263,17 @@ def run_from_json(raw: Any, facts: Mapping[str, bytes], policies: Mapping[str, A
     )
 
 
+def _policy(value: dict[str, Any], host: str) -> HostPolicy:
+    where = f"policies/{host}.json"
+    try:
+        policy = HostPolicy.parse(value, where)
+    except SekishoError as bad:
+        raise BadBundleError(bad.problems[0].line()) from None
+    if policy.host != host:
+        raise BadBundleError(f"{where} is the policy of {policy.host!r}")
+    return policy
+
+
 def _host(
     entry: dict[str, Any], facts: Mapping[str, bytes], policies: Mapping[str, Any]
 ) -> HostRecord:
@@ -279,9 +292,7 @@ def _host(
         raise BadBundleError(f"facts/{name}.json is there, run.json says there are none")
     policy = None
     if _flag(entry["policy"], "run.json: policy"):
-        policy = _mapping(policies.get(name), f"policies/{name}.json")
-        if policy.get("host", name) != name:
-            raise BadBundleError(f"policies/{name}.json is the policy of {policy.get('host')!r}")
+        policy = _policy(_mapping(policies.get(name), f"policies/{name}.json"), name)
     elif name in policies:
         raise BadBundleError(f"policies/{name}.json is there, run.json says there is none")
     took = entry["milliseconds"]

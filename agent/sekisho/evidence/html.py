@@ -324,7 +324,7 @@ def _hosts(run: AuditRun) -> str:
 
 
 def _host_line(host: HostRecord) -> str:
-    role = host.policy.get("role", "-") if host.policy is not None else "-"
+    role = host.role or "-"
     answer = (
         _both(HEADINGS["whole"])
         if host.reason is None

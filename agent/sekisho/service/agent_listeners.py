@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sekisho.edge.listeners import Listener, listening, owners
+from sekisho.policy.host_policy import HostPolicy
 from sekisho.service.agent_book import Book, Paths
 from sekisho.service.agent_probe_socket import ProbeSocket
 
@@ -35,10 +36,10 @@ class ListenersPart:
         self._told: set[str] = set()
         self._maybe: set[str] = set()
 
-    def policy(self, policy: Any) -> None:
+    def policy(self, policy: HostPolicy) -> None:
         """Take the listeners of a new policy."""
         self._allowed = frozenset(
-            place(entry["proto"], entry["address"], entry["port"]) for entry in policy["listeners"]
+            place(entry.proto, entry.address, entry.port) for entry in policy.listeners
         )
         self._known = True
         self._told = set()

@@ -9,14 +9,15 @@ waits for its confirmation, or a policy is just being written, it looks on.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from sekisho.edge.metrics_table import NETWORK_KINDS
 from sekisho.edge.netlink import ROUTE, XFRM, KernelNetwork, NetworkChanges, spoken
 from sekisho.errors import SekishoError, printable
 from sekisho.flows.drift import Declared, addition, declared, forwarding, off, removal
 from sekisho.flows.netlink import Change, Fact
+from sekisho.policy.host_policy import HostPolicy
 from sekisho.service.agent_book import Book, Paths
 from sekisho.service.agent_loop import Loop
 
@@ -101,7 +102,7 @@ class NetworkPart:
         loop.every("network", CHECK_EVERY_S, look)
         self._listening = True
 
-    def policy(self, policy: Mapping[str, Any]) -> None:
+    def policy(self, policy: HostPolicy) -> None:
         """Take a new policy: what it declares anew is awaited, what it no longer does is let be."""
         new, old = declared(policy), self._declared
         now = self._book.clock()

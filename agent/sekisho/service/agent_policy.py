@@ -5,11 +5,11 @@ The last good policy stays in force, over restarts too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from sekisho.edge.policy_file import Policy, PolicyStore
 from sekisho.errors import SekishoError, printable
+from sekisho.policy.host_policy import HostPolicy
 from sekisho.service.agent_book import Book, say
 
 LOOK_EVERY_S = 10.0
@@ -20,7 +20,7 @@ class PolicyPart:
     """Holds the policy in force; ``changed`` hears of every new one."""
 
     def __init__(
-        self, book: Book, store: PolicyStore, changed: Callable[[Mapping[str, Any]], None]
+        self, book: Book, store: PolicyStore, changed: Callable[[HostPolicy], None]
     ) -> None:
         self._book, self._store, self._changed = book, store, changed
         self.policy: Policy | None = None

@@ -116,7 +116,7 @@ class RulesPart:
         if policy.digest not in self._digests:
             held = {one.digest for one in (self._current, self._enforced) if one is not None}
             self._digests = {one: sha for one, sha in self._digests.items() if one in held}
-            self._digests[policy.digest] = digest(policy.value["nftables"])
+            self._digests[policy.digest] = policy.value.nftables.digest
         return self._digests[policy.digest]
 
     def check(self) -> None:
@@ -127,7 +127,7 @@ class RulesPart:
         if self._enforced is None:
             self._book.up("nft", works=False)
             return
-        rules = self._rules(self._enforced.value["nftables"])
+        rules = self._rules(self._enforced.value.nftables.value())
         if self._wanted is None:
             self._wanted = normalise({"nftables": self._table.expected(rules)})
         foreign = self._table.foreign()

@@ -15,7 +15,6 @@ import z3
 
 from sekisho.errors import SekishoError, printable
 from sekisho.flows.prover.arp import arp_checks
-from sekisho.flows.prover.declared import ESP, ICMP, TCP, UDP
 from sekisho.flows.prover.findings import Finding, Outcome
 from sekisho.flows.prover.hostnet import HostNet
 from sekisho.flows.prover.network import Network, on, unknown
@@ -34,6 +33,7 @@ from sekisho.flows.prover.relations import (
 from sekisho.flows.prover.routing import Check, Talk, number
 from sekisho.flows.prover.stages import checks
 from sekisho.flows.prover.tables import UnknownConstructError, at_host
+from sekisho.policy.parts import ESP, ICMP, TCP, UDP
 from sekisho.site.model import Site
 
 FORWARDS = "6-iv-e.nothing-forwarded"

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from sekisho.errors import SekishoError
-from sekisho.flows.prover.declared import line_from
 from sekisho.flows.prover.findings import Finding
 from sekisho.flows.prover.laws import HOST_LAWS, host_laws, undeclared
 from sekisho.flows.prover.network import Network, unknown
 from sekisho.flows.prover.paths import path_laws
 from sekisho.flows.prover.rules import read_rules
 from sekisho.flows.prover.tables import Rules, UnknownConstructError
+from sekisho.policy.parts import Way
 from sekisho.site.model import Site
 from sekisho.site.tunnels import cards
 
@@ -61,9 +61,9 @@ def prove_way(document: Any, declared: Any) -> tuple[bool, str]:
 
     """
     network = Network({"": _known(read_rules(document))})
-    one = network.way("", declared["way"])
-    listed = [line_from(row) for row in declared["lines"]]
-    found = network.openings(one, undeclared(one, listed))
+    told = Way.parse(declared)
+    one = network.way("", told.way)
+    found = network.openings(one, undeclared(one, told.lines))
     if found is None:
         return True, "proven"
     return False, f"undeclared packets pass by {', '.join(found) or 'no rule: none stops them'}"

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from sekisho.flows.lines import IKE_PORTS
 from sekisho.flows.management import METRICS, SSH, TIME
-from sekisho.flows.prover.declared import ESP, ICMP, TCP, UDP
+from sekisho.policy.parts import ESP, ICMP, TCP, UDP
 from sekisho.site.lines import encrypted, end, reqid
 from sekisho.site.model import (
     MANAGEMENT,
