@@ -42,6 +42,7 @@ from sekisho.activity.records import decode, parse_fields
 from sekisho.activity.records import parse_line as parse_audit_line
 from sekisho.bounds import json_within
 from sekisho.catalogue.compiled import from_json
+from sekisho.core.strict_json import strict_json as strict_reader
 from sekisho.devices.descriptors import parse_descriptors
 from sekisho.devices.export_db import parse_export_db
 from sekisho.devices.module_list import parse_loaded
@@ -51,7 +52,6 @@ from sekisho.devices.udev_rules import parse as parse_udev_rules
 from sekisho.edge.audit_tail import parse_status
 from sekisho.edge.listeners import parse as parse_listeners
 from sekisho.edge.pinned_keys import parse_pinned
-from sekisho.edge.policy_file import _parse as parse_policy
 from sekisho.errors import printable
 from sekisho.evidence.bundle import MANIFEST
 from sekisho.evidence.verification import Stored, verify
@@ -65,6 +65,7 @@ from sekisho.journal.records import skim_line
 from sekisho.journal.seals import parse_head
 from sekisho.orders.parse import parse_order
 from sekisho.orders.register import register
+from sekisho.policy.host_policy import HostPolicy
 from sekisho.probes.registry import registry
 from sekisho.site.nodes import Reader
 from sekisho.site.sign import read_request
@@ -173,7 +174,14 @@ READERS: dict[str, tuple[Callable[[str], Any], str]] = {
         _encoded(lambda b: parse_pinned(b, "x")),
         "a,b ssh-ed25519 AAAAC3NzaC1lZDI1NTE5\n|1|YWE=|YWE= ssh-rsa AAAA",
     ),
-    "edge.policy_file": (_encoded(parse_policy), '{"host":"a","serial":1}'),
+    "policy.host_policy.HostPolicy.parse": (
+        _encoded(HostPolicy.parse),
+        '{"schema":1,"host":"a","serial":1,"flows":[{"direction":"in"}]}',
+    ),
+    "core.strict_json.strict_json": (
+        _encoded(partial(strict_reader, size=1 << 30)),
+        '{"host":"\\u00e9","serial":[1]}',
+    ),
     "edge.listeners.parse": (lambda text: parse_listeners("tcp", text), _TCP),
     "edge.audit_tail.parse_status": (_encoded(parse_status), "\x34\0\0\0"),
     "site.nodes.Reader": (

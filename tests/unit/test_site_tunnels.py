@@ -23,6 +23,7 @@ from sekisho.flows.netlink import NEWROUTE, Fact
 from sekisho.flows.prover.findings import Finding, Outcome
 from sekisho.flows.prover.prove import prove
 from sekisho.flows.quarantine import effect
+from sekisho.policy.host_policy import HostPolicy
 from sekisho.probes.model import ProbeError, Read
 from sekisho.probes.nftables import _facts
 from sekisho.probes.registry import registry
@@ -484,11 +485,10 @@ def test_the_audit_looks_at_the_keys_mode_and_not_into_it() -> None:
 
 def test_the_report_names_the_lines_outside_the_default_ciphers() -> None:
     def run(compiled: dict[str, Any]) -> AuditRun:
-        host = HostRecord("gate-in", None, compiled, "not asked")
+        host = HostRecord("gate-in", None, HostPolicy.parse(compiled), "not asked")
         return AuditRun("ssh", "lab", None, "then", "later", "tool", (host,))
 
     assert run(GATE).unlisted == (f"wan-in-hospital-a: {CIPHERS}",)
     assert "outside the default cipher list" in _law(run(GATE))
     assert run(policy("gate-in")).unlisted == ()
     assert "outside the default" not in _law(run(policy("gate-in")))
-    assert run({"tunnels": ["garbled", {}]}).unlisted == ("None: None",)

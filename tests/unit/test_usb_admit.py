@@ -13,6 +13,7 @@ from sekisho.devices.policy import hash_serial
 from sekisho.devices.udev_rules import render
 from sekisho.edge import exception_state, usb_admit, usb_policy
 from sekisho.errors import SekishoError
+from siteworld import policy
 
 # It writes relative to an open directory, which the tests' own guard cannot follow.
 pytestmark = pytest.mark.process
@@ -67,8 +68,8 @@ class Sys:
         self.write_policy()
 
     def write_policy(self, **change: Any) -> None:
-        policy = {"devices": [KEYBOARD], "console": "serial"} | change
-        self.policy.write_text(json.dumps(policy))
+        told = policy("core-1") | {"devices": [KEYBOARD], "console": "serial"} | change
+        self.policy.write_text(json.dumps(told))
         self.policy.chmod(0o644)
 
     def plug(

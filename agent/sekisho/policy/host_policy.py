@@ -297,7 +297,7 @@ def _read(value: dict[str, Any], defects: Defects) -> HostPolicy:
         else:
             defects.said(name, "nothing", "this key")
             found[name] = None
-    return HostPolicy(**found, left_out=_NAMES - value.keys())
+    return HostPolicy(**found, left_out=_NAMES.difference(value))
 
 
 def _lengthen(declared: Any, end: str) -> None:

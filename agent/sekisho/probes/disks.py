@@ -8,8 +8,8 @@ from typing import Any
 
 from sekisho.devices.disks import LIST, Disk, Named, Seen, fits_list, judge_disk, parse_disks
 from sekisho.errors import SekishoError
+from sekisho.probes.host_policy import POLICY, policy_of
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, files, text_of
-from sekisho.probes.policy import POLICY, policy_of
 
 STATE = "/run/sekisho-disk-wall"
 NEWCOMERS = f"{STATE}.newcomers"

@@ -11,8 +11,8 @@ from sekisho.errors import SekishoError
 from sekisho.orders.judge import problems_of, signers_of
 from sekisho.orders.parse import parse_order
 from sekisho.policy.host_policy import HostPolicy
+from sekisho.probes.host_policy import POLICY, policy_of
 from sekisho.probes.model import FileOutcome, Probe, Read, Run, files, time_of
-from sekisho.probes.policy import POLICY, policy_of
 
 _OPEN = "/run/sekisho-exception/open.json"
 _KEPT = "/var/lib/sekisho/orders"
