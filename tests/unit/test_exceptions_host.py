@@ -27,6 +27,7 @@ from sekisho.probes.exceptions import PROBES
 from sekisho.probes.model import ProbeError
 from sekisho.service import exception as service
 from sekisho.service.agent_exceptions import OVERDUE, UNPROVEN, ExceptionsPart
+from siteworld import host_policy
 
 PEOPLE = {
     name: {
@@ -36,13 +37,7 @@ PEOPLE = {
     }
     for name, one in SIGNERS.items()
 }
-POLICY: dict[str, Any] = {
-    "site": "lab",
-    "host": "core-1",
-    "issued": "2026-11-20T00:00:00Z",
-    "devices": [],
-    "orders": {"people": PEOPLE},
-}
+POLICY = host_policy("core-1", issued="2026-11-20T00:00:00Z", devices=[], orders={"people": PEOPLE})
 END = int((NOW + timedelta(hours=1)).timestamp())
 
 
@@ -532,7 +527,7 @@ def facts(kept: dict[str, Any] | None = None, let_in: Any = None, **more: Any) -
     }
     opened = {} if let_in is None else {"/run/sekisho-exception/open.json": json.dumps(let_in)}
     raw = {
-        "policy": held({"/etc/sekisho/policy.json": json.dumps(POLICY)}),
+        "policy": held({"/etc/sekisho/policy.json": POLICY.as_bytes().decode()}),
         "now": ran(f"{int(more.get('now', NOW.timestamp()))}\n"),
         "kept": held(files),
         "open": held(opened),
@@ -578,6 +573,11 @@ def test_a_policy_that_cannot_be_read_is_no_pass() -> None:
     with pytest.raises(ProbeError):
         PROBE["devices-mode"].parse(raw)
     raw["policy"] = held({"/etc/sekisho/policy.json": "{}"})
+    with pytest.raises(ProbeError, match="schema"):
+        PROBE["devices-mode"].parse(raw)
+    older = POLICY.as_json()
+    del older["devices_mode"]
+    raw["policy"] = held({"/etc/sekisho/policy.json": json.dumps(older)})
     assert PROBE["devices-mode"].parse(raw) == {"mode": "not said"}
 
 

@@ -22,7 +22,7 @@ from sekisho.flows.prover.laws import QUARANTINE
 from sekisho.flows.prover.prove import prove
 from sekisho.flows.quarantine import CHAINS, effect, is_on, switch, switched
 from sekisho.service.agent_rules import DRIFT
-from siteworld import lab_site, policy
+from siteworld import host_policy, lab_site, policy
 
 SITE = lab_site()
 HOSTS = sorted(SITE.machines)
@@ -100,12 +100,12 @@ def test_rules_without_the_switch_are_no_pass() -> None:
 
 def test_what_is_cut_names_every_flow_session_and_administrator() -> None:
     for host in HOSTS:
-        kept, cut = effect(policy(host))
+        kept, cut = effect(host_policy(host))
         text = "\n".join(cut)
         assert all(flow["name"] in text for flow in policy(host)["flows"])
         assert all(who in text for who in policy(host)["management"]["controllers"])
         assert "metrics to monitor 10.77.0.16" in "\n".join(kept)
-    assert "nobody watches" in "\n".join(effect(policy("monitor-1"))[1])
+    assert "nobody watches" in "\n".join(effect(host_policy("monitor-1"))[1])
 
 
 # -- who keeps it on -----------------------------------------------------------------------------

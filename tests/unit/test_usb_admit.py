@@ -297,7 +297,7 @@ def test_a_persons_word_in_the_site_model_is_enough(sys: Sys, console: str) -> N
 
 
 def test_a_dry_run_tells_and_refuses_nothing(sys: Sys, capsys: pytest.CaptureFixture[str]) -> None:
-    sys.write_policy(devices_mode="dry-run", console="none")
+    sys.write_policy(devices_mode="dry-run", console="out-of-band")
     sys.parameter.write_text("0\n")
     (sys.bus / "usb1/authorized_default").write_text("0\n")
     folder = sys.plug("2-1", serial="STICK", authorized="1")

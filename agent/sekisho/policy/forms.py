@@ -294,7 +294,7 @@ def unknown_keys(
         if key not in names:
             defects.said(
                 f"{front}{printable(key, 40)}", "a key that this version does not know",
-                "no such key", "a policy of a newer compiler needs a newer agent",
+                "no such key", "update the agent: a newer compiler wrote this",
             )  # fmt: skip
 
 

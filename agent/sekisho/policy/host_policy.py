@@ -278,7 +278,7 @@ def _document(raw: bytes | Mapping[str, Any], defects: Defects, *, form: bool) -
     schema = value.get("schema")
     if type(schema) is not int or schema not in DEFAULTS:
         words = ", ".join(map(str, DEFAULTS))
-        defects.add("schema", schema, words, "a policy of a newer compiler needs a newer agent")
+        defects.add("schema", schema, words, "update the agent: a newer compiler wrote this")
     return value
 
 
