@@ -22,10 +22,11 @@ from matrixworld import MARK, Map, Port
 from z3.z3util import get_vars
 
 from sekisho.flows.prover.constants import CT_STATES, interface_number
-from sekisho.flows.prover.declared import Line, lines
+from sekisho.flows.prover.declared import lines
 from sekisho.flows.prover.packet import Packet
 from sekisho.flows.prover.passage import Passage, passage
 from sekisho.flows.prover.rules import read_rules
+from sekisho.policy.parts import DeclaredLine
 from sekisho.site.model import Site
 
 #: (host, way, interface in, interface out, packet, its place in the journey) → does it pass?
@@ -159,7 +160,7 @@ class Declared:
     """Judges by the lines the site declares. ``opened``: the probe answers an open connection."""
 
     def __init__(self, site: Site) -> None:
-        self.lines: dict[tuple[str, str], list[Line]] = {}
+        self.lines: dict[tuple[str, str], list[DeclaredLine]] = {}
         for name, machine in site.machines.items():
             for line in lines(site, machine):
                 self.lines.setdefault((name, line.way), []).append(line)
@@ -175,7 +176,7 @@ class Declared:
             return False
         return any(self._holds(line, one, iif, oif) for line in self.lines.get((host, way), ()))
 
-    def _holds(self, line: Line, one: Seen, iif: str, oif: str) -> bool:
+    def _holds(self, line: DeclaredLine, one: Seen, iif: str, oif: str) -> bool:
         place = (line.iif, line.oif, line.protocol) == (iif, oif, one.protocol)
         if not place or not any(one.source in net for net in line.senders):
             return False
