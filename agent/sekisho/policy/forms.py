@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from ipaddress import IPv4Network
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar, dataclass_transform
@@ -153,16 +154,22 @@ class Word:
         return value.value
 
 
+@lru_cache(maxsize=4096)  # of a declared line each end stands four times
+def _network(text: str) -> IPv4Network | None:
+    try:
+        found = IPv4Network(text)
+    except ValueError:
+        return None
+    return found if str(found) == text else None
+
+
 class Network:
     """An IPv4 network, written as `ipaddress` writes it."""
 
     def read(self, value: Any, at: str, defects: Defects) -> Any:
         """Return the network."""
-        try:
-            found = IPv4Network(value) if type(value) is str else None
-        except ValueError:
-            found = None
-        if found is None or str(found) != value:
+        found = _network(value) if type(value) is str else None
+        if found is None:
             defects.add(at, value, "an IPv4 network such as 10.0.0.0/24")
         return found
 
@@ -378,7 +385,7 @@ class Sealed:
 
     @classmethod
     def of(cls, value: Any) -> Sealed:
-        """Return ``value`` sealed."""
+        """Return ``value`` sealed; TypeError for what JSON without floats cannot hold."""
         return cls(canonical(value))
 
     @property
