@@ -49,7 +49,6 @@ _RECEIVER = "/var/lib/sekisho/incoming: the receiver's own, who is not root"
 BY_PATH: dict[str, tuple[str, set[str]]] = {
     "agent/sekisho/cli/exception.py": (_STATE, {".unlink"}),
     "agent/sekisho/cli/main.py": ("/dev/null alone", {"os.open"}),
-    "agent/sekisho/edge/audit_cursor.py": (_STATE, {".replace", ".unlink", "tempfile.mkstemp"}),
     "agent/sekisho/edge/bundle_io.py": (_CONTROL, {".mkdir", ".rename", "os.open"}),
     "agent/sekisho/edge/enrolment.py": (_CONTROL, {".mkdir"}),
     "agent/sekisho/edge/exception_state.py": (_STATE, {".mkdir", ".unlink", "os.link", "os.open"}),
@@ -67,7 +66,7 @@ BY_PATH: dict[str, tuple[str, set[str]]] = {
     "agent/sekisho/edge/maintenance.py": (_STATE, {".mkdir", ".unlink"}),
     "agent/sekisho/edge/module_wall.py": (_KERNEL, {".write_text"}),
     "agent/sekisho/edge/pki.py": (_CONTROL, {".mkdir", "os.open"}),
-    "agent/sekisho/edge/policy_file.py": (
+    "agent/sekisho/core/files.py": (
         f"{_STATE}; {_CONTROL}",
         {".replace", ".unlink", "tempfile.mkstemp"},
     ),

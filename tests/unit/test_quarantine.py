@@ -232,7 +232,8 @@ def test_what_cannot_be_kept_is_not_thrown(tmp_path: Path) -> None:
 def console(host: Host, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a host at whose console `sekisho quarantine` is called."""
     nft = FalseNft(EMPTY)
-    value = {**policy("core-1"), "console_proof": {"by": "aoki", "on": "2026-11-01"}}
+    proof = {"reference": "ticket 12", "tested": "2026-11-01"}
+    value = host_policy("core-1", console_proof=proof)
     told: list[Any] = []
     monkeypatch.setattr(command, "STATE", host.paths.state)
     monkeypatch.setattr(command, "Nft", lambda: nft)

@@ -12,8 +12,8 @@ import typer
 from sekisho.catalogue.compiled import compile_catalogue
 from sekisho.catalogue.paths import parse_paths, render_paths
 from sekisho.catalogue.render import traceability
+from sekisho.core.files import write_atomic
 from sekisho.edge.catalogue_files import find_catalogue, load_sources, parse_sources, read_yaml
-from sekisho.edge.policy_file import write_atomic
 from sekisho.errors import SekishoError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)

@@ -13,10 +13,10 @@ from typing import Annotated
 
 import typer
 
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.devices.module_list import LOCKS, Loaded, parse_loaded, propose, render
 from sekisho.edge.maintenance import KIND, Maintenance, this_host
 from sekisho.edge.module_wall import Places, Wall, run_quietly
-from sekisho.edge.policy_file import read_bounded, write_atomic
 from sekisho.errors import SekishoError, printable
 from sekisho.orders.model import MAX_BYTES, Act, write_time
 from sekisho.orders.parse import parse_body, render_order, signed_by

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sekisho.edge.policy_file import read_bounded, write_atomic
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.errors import Problem, SekishoError, printable
 from sekisho.orders.model import MAX_BYTES, Act, Order, write_time
 from sekisho.orders.parse import parse_body, parse_order, render_order, signed_by

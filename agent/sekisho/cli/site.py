@@ -140,7 +140,7 @@ def show(
 
     site = _load(inventory, _now())
     if svg is not None:
-        from sekisho.edge.policy_file import write_atomic  # noqa: PLC0415
+        from sekisho.core.files import write_atomic  # noqa: PLC0415
 
         if language not in ("en", "ja", "both"):
             raise SekishoError(

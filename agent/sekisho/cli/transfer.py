@@ -34,7 +34,7 @@ def _wrong(where: str, got: str, expected: str, hint: str = "") -> SekishoError:
 
 def _from_policy(path: Path, to: str) -> tuple[str, str, str, int]:
     """Return (from, to, address, port) of the outgoing flow to ``to`` (a name or an address)."""
-    from sekisho.edge.policy_file import read_bounded  # noqa: PLC0415 - not for every command
+    from sekisho.core.files import read_bounded  # noqa: PLC0415 - not for every command
     from sekisho.policy.host_policy import MAX_BYTES, HostPolicy  # noqa: PLC0415 - same
     from sekisho.policy.parts import Hop  # noqa: PLC0415 - same
 

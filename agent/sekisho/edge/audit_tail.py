@@ -19,13 +19,13 @@ from pathlib import Path
 from sekisho.activity.pipeline import Activity, Checkpoint, Entry
 from sekisho.activity.records import MAX_LINE
 from sekisho.activity.serials import Gap
+from sekisho.core.files import write_atomic
 from sekisho.edge.audit_cursor import (
     Identity,
     boot_id_now,
     identity_of,
     lines_of,
     read_cursor,
-    write_atomically,
 )
 from sekisho.text import is_number
 
@@ -165,7 +165,7 @@ class AuditFollower:
         }
         data = json.dumps(cursor, sort_keys=True).encode() + b"\n"
         if data != self._written:
-            write_atomically(self.cursor_path, data)
+            write_atomic(self.cursor_path, data, prefix=".cursor-")
             self._written = data
 
     def _position(self, line: int) -> tuple[Identity | None, int]:

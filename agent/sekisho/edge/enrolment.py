@@ -20,8 +20,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.edge.pki import Pki, certificate_number
-from sekisho.edge.policy_file import read_bounded, write_atomic
 from sekisho.errors import Problem, SekishoError, printable
 from sekisho.journal.seals import fingerprint
 from sekisho.site.model import MANAGEMENT, Site

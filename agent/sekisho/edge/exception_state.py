@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from sekisho.canonical import canonical
+from sekisho.core.files import write_atomic
 from sekisho.devices.exception import DeviceException, parse_exception
-from sekisho.edge.policy_file import write_atomic
 from sekisho.errors import Problem, SekishoError, printable
 
 RUN = Path("/run/sekisho-exception")

@@ -17,9 +17,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sekisho.core.files import write_atomic
 from sekisho.devices.exception import BULK_ONLY, DeviceException
 from sekisho.edge.exception_state import DISK, RUN
-from sekisho.edge.policy_file import write_atomic
 from sekisho.errors import SekishoError, printable
 from sekisho.text import lines_of
 

@@ -10,8 +10,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from sekisho.core.files import write_atomic
 from sekisho.edge.guard_request import GuardError
-from sekisho.edge.policy_file import write_atomic
 
 
 class MissingCopyError(Exception):

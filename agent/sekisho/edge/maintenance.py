@@ -15,9 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.edge import exception_state
 from sekisho.edge.order_record import OrderRecord
-from sekisho.edge.policy_file import PolicyStore, read_bounded, write_atomic
+from sekisho.edge.policy_file import PolicyStore
 from sekisho.errors import SekishoError, printable
 from sekisho.orders.judge import problems_of, signers_of
 from sekisho.orders.model import MAX_BYTES, Order, Phase, write_time

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from sekisho.canonical import canonical
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.devices import module_list
 from sekisho.devices.module_list import Loaded, Wanted, parse_loaded, parse_proven
 from sekisho.devices.module_lock import Boot, Decision, State, decide, settle
 from sekisho.devices.modules import canonical as module_name
 from sekisho.edge.maintenance import Maintenance, Opened, this_host
-from sekisho.edge.policy_file import read_bounded, write_atomic
 from sekisho.errors import SekishoError, printable
 from sekisho.policy.host_policy import MAX_BYTES, HostPolicy
 from sekisho.site.words import Console

@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sekisho.core.files import read_bounded
 from sekisho.edge.journal_recovery import segment_paths
-from sekisho.edge.policy_file import read_bounded
 from sekisho.errors import Problem, SekishoError, printable
 from sekisho.journal.records import MAX_LINE, Record, parse_line, skim_line
 from sekisho.orders.model import Order, write_time

@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from sekisho.canonical import canonical
-from sekisho.edge.policy_file import read_bounded, write_atomic
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.errors import Problem, SekishoError
 from sekisho.policy.host_policy import HostPolicy
 from sekisho.site.sign import fits, make_authority, sign

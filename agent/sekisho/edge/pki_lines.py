@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from sekisho.canonical import canonical, speaks
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.edge.pki import Pki, certificate_number
-from sekisho.edge.policy_file import read_bounded, write_atomic
 from sekisho.errors import Problem, SekishoError, printable
 from sekisho.site.lines import members
 from sekisho.site.model import Site

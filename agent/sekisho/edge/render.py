@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sekisho.canonical import canonical
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.edge.pki import Pki, Signed
 from sekisho.edge.pki_lines import LinePki
-from sekisho.edge.policy_file import read_bounded, write_atomic
 from sekisho.errors import Problem, SekishoError
 from sekisho.flows.ipsec import (
     AUTHORITY,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sekisho.canonical import canonical
-from sekisho.edge.policy_file import read_bounded, write_atomic
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.errors import Problem, SekishoError, printable
 from sekisho.flows.ipsec import REVOKED
 from sekisho.text import lines_of

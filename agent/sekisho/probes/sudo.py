@@ -68,9 +68,7 @@ def _sudo(raw: Mapping[str, Any]) -> dict[str, Any]:
             if option.get(key) and option.get("operation") != "list_remove"
             for name in (option[key] if isinstance(option[key], list) else [option[key]])
         ),
-        "rules": sorted(
-            rule for spec in told.get("User_Specs") or [] for rule in _sudo_rule(spec)
-        ),
+        "rules": sorted(rule for spec in told.get("User_Specs") or [] for rule in _sudo_rule(spec)),
         "defaults": defaults,
         "bound_defaults": sum(1 for e in told.get("Defaults") or [] if e.get("Binding")),
         "files": sorted(path for path, entry in found.items() if entry.kind != "dir"),

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sekisho.edge.policy_file import read_bounded, write_atomic
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.errors import Problem, SekishoError
 from sekisho.journal.seals import fingerprint
 

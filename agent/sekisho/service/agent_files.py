@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sekisho.canonical import canonical
-from sekisho.edge.policy_file import read_bounded, write_atomic
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.errors import SekishoError, printable
 from sekisho.service.agent_book import Book, Paths
 

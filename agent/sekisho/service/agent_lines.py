@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sekisho.edge.policy_file import read_bounded
+from sekisho.core.files import read_bounded
 from sekisho.errors import SekishoError
 from sekisho.flows.ipsec import CERTIFICATE, REVOKED
 from sekisho.policy.host_policy import HostPolicy

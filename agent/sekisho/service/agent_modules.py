@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sekisho.edge.policy_file import read_bounded
+from sekisho.core.files import read_bounded
 from sekisho.errors import SekishoError, printable
 from sekisho.service.agent_book import Book, Paths
 

@@ -17,7 +17,8 @@ import json
 from typing import Any, Protocol
 
 from sekisho.canonical import canonical, digest
-from sekisho.edge.policy_file import Floor, Policy, PolicyStore, read_bounded, write_atomic
+from sekisho.core.files import read_bounded, write_atomic
+from sekisho.edge.policy_file import Floor, Policy, PolicyStore
 from sekisho.edge.quarantine import kept
 from sekisho.errors import SekishoError, printable
 from sekisho.flows.quarantine import is_on, switched

@@ -75,8 +75,8 @@ def apply(path: Path) -> dict[str, Any]:
         SekishoError: says which does not hold; nothing stays open.
 
     """
+    from sekisho.core.files import read_bounded  # noqa: PLC0415
     from sekisho.edge.order_record import OrderRecord  # noqa: PLC0415
-    from sekisho.edge.policy_file import read_bounded  # noqa: PLC0415
     from sekisho.orders.judge import prove, signers_of  # noqa: PLC0415
     from sekisho.orders.model import MAX_BYTES  # noqa: PLC0415
 

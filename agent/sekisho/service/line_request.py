@@ -10,7 +10,7 @@ import os
 import stat
 from pathlib import Path
 
-from sekisho.edge.policy_file import read_bounded, write_atomic
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.errors import Problem, SekishoError
 from sekisho.service.agent_enroll import load_key
 

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sekisho.core.files import read_bounded
 from sekisho.edge.journal_client import submit
-from sekisho.edge.policy_file import read_bounded
 from sekisho.edge.sdnotify import Notifier
 from sekisho.edge.transfer_receive import Pace, refuse_by_default, serve
 from sekisho.edge.transfer_store import Journal, Peer, Store
