@@ -21,6 +21,7 @@ from sekisho.catalogue.judge import Unknown, compare
 from sekisho.catalogue.model import Op
 from sekisho.catalogue.parse import parse_check
 from sekisho.catalogue.patterns import MAX_PATTERN, MAX_TEXT, bounded
+from sekisho.core.strict_json import strict_json
 from sekisho.devices import descriptors, disks, export_db, pci, policy, policy_file
 from sekisho.edge import bundle_io, catalogue_files, inventory, pinned_keys
 from sekisho.edge.nft import MAX_READ, _parsed
@@ -85,8 +86,8 @@ WAYS_IN: dict[str, Callable[[], Any]] = {
     "the kernel's rules": lambda: _parsed(" " * (MAX_READ + 1)),
     "a compiled catalogue": lambda: from_json(b" " * (MAX_CATALOGUE_BYTES + 1), "x"),
     "a compiled catalogue's values": lambda: from_json(b"[" + b"0," * MAX_VALUES + b"0]", "x"),
-    "any JSON's values": lambda: wire.strict_json(b"[" + b"0," * MAX_VALUES + b"0]"),
-    "any JSON's nesting": lambda: wire.strict_json(_nested(MAX_DEPTH + 1)),
+    "any JSON's values": lambda: strict_json(b"[" + b"0," * MAX_VALUES + b"0]", size=1 << 30),
+    "any JSON's nesting": lambda: strict_json(_nested(MAX_DEPTH + 1), size=1 << 30),
     "a check's pattern": lambda: bounded("a" * (MAX_PATTERN + 1)),
     "a text that is matched": lambda: compare(Op.MATCHES, "a" * (MAX_TEXT + 1), "a+"),
 }  # fmt: skip

@@ -232,8 +232,9 @@ def test_a_boot_and_a_new_policy_are_waited_for_but_not_for_ever(host: Host) -> 
     assert len(drifts(host)) == 1  # it was there already
     kernel.facts = sound(value)
     part.check()
-    changed = {**value, "interfaces": {**value["interfaces"],
-               "eth1": {**value["interfaces"]["eth1"], "address": "10.99.0.1/24"}}}  # fmt: skip
+    moved = value.as_json()["interfaces"]
+    moved["eth1"]["address"] = "10.99.0.1/24"
+    changed = host_policy("core-1", interfaces=moved)
     part.policy(changed)
     part.check()
     assert (len(drifts(host)), kernel.asked) == (1, 0)  # old address stays, new one is awaited

@@ -42,7 +42,7 @@ from sekisho.activity.records import decode, parse_fields
 from sekisho.activity.records import parse_line as parse_audit_line
 from sekisho.bounds import json_within
 from sekisho.catalogue.compiled import from_json
-from sekisho.core.strict_json import strict_json as strict_reader
+from sekisho.core.strict_json import strict_json
 from sekisho.devices.descriptors import parse_descriptors
 from sekisho.devices.export_db import parse_export_db
 from sekisho.devices.module_list import parse_loaded
@@ -55,7 +55,7 @@ from sekisho.edge.pinned_keys import parse_pinned
 from sekisho.errors import printable
 from sekisho.evidence.bundle import MANIFEST
 from sekisho.evidence.verification import Stored, verify
-from sekisho.evidence.wire import Request, decode_request, decode_response, strict_json
+from sekisho.evidence.wire import Request, decode_request, decode_response
 from sekisho.flows.netlink import attributes, messages
 from sekisho.flows.prover.hostfacts import _Facts
 from sekisho.flows.readback import normalise
@@ -179,7 +179,7 @@ READERS: dict[str, tuple[Callable[[str], Any], str]] = {
         '{"schema":1,"host":"a","serial":1,"flows":[{"direction":"in"}]}',
     ),
     "core.strict_json.strict_json": (
-        _encoded(partial(strict_reader, size=1 << 30)),
+        _encoded(partial(strict_json, size=1 << 30)),
         '{"host":"\\u00e9","serial":[1]}',
     ),
     "edge.listeners.parse": (lambda text: parse_listeners("tcp", text), _TCP),
@@ -198,7 +198,6 @@ READERS: dict[str, tuple[Callable[[str], Any], str]] = {
         '{"nonce":"ab","probes":["sysctl"],"schema":1}',
     ),
     "evidence.wire.decode_response": (_answered, "sekisho 0.1.0"),
-    "evidence.wire.strict_json": (_encoded(strict_json), '{"a":[1,"b",{}]}'),
     "evidence.verification": (
         _encoded(lambda b: verify(Stored({MANIFEST: b}))),
         '{"files":{"a":{"bytes":1,"sha256":"0"}},"kind":"sekisho-evidence","schema":1}',

@@ -274,13 +274,13 @@ def test_on_and_off_are_done_kept_and_journalled(
 def test_no_console_no_quarantine_unless_said_and_no_journal_no_way_back(
     console: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file, _, value, _ = console
+    file, *_ = console
 
     def nobody(*_: Any, **__: Any) -> int:
         raise SekishoError("the journal does not answer")
 
     monkeypatch.setattr(command, "submit", nobody)
-    value["console_proof"] = None
+    monkeypatch.setattr(command, "_policy", lambda: host_policy("core-1"))  # nobody's word
     assert main(["quarantine", "on", "--now", "--why", "x"]) == 3
     assert not file.exists()
     assert main(["quarantine", "on", "--now", "--why", "x", "--without-console"]) == 0

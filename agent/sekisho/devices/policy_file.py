@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sekisho.core.strict_json import strict_json
 from sekisho.devices.disks import Disk, parse_disks
 from sekisho.devices.policy import Rule, parse_devices
 from sekisho.errors import Problem, SekishoError, printable
-from sekisho.evidence.wire import strict_json
 from sekisho.site.nodes import Node, Reader, yaml_type
 
 MAX_BYTES = 8 * 1024 * 1024
@@ -82,7 +82,7 @@ def parse_values(raw: bytes, where: str) -> Any:
         raise _refuse(where, f"byte {bad.start}: no UTF-8", "JSON or YAML in UTF-8") from None
     if text.lstrip()[:1] in ("{", "["):
         try:
-            return strict_json(raw)
+            return strict_json(raw, size=MAX_BYTES)
         except ValueError as bad:
             json_said = printable(str(bad))
             if not text.lstrip().startswith("["):  # YAML may begin so too, a policy may not

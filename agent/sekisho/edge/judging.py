@@ -21,6 +21,7 @@ from typing import Any, Self
 
 from sekisho.canonical import canonical
 from sekisho.catalogue.model import Catalogue, Finding, Verdict
+from sekisho.core.strict_json import strict_json
 from sekisho.edge.judge_child import CHILD_BYTES, receive, send
 from sekisho.errors import SekishoError, printable
 from sekisho.evidence.answer import Answer, answer_from_json
@@ -39,7 +40,6 @@ from sekisho.evidence.wire import (
     Response,
     WireError,
     decode_response,
-    strict_json,
 )
 from sekisho.policy.host_policy import HostPolicy
 
@@ -174,7 +174,7 @@ class Judging:
                         b"" if policy is None else policy.as_bytes(),
                         body,
                     )  # fmt: skip
-                    told = strict_json(receive(ours, _MAX_TOLD))
+                    told = strict_json(receive(ours, _MAX_TOLD), size=_MAX_TOLD, surrogates=True)
                     packed = receive(ours, max(MAX_RESPONSE_BYTES, MAX_RAW_BYTES))
                 except (OSError, EOFError, ValueError):
                     late = time.monotonic() >= until
