@@ -21,12 +21,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 import siteworld
-from sekisho.canonical import canonical
-from sekisho.edge.metrics import Metrics
-from sekisho.errors import SekishoError
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import SekishoError
+from sekisho.host.agent.main import checks
+from sekisho.host.agent.reporter import Book, Paths
+from sekisho.host.metrics import Metrics
 from sekisho.policy.host_policy import HostPolicy
-from sekisho.service.agent import checks
-from sekisho.service.agent_book import Book, Paths
 
 OWN = {"family": "inet", "name": "sekisho"}
 SIGNER = ec.generate_private_key(ec.SECP384R1())

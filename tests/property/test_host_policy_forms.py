@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from examples import examples
-from sekisho.canonical import canonical
-from sekisho.errors import SekishoError
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import SekishoError
 from sekisho.policy import forms, host_policy, parts
 from sekisho.policy.forms import MOST_PROBLEMS, keys_of
 from sekisho.policy.host_policy import HostPolicy

@@ -15,8 +15,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
 
-from sekisho.canonical import canonical
-from sekisho.errors import SekishoError
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import SekishoError
 from sekisho.policy import forms, host_policy
 from sekisho.policy.forms import MOST_PROBLEMS
 from sekisho.policy.host_policy import DEFAULTS, MAX_BYTES, SCHEMA, HostPolicy
@@ -321,8 +321,8 @@ def test_nobody_reads_a_policy_by_key() -> None:
 
 def test_the_room_imports_core_and_the_types_of_devices_only() -> None:
     allowed = (
-        "sekisho.policy", "sekisho.core", "sekisho.errors", "sekisho.canonical", "sekisho.bounds",
-        "sekisho.site.words", "sekisho.devices.policy", "sekisho.devices.disks",
+        "sekisho.policy", "sekisho.core", "sekisho.core.errors", "sekisho.core.canonical", "sekisho.core.bounds",
+        "sekisho.core.names", "sekisho.devices.policy", "sekisho.devices.disks",
         "sekisho.devices.pci", "sekisho.devices.module_list", "sekisho.devices.boot_line",
     )  # fmt: skip
     for module in (forms, host_policy, sys.modules["sekisho.policy.parts"]):
@@ -339,7 +339,7 @@ def test_the_room_imports_core_and_the_types_of_devices_only() -> None:
     ["edge.usb_admit", "edge.usb_policy", "service.exception", "edge.module_wall", "service.guard"],
 )
 def test_what_runs_at_boot_loads_no_library_it_does_not_need(module: str) -> None:
-    heavy = ["cryptography", "yaml", "typer", "sekisho.site.model", "sekisho.flows.nftables"]
+    heavy = ["cryptography", "yaml", "typer", "sekisho.site.model", "sekisho.nft.filter"]
     told = subprocess.run(
         [sys.executable, "-c", f"import sys, sekisho.{module}; print(*sys.modules)"],
         capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT / "agent")},

@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sekisho.core.errors import SekishoError
 from sekisho.devices.module_list import (
     HOST_CONTROLLERS,
     LOCKS,
@@ -24,8 +25,7 @@ from sekisho.devices.module_list import (
 )
 from sekisho.devices.module_lock import Boot, State, decide, settle
 from sekisho.devices.modules import GROUPS
-from sekisho.edge.module_wall import wanted_of
-from sekisho.errors import SekishoError
+from sekisho.host.devices.module_wall import wanted_of
 from sekisho.policy.host_policy import HostPolicy
 from sekisho.site.model import Role
 from siteworld import host_policy, lab_raw, lab_site, policy, problems

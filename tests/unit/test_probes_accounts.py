@@ -14,6 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from probes_raw import held, link, ran, unreadable
 
+from sekisho.compile.accounts import derived
+from sekisho.compile.accounts import fingerprint as policy_fingerprint
+from sekisho.core.names import PersonRole
 from sekisho.policy.host_policy import HostPolicy
 from sekisho.policy.parts import Account, AccountLists, Session
 from sekisho.probes.account_names import impersonal
@@ -28,9 +31,6 @@ from sekisho.probes.accounts import (
 )
 from sekisho.probes.model import ProbeError, Read, Run
 from sekisho.probes.sudo import PROBES as SUDO_PROBES
-from sekisho.site.derived_accounts import derived
-from sekisho.site.derived_accounts import fingerprint as policy_fingerprint
-from sekisho.site.words import PersonRole
 from siteworld import host_policy
 
 BY_NAME = {probe.name: probe for probe in (*PROBES, *SUDO_PROBES)}

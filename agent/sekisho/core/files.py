@@ -1,7 +1,7 @@
 """The one durable writer, and the one bounded reader, of files of our own.
 
 For host, control and monitor; a pure room touches no file. In a folder that others own, files are
-opened by handle instead (`sekisho.edge.safe_files`).
+opened by handle instead (`sekisho.core.safe_files`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from sekisho.errors import Problem, SekishoError
+from sekisho.core.errors import Problem, SekishoError
 
 
 def _unreadable(path: Path, error: OSError) -> SekishoError:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sekisho.bounds import MAX_DEPTH, MAX_VALUES, json_within
-from sekisho.canonical import canonical
-from sekisho.errors import printable
+from sekisho.core.bounds import MAX_DEPTH, MAX_VALUES, json_within
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import printable
 
 
 def strict_json(  # noqa: PLR0913 - each is one bound or one freedom, by name
@@ -29,11 +29,11 @@ def strict_json(  # noqa: PLR0913 - each is one bound or one freedom, by name
     Args:
         data: the text.
         size: the most bytes it may have.
-        values: the most values and keys it may hold (`sekisho.bounds.json_within`).
+        values: the most values and keys it may hold (`sekisho.core.bounds.json_within`).
         depth: the deepest it may be nested.
         floats: whether numbers with a point or an exponent pass (never NaN or an infinity).
         surrogates: whether text may hold lone surrogates, as names of files that are no UTF-8 do.
-        form: whether it must be in canonical form (`sekisho.canonical`).
+        form: whether it must be in canonical form (`sekisho.core.canonical`).
 
     Raises:
         ValueError: says what is wrong; nothing is parsed of what is too large.

@@ -25,16 +25,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sekisho.canonical import canonical, digest, speaks
 from sekisho.catalogue.model import Catalogue
+from sekisho.core.canonical import canonical, digest, speaks
+from sekisho.core.errors import SekishoError
 from sekisho.core.strict_json import strict_json
-from sekisho.errors import SekishoError
-from sekisho.evidence.answer import Answer, answer_from_json
 from sekisho.evidence.html import render
 from sekisho.evidence.report import AuditRun, HostRecord, Judged, as_json, judge_run
 from sekisho.evidence.scope import scope_from_json
 from sekisho.evidence.summary import KINDS
-from sekisho.evidence.wire import Packed
+from sekisho.facts.answer import Answer, answer_from_json
+from sekisho.facts.wire import Packed
 from sekisho.policy.host_policy import HostPolicy
 
 SCHEMA = 2

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sekisho.core.errors import printable
 from sekisho.core.strict_json import strict_json
-from sekisho.errors import printable
 from sekisho.evidence.bundle import BadBundleError
 
 #: Of manifest, run, catalogue and each policy; facts and findings are bounded where they are read.

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sekisho.canonical import canonical
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import Problem, SekishoError, printable
 from sekisho.core.strict_json import strict_json
-from sekisho.errors import Problem, SekishoError, printable
 from sekisho.journal.records import (
     MAX_DATA,
     RESERVED,

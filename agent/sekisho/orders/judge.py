@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from sekisho.errors import Problem, SekishoError, printable
+from sekisho.core.errors import Problem, SekishoError, printable
 from sekisho.orders.kinds import KINDS, Kind
 from sekisho.orders.model import APPROVERS, Act, Order, Phase, Signature, Signer, write_time
 from sekisho.orders.parse import parse_order

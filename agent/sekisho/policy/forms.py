@@ -17,8 +17,8 @@ from ipaddress import IPv4Network
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar, dataclass_transform
 
-from sekisho.canonical import canonical
-from sekisho.errors import Problem, SekishoError, printable
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import Problem, SekishoError, printable
 
 #: More defects than these are counted, not told.
 MOST_PROBLEMS = 50
@@ -390,7 +390,7 @@ class Sealed:
 
     @property
     def digest(self) -> str:
-        """The value's digest (`sekisho.canonical.digest`)."""
+        """The value's digest (`sekisho.core.canonical.digest`)."""
         return hashlib.sha256(self.data).hexdigest()
 
     def value(self) -> Any:

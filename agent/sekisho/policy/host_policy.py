@@ -9,7 +9,7 @@ A key that is not known here is refused, whoever wrote it: root acts on the docu
 an agent does not know may be the one that forbids something. So a compiler that gives a policy
 another key raises `SCHEMA` and puts the key's value for older documents into `DEFAULTS`; an older
 agent then refuses the document and says that it has to be updated, and the policy before stays in
-force (`sekisho.edge.policy_file`).
+force (`sekisho.host.policy_store`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from sekisho.canonical import canonical
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import SekishoError, printable
+from sekisho.core.names import IFNAME, Console, Role
 from sekisho.core.strict_json import strict_json
 from sekisho.devices.boot_line import WORD as BOOT_WORD
 from sekisho.devices.disks import Disk, parse_disks
 from sekisho.devices.pci import FUNCTION, MAX_FUNCTIONS, twice
 from sekisho.devices.policy import Rule, parse_devices
-from sekisho.errors import SekishoError, printable
 from sekisho.policy.forms import (
     Defects,
     Many,
@@ -72,7 +73,6 @@ from sekisho.policy.parts import (
     Way,
     choice,
 )
-from sekisho.site.words import IFNAME, Console, Role
 
 SCHEMA = 1
 #: Bytes; a policy of a thousand peers has some 3 MB.
@@ -192,7 +192,7 @@ class HostPolicy:
         """Return the policy of a document; the same as `as_json` wrote it, or an older compiler.
 
         Who signed it, for which host, and whether it is the newest, are asked elsewhere
-        (`sekisho.edge.policy_file.prove`).
+        (`sekisho.host.policy_store.prove`).
 
         Args:
             raw: the document's bytes, or its value.

@@ -1,6 +1,6 @@
 """The parts of a host's policy, each a frozen record whose fields say how they are written. Pure.
 
-`sekisho.policy.host_policy` puts them together; `sekisho.site.compile` makes them of a site.
+`sekisho.policy.host_policy` puts them together; `sekisho.compile.policy` makes them of a site.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from datetime import date
 from ipaddress import IPv4Network
 from typing import Any
 
+from sekisho.core.names import HOST_NAME, IFNAME, NAME, Mode, PersonRole, Purpose
 from sekisho.devices.module_list import LOCKS, MAX_MODULES
 from sekisho.devices.module_list import NAME as MODULE
 from sekisho.policy.forms import (
@@ -29,7 +30,6 @@ from sekisho.policy.forms import (
     of,
     record,
 )
-from sekisho.site.words import HOST_NAME, IFNAME, NAME, Mode, PersonRole, Purpose
 
 _BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IPV4 = rf"{_BYTE}(?:\.{_BYTE}){{3}}"

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from sekisho.core.errors import SekishoError
 from sekisho.devices.disks import LIST, Disk, Named, Seen, fits_list, judge_disk, parse_disks
-from sekisho.errors import SekishoError
 from sekisho.probes.host_policy import POLICY, policy_of
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, files, text_of
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sekisho.errors import SekishoError
+from sekisho.core.errors import SekishoError
 from sekisho.orders.judge import problems_of, signers_of
 from sekisho.orders.parse import parse_order
 from sekisho.policy.host_policy import HostPolicy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sekisho.errors import SekishoError
+from sekisho.core.errors import SekishoError
 from sekisho.policy.host_policy import HostPolicy
 from sekisho.probes.model import FileOutcome, ProbeError, text_of
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
 
-from sekisho.flows.lines import selector
+from sekisho.nft.ipsec import selector
 from sekisho.policy.parts import Association, Child, Line
 from sekisho.policy.parts import Flow as Declared
 from sekisho.site.model import Encryption, Flow, Machine, Site

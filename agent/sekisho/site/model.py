@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from ipaddress import IPv4Address, IPv4Network
 
-from sekisho.site import words
-from sekisho.site.words import PersonRole
+from sekisho.core import names as words
+from sekisho.core.names import PersonRole
 
 #: The link every machine has one interface on; it is described under ``management``.
 MANAGEMENT = "management"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sekisho.canonical import canonical
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import Problem, SekishoError, printable
 from sekisho.core.strict_json import strict_json
-from sekisho.errors import Problem, SekishoError, printable
 from sekisho.transfer.manifest import DELIVERY, HEX64, MAX_MANIFEST, MAX_PART, MAX_PARTS
 
 MAX_HEADER = 64 * 1024  # bytes with the newline
