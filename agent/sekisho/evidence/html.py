@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 
 from sekisho.catalogue.model import SEVERITY, Catalogue, Finding, Verdict
-from sekisho.errors import printable
+from sekisho.core.errors import printable
 from sekisho.evidence.report import AuditRun, HostRecord, Judged, left_out_of
 from sekisho.evidence.scope import LeftOut
 from sekisho.evidence.style import CSS

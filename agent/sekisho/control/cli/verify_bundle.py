@@ -1,0 +1,161 @@
+"""`sekisho verify` for an evidence bundle: is it whole, whose is it, does judging again agree."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json as jsonlib
+import re
+import sys
+from pathlib import Path
+
+from sekisho.catalogue.compiled import Sources
+from sekisho.control.bundle.files import read_bundle, read_host_keys, read_signer
+from sekisho.control.catalogue_files import load_sources
+from sekisho.control.judging.hosts import bundle_judge
+from sekisho.core.build import tool_name
+from sekisho.core.errors import Problem, SekishoError, printable
+from sekisho.evidence.bundle import MANIFEST
+from sekisho.evidence.verification import MIN_DIGEST, Trust, Verdicts, verify
+
+_DIGEST = re.compile(rf"[0-9a-f]{{{MIN_DIGEST},64}}", re.ASCII)
+_NAMED = 12
+
+
+def is_bundle(path: Path) -> bool:
+    """Return whether ``path`` looks like an evidence bundle (and not like a journal)."""
+    return path.is_dir() and ((path / MANIFEST).exists() or (path / "findings.json").exists())
+
+
+def verify_bundle(
+    path: Path,
+    key: Path | None = None,
+    *,
+    json: bool = False,
+    accept: str | None = None,
+    host_keys: Path | None = None,
+) -> int:
+    """Verify the bundle in folder ``path`` and print what was found.
+
+    Args:
+        path: the folder `sekisho audit --out` wrote.
+        key: the signer's public key (PEM), got from the signer and not from the bundle.
+        json: print JSON instead of text.
+        accept: digest of a catalogue to accept although it is not this tool's own.
+        host_keys: folder of the hosts' public keys, ``HOST.pub.pem``.
+
+    Returns:
+        0 whole, signed by ``key`` and judged alike, 1 changed, 2 could not tell. What the audit
+        itself said of the hosts is printed and does not change the exit code.
+
+    Raises:
+        SekishoError: no folder, or a key or digest that cannot be used.
+
+    """
+    if accept is not None and not _DIGEST.fullmatch(accept):
+        expected = f"{MIN_DIGEST} to 64 hex digits, as `sekisho verify` and the report show them"
+        raise SekishoError(
+            "no digest of a catalogue",
+            (Problem("--catalogue", "", printable(accept), expected),),
+        )
+    trust = Trust(
+        key=read_signer(key) if key is not None else None,
+        catalogue=_own_catalogue(),
+        accept=accept,
+        host_keys=read_host_keys(host_keys) if host_keys is not None else None,
+        now=dt.datetime.now(dt.UTC),
+    )
+    found = verify(read_bundle(path), trust=trust, tool=tool_name(), judging=bundle_judge)
+    if json:
+        sys.stdout.write(jsonlib.dumps(as_json(found)) + "\n")
+    else:
+        sys.stdout.write(render(found, path) + "\n")
+    return found.exit_code
+
+
+def _own_catalogue() -> Sources | None:
+    try:
+        return load_sources()
+    except SekishoError:
+        return None  # said as "could not tell": there is nothing to compare with
+
+
+def as_json(found: Verdicts) -> dict[str, object]:
+    """Return the result as plain JSON values."""
+    run = found.run
+    return {
+        "schema": 2,
+        "kind": "sekisho-verify-bundle",
+        "broken": found.broken,
+        "unknown": found.unknown,
+        "notes": found.notes,
+        "signed_by": found.signed_by,
+        "signed_by_given_key": found.vouched,
+        "catalogue": {
+            "digest": found.digest,
+            "accepted": found.accepted,
+            "same": None if found.difference is None else not found.difference,
+            "difference": None if found.difference is None else found.difference.as_json(),
+        },
+        "run": None
+        if run is None
+        else {
+            "site": run.site,
+            "started": run.started,
+            "finished": run.finished,
+            "tool": run.tool,
+            "hosts": [host.as_json() for host in run.hosts],
+            "scope": run.scope.as_json(),
+            "evidence": list(run.kinds),
+        },
+        "left_out": None if found.left_out is None else found.left_out.as_json(),
+        "judged": None
+        if found.judged is None
+        else {
+            "items": {row.item.id: row.verdict.value for row in found.judged.rows},
+            "exit_code": found.judged.exit_code,
+        },
+        "exit_code": found.exit_code,
+    }
+
+
+def render(found: Verdicts, path: Path) -> str:
+    """Return the result for a terminal."""
+    lines = [f"Evidence bundle 証拠  {printable(str(path), 200)}"]
+    run = found.run
+    if run is not None:
+        answered = sum(1 for host in run.hosts if host.reason is None)
+        signed = sum(host.signed for host in run.hosts)
+        lines.append(
+            f"  {printable(run.site or 'local', 80)}, {printable(run.started, 40)} to "
+            f"{printable(run.finished, 40)}, by {printable(run.tool, 80)}"
+        )
+        lines.append(
+            f"  scope 範囲: {answered} of {len(run.hosts)} hosts answered, {signed} signed; the "
+            f"site has {len(run.scope.hosts)}; evidence: {', '.join(run.kinds)}"
+        )
+    if found.left_out is not None and run is not None:
+        for what, told in found.left_out.lines(run.scope, _NAMED):
+            lines.append(f"  LEFT OUT 除外  {what} {printable(told, 2000)}")
+    lines.extend(f"  CHANGED 改変  {line}" for line in found.broken)
+    lines.extend(f"  could not tell 判定不能  {line}" for line in found.unknown)
+    if found.signed_by is None:
+        lines.append("  signature 署名: none 無し")
+    else:
+        whose = "the key given" if found.vouched else "not vouched for"
+        lines.append(f"  signature 署名: {found.signed_by} ({whose})")
+    lines.extend(f"  note 注意: {line}" for line in found.notes)
+    if found.judged is not None and not found.broken:
+        counts = sorted({row.verdict.value for row in found.judged.rows})
+        told = ", ".join(
+            f"{sum(row.verdict.value == verdict for row in found.judged.rows)} {verdict}"
+            for verdict in counts
+        )
+        lines.append(f"  judged again 再判定: alike; items: {told}")
+    word = {0: "whole 完全", 1: "CHANGED 改変あり", 2: "could not tell 判定不能"}[found.exit_code]
+    lines.append(f"  verdict 判定: {word}")
+    if found.exit_code == 2 and found.difference and not found.accepted:
+        lines.append(
+            "  -> only if somebody you trust published this catalogue: "
+            f"--catalogue {(found.digest or '')[:MIN_DIGEST]}"
+        )
+    return "\n".join(lines)
