@@ -24,6 +24,7 @@ from sekisho.devices.pci import parse_functions
 from sekisho.devices.policy import INTERFACE, Device, decide, parse_devices
 from sekisho.devices.policy_file import parse_listed
 from sekisho.devices.propose import PROPOSABLE, RefusedError, propose
+from sekisho.cli import devices as shared
 from sekisho.host.cli import devices
 
 POLICY = {"devices": [KEYBOARD], "interfaces": {"eth0": {"mac": "52:54:00:77:00:13"}}}
@@ -98,7 +99,7 @@ def here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Machine:
     monkeypatch.setattr(devices, "SYSFS", tmp_path / "sys")
-    monkeypatch.setattr(devices, "HOST_POLICY", tmp_path / "none.json")
+    monkeypatch.setattr(shared, "HOST_POLICY", tmp_path / "none.json")
     return Machine(tmp_path, capsys)
 
 

@@ -138,7 +138,8 @@ def audit(  # noqa: PLR0913 - the options of a command
         told = json.dumps(as_json(catalogue, run, judged), ensure_ascii=False, indent=1)
         sys.stdout.write(told + "\n")
     else:
-        from sekisho.control.cli.audit_table import console, print_report  # noqa: PLC0415 - rich is slow
+        from sekisho.cli.output import console  # noqa: PLC0415 - rich is slow
+        from sekisho.control.cli.audit_table import print_report  # noqa: PLC0415 - rich is slow
 
         print_report(console(color=not no_color), catalogue, run, judged)
     if out is not None:

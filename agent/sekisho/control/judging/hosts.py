@@ -1,8 +1,8 @@
 """Facts of other machines, read and judged in processes with limits of time and memory.
 
 What a host sends is parsed nowhere else: this process hands on the bytes and gets findings back.
-One process forks a child for each host (`sekisho.control.judging.child`); of them at most `PLACES` run
-at once, so that hosts together take at most `PLACES` times `CHILD_BYTES`, however many are asked.
+One process forks a child for each host (`sekisho.control.judging.child`); at most `PLACES` run at
+once, so that hosts together take at most `PLACES` times `CHILD_BYTES`, however many are asked.
 Waiting for a place is not the host's time; from then on its own deadline runs.
 """
 
