@@ -58,7 +58,7 @@ def test_every_option_that_writes_is_tried() -> None:
     """Each option of the commands whose type is a path to write to stands in the table above."""
     told = {word for words in OUTPUTS for word in words if str(word).startswith("--")}
     writing = set()
-    for name, module in ((name, one) for name in commands.COMMANDS for one in commands.found(name)):
+    for name, module in ((n, one) for n in commands.COMMANDS for one in commands.found(n)):
         top = typer.main.get_command(importlib.import_module(module).app)
         for command in getattr(top, "commands", {name: top}).values():
             writing |= {

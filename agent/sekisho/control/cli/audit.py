@@ -218,8 +218,8 @@ def local_run(
     """Collect this machine's facts and return them as a run of one host."""
     from sekisho.evidence.bundle import HOST_NAME  # noqa: PLC0415
     from sekisho.facts.answer import host_nonce  # noqa: PLC0415
-    from sekisho.host.probe.key import answer_for  # noqa: PLC0415
     from sekisho.local.collect import collect  # noqa: PLC0415 - a site's audit does not need it
+    from sekisho.local.facts_key import answer_for  # noqa: PLC0415
     from sekisho.probes.registry import registry  # noqa: PLC0415
 
     known = registry()
