@@ -25,9 +25,10 @@ dev: .venv/ready ## make .venv/ with the control side and the developers' tools
 needs-%:
 	@vagrant/install --for $*
 
-lint: dev needs-lint ## ruff, ansible-lint, shellcheck, yamllint
+lint: dev needs-lint ## ruff, import-linter, ansible-lint, shellcheck
 	@$(BIN)/ruff check agent tests vagrant
 	@$(BIN)/ruff format --check agent tests vagrant
+	@said=$$($(BIN)/lint-imports --no-cache) || { echo "$$said"; exit 1; }
 	@git ls-files -z | xargs -0 grep -lIE '^#!(/usr/bin/env (ba)?sh|/bin/(ba)?sh)' | xargs shellcheck --exclude=SC2016 # apt's and dpkg's formats
 	@PATH="$$PWD/$(BIN):$$PATH" ANSIBLE_STRATEGY=linear $(BIN)/ansible-lint --offline -q playbooks
 
@@ -60,7 +61,7 @@ test-spine: ## of these, six attacks, the lock-out, and that nothing is left beh
 test-time: dev needs-check ## on a quiet machine: no wrong packet at boot, reloads, new cards, full tables, under thousands a second (six minutes)
 	@$(BIN)/pytest --quiet-machine tests/kernel/test_time_kernel.py
 
-FRESH ?= "make dev" "make check" "make deb && apt-get install -qq --yes ./dist/sekisho_*_all.deb && sekisho --version && sekisho audit --help >/dev/null"
+FRESH ?= "make dev" "make check" "make deb && apt-get install -qq --yes ./dist/*sekisho*.deb && sekisho --version && sekisho audit --help >/dev/null"
 SUITE ?= trixie
 test-fresh: needs-fresh ## as root: run commands, each from a clean clone in a fresh Debian root (SUITE=bookworm|trixie FRESH='"make dev" …')
 	@tests/fresh-root $(SUITE) $(FRESH)
@@ -77,13 +78,16 @@ lab-down: ## end the lab: nothing of it stays
 lab-clean: lab-down ## forget the lab's box, disks and saved states as well
 	@rm -rf "$$SEKISHO_LAB_STATE"
 
-deb: dev needs-deb ## build the host agent's Debian package into dist/
+deb: dev needs-deb ## build the Debian packages of servers, control side and monitor into dist/
 	@agent/build-deb
 
 docs: dev ## write the generated pages again
 	@$(BIN)/sekisho catalogue render --out docs/reference/traceability.md
 	@$(BIN)/sekisho catalogue paths --out docs/reference/device-paths.md
 	@$(BIN)/python -m sekisho.host.metrics_table > docs/reference/metrics.md
+	@for area in devices kernel; do \
+	  $(BIN)/python -c "import sys; from sekisho.devices.modules import render; sys.stdout.write(render('$$area'))" \
+	    > hardening/modprobe/60-sekisho-$$area.conf; done
 
 bench: dev needs-bench ## the figures, as ratios in one run
 	@missed=; for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || missed+=" $$bench"; done; \

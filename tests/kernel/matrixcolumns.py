@@ -23,10 +23,10 @@ from z3.z3util import get_vars
 
 from sekisho.policy.parts import DeclaredLine
 from sekisho.prover.constants import CT_STATES, interface_number
-from sekisho.prover.declared import lines
 from sekisho.prover.packet import Packet
 from sekisho.prover.passage import Passage, passage
 from sekisho.prover.rules import read_rules
+from sekisho.site.declared import lines
 from sekisho.site.model import Site
 
 #: (host, way, interface in, interface out, packet, its place in the journey) → does it pass?

@@ -22,7 +22,7 @@ from sekisho.nft.readback import normalise
 from sekisho.policy import parts
 from sekisho.policy.forms import Sealed
 from sekisho.policy.host_policy import SCHEMA, HostPolicy
-from sekisho.prover.declared import declared
+from sekisho.site.declared import declared
 from sekisho.site.lines import across, flat_lines, lines_of
 from sekisho.site.model import (
     MANAGEMENT,

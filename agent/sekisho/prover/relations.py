@@ -1,6 +1,6 @@
 """Who has to reach whom: each declared flow, session, service and line with its stages. Pure.
 
-Read from the site model alone, like `sekisho.prover.declared`, but from end to end: a leg is
+Read from the site model alone, like `sekisho.site.declared`, but from end to end: a leg is
 one direction, a stage one of our hosts on it. What stands outside (peers, administrators) is no
 stage: it is taken to do its part.
 """

@@ -51,7 +51,7 @@ def verify(  # noqa: PLR0913 - the options of a command
         if head is not None:
             raise SekishoError("--head is a journal's, and this is an evidence bundle")
         return verify_bundle(path, key, json=json_, accept=catalogue, host_keys=host_keys)
-    from sekisho.control.cli.verify_journal import verify_journal  # noqa: PLC0415
+    from sekisho.cli.verify_journal import verify_journal  # noqa: PLC0415
 
     if catalogue is not None or host_keys is not None:
         raise SekishoError("--catalogue and --host-keys are for evidence bundles; this is none")
