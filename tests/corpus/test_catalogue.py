@@ -368,7 +368,7 @@ def test_no_sentence_of_the_regulation_is_in_the_catalogue(
     theirs = _runs(law.read_text(encoding="utf-8"), 9)
     problems = []
     for item in catalogue.items:
-        ours = " . ".join((item.title["en"], item.reading["en"], *item.gaps))
+        ours = " . ".join((item.title["en"], item.reading["en"], *(gap["en"] for gap in item.gaps)))
         problems += [f"{item.id}: {' '.join(run)}" for run in sorted(_runs(ours, 9) & theirs)]
     for check in catalogue.checks:
         ours = f"{check.title['en']} . {check.rationale}"

@@ -119,7 +119,7 @@ class Item:
     reading: dict[str, str]
     evidence: tuple[str, ...]  # machine | exercise | attested
     status: str  # machine | partial | attested | planned
-    gaps: tuple[str, ...]
+    gaps: tuple[dict[str, str], ...]
     exercises: tuple[str, ...] = ()
     alerts: tuple[str, ...] = ()
     profiles: tuple[str, ...] = ("producer", "entrusted")
