@@ -25,6 +25,7 @@ from sekisho.catalogue.parse import order
 from sekisho.catalogue.paths import Path as DevicePath
 from sekisho.catalogue.paths import alerts_of, checks_of, parse_paths, render_paths
 from sekisho.catalogue.render import traceability
+from sekisho.core.languages import cite
 from sekisho.devices.modules import GROUPS
 from sekisho.edge.catalogue_files import load_catalogue, read_yaml
 from sekisho.edge.inventory import read_inventory
@@ -87,11 +88,6 @@ def report(problems: list[str]) -> None:
     assert not problems, f"{len(problems)} problems:\n" + "\n".join(f"  {p}" for p in problems)
 
 
-def citation_of(item: str) -> str:
-    article, *parts = item.split("-")
-    return article + "".join(part if part.isdecimal() else f"({part})" for part in parts)
-
-
 def test_every_item_of_our_reading_has_its_file_and_no_other(root: Path) -> None:
     assert sorted(ITEMS, key=order) == sorted(
         (file.stem for file in (root / "hardening/catalogue").iterdir()), key=order
@@ -136,8 +132,8 @@ def test_the_catalogue_points_at_things_that_exist(root: Path, catalogue: Catalo
         elif check.remedy not in roles:
             problems.append(f"{check.id}: remedy {check.remedy} has no role")
     for item in catalogue.items:
-        if item.citation != citation_of(item.id):
-            problems.append(f"{item.id}: citation {item.citation}, not {citation_of(item.id)}")
+        if item.citation != cite(item.id, "en"):
+            problems.append(f"{item.id}: citation {item.citation}, not {cite(item.id, 'en')}")
         problems += [
             f"{item.id}: no alert {a} in monitors/" for a in item.alerts if a not in alerts
         ]

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from sekisho.catalogue.model import Catalogue
 from sekisho.core.languages import LANGUAGES
@@ -72,12 +72,24 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters["css_text"] = css_text
+    environment.filters["marked"] = marked
     return environment
 
 
 def _shown(value: Any) -> Any:
     """Return a value as it may be printed; the environment escapes it afterwards."""
     return value if isinstance(value, Markup) else printable(str(value), _LONGEST)
+
+
+def marked(value: str) -> Markup:
+    """Return text with what stands between backticks set as code, everything escaped."""
+    parts = printable(value, _LONGEST).split("`")
+    if len(parts) % 2 == 0:  # one backtick has no partner
+        return escape("`".join(parts))
+    code = Markup("<code>{}</code>")
+    return Markup("").join(
+        code.format(part) if index % 2 else escape(part) for index, part in enumerate(parts)
+    )
 
 
 def css_text(value: str) -> Markup:

@@ -8,6 +8,7 @@ A corpus test holds the table against every message the readers of facts can giv
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from sekisho.catalogue.judge import UNKNOWN
@@ -114,6 +115,7 @@ _REASONS = (
     ),
     ("{}: no such file", "{}：ファイルがない"),
     ("{}: no such command", "{}：コマンドがない"),
+    ("{}: {} is not installed", "{}：{}が導入されていない"),
     ("{}: no content", "{}：内容が読めない"),
     ("{}: no metadata", "{}：属性が読めない"),
     ("{}: not readable", "{}：読めない"),
@@ -236,28 +238,32 @@ _REASONS = (
     ("no {}", "{}がない"),
 )
 _JOINT = "; "
+#: What `sekisho.errors.printable` puts after a text it cut.
+_CUT = re.compile(r"… \(([0-9]+) characters\)")
 
 
 def expected_in(text: str, language: str) -> str:
     """Return what a finding expected, in a language."""
     if language == "en":
         return text
-    return "；".join(_expectation(part) for part in text.split(_JOINT))
+    return _cut("；".join(_expectation(part) for part in text.split(_JOINT)))
 
 
 def observed_in(text: str, language: str) -> str:
     """Return what a finding observed, in a language."""
     if language == "en":
         return text
-    return "；".join(_observation(part) for part in text.split(_JOINT))
+    return _cut("；".join(_observation(part) for part in text.split(_JOINT)))
 
 
 def reason_in(text: str, language: str) -> str:
     """Return why something could not be told, in a language."""
     if language == "en":
         return text
-    whole = by_template(text, _REASONS)
-    return whole if whole is not None else "；".join(_reason(one) for one in text.split(_JOINT))
+    whole = by_template(text, tuple(one for one in _REASONS if _JOINT in one[0]))
+    return _cut(
+        whole if whole is not None else "；".join(_reason(one) for one in text.split(_JOINT))
+    )
 
 
 def by_template(text: str, table: tuple[tuple[str, str], ...]) -> str | None:
@@ -268,6 +274,10 @@ def by_template(text: str, table: tuple[tuple[str, str], ...]) -> str | None:
             first, *more = other.split("{}")
             return first + "".join(part + rest for part, rest in zip(held, more, strict=True))
     return None
+
+
+def _cut(text: str) -> str:
+    return _CUT.sub(r"…（\1文字）", text)
 
 
 def _reason(text: str) -> str:
