@@ -83,7 +83,7 @@ deb: dev needs-deb ## build the host agent's Debian package into dist/
 docs: dev ## write the generated pages again
 	@$(BIN)/sekisho catalogue render --out docs/reference/traceability.md
 	@$(BIN)/sekisho catalogue paths --out docs/reference/device-paths.md
-	@$(BIN)/python -m sekisho.edge.metrics_table > docs/reference/metrics.md
+	@$(BIN)/python -m sekisho.host.metrics_table > docs/reference/metrics.md
 
 bench: dev needs-bench ## the figures, as ratios in one run
 	@missed=; for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || missed+=" $$bench"; done; \

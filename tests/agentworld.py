@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from sekisho.canonical import canonical
-from sekisho.edge.metrics import Metrics
-from sekisho.errors import SekishoError
-from sekisho.service.agent import checks
-from sekisho.service.agent_book import Book, Paths
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import SekishoError
+from sekisho.host.agent.main import checks
+from sekisho.host.agent.reporter import Book, Paths
+from sekisho.host.metrics import Metrics
 
 OWN = {"family": "inet", "name": "sekisho"}
 SIGNER = ec.generate_private_key(ec.SECP384R1())

@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 
-from sekisho.canonical import canonical, digest
 from sekisho.catalogue.compiled import Sources, compile_catalogue
-from sekisho.edge.catalogue_files import parse_sources
-from sekisho.evidence.answer import Answer, host_nonce, sign_answer
+from sekisho.control.catalogue_files import parse_sources
+from sekisho.core.canonical import canonical, digest
+from sekisho.core.keys import load_private, make_key, sign
 from sekisho.evidence.bundle import MANIFEST, SIGNATURE, make_bundle
 from sekisho.evidence.report import AuditRun, judge_run
 from sekisho.evidence.scope import Scope
-from sekisho.evidence.signing import load_private, make_key, sign
 from sekisho.evidence.verification import Stored, Trust, Verdicts, verify
+from sekisho.facts.answer import Answer, host_nonce, sign_answer
 
 TOOL = "sekisho test"
 NONCE = "5e" * 32

@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sekisho.edge.guard import Done, Guard
-from sekisho.edge.guard_request import Wanted
+from sekisho.host.guard.guard import Done, Guard
+from sekisho.host.guard.request import Wanted
 
 MAX_SUBSETS = 64
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from sekisho.edge.transfer_receive import Pace, serve
-from sekisho.edge.transfer_store import Peer, Store
-from sekisho.errors import SekishoError
+from sekisho.core.errors import SekishoError
+from sekisho.host.transfer.receive import Pace, serve
+from sekisho.host.transfer.store import Peer, Store
 from sekisho.transfer.header import Header
 from sekisho.transfer.manifest import EMPTY, Entry, Manifest, Part, digest_of
 

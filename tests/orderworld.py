@@ -10,11 +10,11 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from sekisho.core.names import PersonRole
 from sekisho.journal.records import Origin, encode_data, genesis, make_line
 from sekisho.orders.model import Act, Order, Signer, write_time
 from sekisho.orders.parse import parse_body, signed_by
 from sekisho.orders.sealing import seal
-from sekisho.site.words import PersonRole
 
 NOW = datetime(2026, 11, 25, 6, 0, tzinfo=UTC)
 ROLES = {

@@ -14,12 +14,12 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from sekisho.edge.inventory import read_inventory
-from sekisho.errors import Problem, SekishoError
-from sekisho.site.compile import compile_host
-from sekisho.site.invariants import check
+from sekisho.compile.policy import compile_host
+from sekisho.control.inventory.read import read_inventory
+from sekisho.core.errors import Problem, SekishoError
 from sekisho.site.model import RawFile, RawInventory, Site
 from sekisho.site.parse import parse_site
+from sekisho.site.rules.invariants import check
 
 ROOT = Path(__file__).resolve().parent.parent
 NOW = date(2026, 11, 22)

@@ -7,7 +7,7 @@ from ansible.errors import AnsibleFilterError
 
 from sekisho.devices.disks import render as disk_list
 from sekisho.devices.udev_rules import render
-from sekisho.errors import SekishoError
+from sekisho.core.errors import SekishoError
 
 
 def sekisho_udev_rules(devices, mode="enforce"):

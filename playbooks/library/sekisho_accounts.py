@@ -20,8 +20,8 @@ try:
     from ansible.module_utils import sekisho_safe_files as safe
     from ansible.module_utils.sekisho_text import told
 except ImportError:  # read without Ansible's finder, by a test: the same file by its own name
-    from sekisho.edge import safe_files as safe
-    from sekisho.text import told
+    from sekisho.core import safe_files as safe
+    from sekisho.core.text import told
 
 DOCUMENTATION = r"""
 module: sekisho_accounts

@@ -17,8 +17,8 @@ try:
     from ansible.module_utils import sekisho_safe_files as safe
     from ansible.module_utils.sekisho_text import lines_of
 except ImportError:  # read without Ansible's finder, by a test: the same file by its own name
-    from sekisho.edge import safe_files as safe
-    from sekisho.text import lines_of
+    from sekisho.core import safe_files as safe
+    from sekisho.core.text import lines_of
 
 DOCUMENTATION = r"""
 module: sekisho_audit

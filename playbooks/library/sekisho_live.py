@@ -16,8 +16,8 @@ try:
     from ansible.module_utils import sekisho_safe_files as safe
     from ansible.module_utils.sekisho_text import lines_of, shown
 except ImportError:  # read without Ansible's finder, by a test: the same file by its own name
-    from sekisho.edge import safe_files as safe
-    from sekisho.text import lines_of, shown
+    from sekisho.core import safe_files as safe
+    from sekisho.core.text import lines_of, shown
 
 DOCUMENTATION = r"""
 module: sekisho_live

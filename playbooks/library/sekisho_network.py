@@ -15,7 +15,7 @@ from ansible.module_utils.basic import AnsibleModule
 try:
     from ansible.module_utils.sekisho_text import lines_of
 except ImportError:  # read without Ansible's finder, by a test: the same file by its own name
-    from sekisho.text import lines_of
+    from sekisho.core.text import lines_of
 
 DOCUMENTATION = r"""
 module: sekisho_network

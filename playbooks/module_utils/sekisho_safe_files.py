@@ -1,1 +1,1 @@
-../../agent/sekisho/edge/safe_files.py
+../../agent/sekisho/core/safe_files.py

@@ -1,1 +1,1 @@
-../../agent/sekisho/text.py
+../../agent/sekisho/core/text.py

@@ -18,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "agent"))
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from sekisho.edge.journal_options import Options
-from sekisho.edge.journal_read import segments
-from sekisho.edge.journal_store import JournalWriter
+from sekisho.host.journal.options import Options
+from sekisho.host.journal.store import JournalWriter
 from sekisho.journal.verification import verify
+from sekisho.local.journal_files import segments
 
 RUNS = 5
 EVENT = {

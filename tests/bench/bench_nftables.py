@@ -26,7 +26,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "kernel"), str(ROOT / 
 
 from flowworld import PORT, inside, sh, tcp  # noqa: E402
 
-from sekisho.flows.nftables import compile_ruleset  # noqa: E402
+from sekisho.nft.filter import compile_ruleset  # noqa: E402
 from siteworld import policy  # noqa: E402
 
 ROUNDS, SECONDS = 7, 1.0

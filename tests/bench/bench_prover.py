@@ -10,9 +10,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "agent"), str(ROOT / "tests")]
 
-from sekisho.flows.prover.findings import Outcome  # noqa: E402
-from sekisho.flows.prover.prove import prove  # noqa: E402
-from sekisho.site.compile import compile_host  # noqa: E402
+from sekisho.compile.policy import compile_host  # noqa: E402
+from sekisho.prover.findings import Outcome  # noqa: E402
+from sekisho.prover.prove import prove  # noqa: E402
 from sekisho.site.model import Site  # noqa: E402
 from sekisho.site.parse import parse_site  # noqa: E402
 from siteworld import ISSUED, SITE, lab_raw, lab_site  # noqa: E402

@@ -25,12 +25,12 @@ from sekisho.catalogue.parse import order
 from sekisho.catalogue.paths import Path as DevicePath
 from sekisho.catalogue.paths import alerts_of, checks_of, parse_paths, render_paths
 from sekisho.catalogue.render import traceability
+from sekisho.compile.policy import compile_host
+from sekisho.control.catalogue_files import load_catalogue, read_yaml
+from sekisho.control.inventory.read import read_inventory
 from sekisho.core.languages import cite
 from sekisho.devices.modules import GROUPS
-from sekisho.edge.catalogue_files import load_catalogue, read_yaml
-from sekisho.edge.inventory import read_inventory
 from sekisho.probes.registry import registry
-from sekisho.site.compile import compile_host
 from sekisho.site.parse import parse_site
 from siteworld import made_up_keys
 

@@ -27,13 +27,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "kernel"), str(ROOT.parent / "agent")]
 from flowworld import World, checksum, inside, sh  # noqa: E402 - path first
 
 import siteworld  # noqa: E402
-from sekisho.flows.prover.deliver import deliverable  # noqa: E402
-from sekisho.flows.prover.hostfacts import read_net  # noqa: E402
-from sekisho.flows.prover.network import Network  # noqa: E402
-from sekisho.flows.prover.prove import network_of  # noqa: E402
-from sekisho.flows.prover.relations import OPENS, Leg, relations  # noqa: E402
 from sekisho.probes.model import Run  # noqa: E402
 from sekisho.probes.registry import registry  # noqa: E402
+from sekisho.prover.deliver import deliverable  # noqa: E402
+from sekisho.prover.hostfacts import read_net  # noqa: E402
+from sekisho.prover.network import Network  # noqa: E402
+from sekisho.prover.prove import network_of  # noqa: E402
+from sekisho.prover.relations import OPENS, Leg, relations  # noqa: E402
 
 HOSTS = ("gate-in", "inbound-1", "core-1", "monitor-1")
 SITE = siteworld.lab_site()

@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT.parent / "agent")]
 
 import siteworld  # noqa: E402
-from sekisho.edge.guard import Done, Guard  # noqa: E402
-from sekisho.edge.guard_request import Wanted  # noqa: E402
+from sekisho.host.guard.guard import Done, Guard  # noqa: E402
+from sekisho.host.guard.request import Wanted  # noqa: E402
 
 T = TypeVar("T")
 _LIBC = ctypes.CDLL(None, use_errno=True)

@@ -21,8 +21,8 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "agent"))
 
-from sekisho.edge.guard import Guard  # noqa: E402 - behind the path
-from sekisho.edge.guard_request import Wanted  # noqa: E402
+from sekisho.host.guard.guard import Guard  # noqa: E402 - behind the path
+from sekisho.host.guard.request import Wanted  # noqa: E402
 
 CALLS = ("rename", "renameat", "renameat2", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir",
          "fsync", "fdatasync", "link", "linkat", "write", "fchmod", "flock", "utimensat",

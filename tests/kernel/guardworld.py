@@ -85,7 +85,7 @@ class World:
             program(tools / name, text)
         program(tools / "ssh", SLOW_SSH.format(log=self.log, delay=delay))
         program(folder / "guard", f"#!/bin/sh\nPYTHONPATH={REPOSITORY}/agent exec {PYTHON} "
-                '-m sekisho.service.guard "$@"\n')  # fmt: skip
+                '-m sekisho.host.guard.main "$@"\n')  # fmt: skip
         for key in ("host", "other", "login"):
             run("ssh-keygen", "-q", "-t", "ecdsa", "-b", "256", "-N", "", "-f", folder / key)
         shutil.copy(folder / "login.pub", folder / "authorized")

@@ -22,7 +22,7 @@ from lineworld import (
     sh,
 )
 
-from sekisho.flows.ipsec import (
+from sekisho.network.strongswan import (
     AUTHORITY,
     CERTIFICATE,
     KEY,

@@ -27,10 +27,11 @@ from flowworld import World, inside, sh  # noqa: E402
 from lineflow import wait  # noqa: E402
 
 import siteworld  # noqa: E402
-from sekisho.edge.pki import Pki  # noqa: E402
-from sekisho.edge.pki_lines import LinePki  # noqa: E402
-from sekisho.edge.swanctl import Swanctl  # noqa: E402
-from sekisho.flows.ipsec import (  # noqa: E402
+from sekisho.control.pki.authority import Pki  # noqa: E402
+from sekisho.control.pki.lines import LinePki  # noqa: E402
+from sekisho.host.line_request import request  # noqa: E402
+from sekisho.host.swanctl import Swanctl  # noqa: E402
+from sekisho.network.strongswan import (  # noqa: E402
     AUTHORITY,
     CERTIFICATE,
     KEY,
@@ -38,8 +39,7 @@ from sekisho.flows.ipsec import (  # noqa: E402
     strongswan_conf,
     swanctl_conf,
 )
-from sekisho.flows.lines import peer_ruleset  # noqa: E402
-from sekisho.service.line_request import request  # noqa: E402
+from sekisho.nft.ipsec import peer_ruleset  # noqa: E402
 from sekisho.site.lines import lines_of  # noqa: E402
 
 PEER_IN, GATE_IN, INBOUND = "10.77.1.2", "10.77.1.1", "10.77.2.2"

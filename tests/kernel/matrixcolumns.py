@@ -21,11 +21,11 @@ from matrixprobes import ACK, CWR, ECE, FIN, ICMP, PSH, RST, SYN, TCP, UDP, URG,
 from matrixworld import MARK, Map, Port
 from z3.z3util import get_vars
 
-from sekisho.flows.prover.constants import CT_STATES, interface_number
-from sekisho.flows.prover.declared import Line, lines
-from sekisho.flows.prover.packet import Packet
-from sekisho.flows.prover.passage import Passage, passage
-from sekisho.flows.prover.rules import read_rules
+from sekisho.prover.constants import CT_STATES, interface_number
+from sekisho.prover.declared import Line, lines
+from sekisho.prover.packet import Packet
+from sekisho.prover.passage import Passage, passage
+from sekisho.prover.rules import read_rules
 from sekisho.site.model import Site
 
 #: (host, way, interface in, interface out, packet, its place in the journey) → does it pass?

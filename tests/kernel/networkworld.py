@@ -15,10 +15,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT.parent / "agent")]
 
 from agentworld import Host, policy  # noqa: E402 - path first
-from sekisho.edge.netlink import KernelNetwork  # noqa: E402 - path first
-from sekisho.flows.drift import declared, off  # noqa: E402 - path first
-from sekisho.service.agent_loop import Loop  # noqa: E402 - path first
-from sekisho.service.agent_network import NetworkPart  # noqa: E402 - path first
+from sekisho.host.agent.loop import Loop  # noqa: E402 - path first
+from sekisho.host.agent.parts.network import NetworkPart  # noqa: E402 - path first
+from sekisho.host.kernel.netlink import KernelNetwork  # noqa: E402 - path first
+from sekisho.network.drift import declared, off  # noqa: E402 - path first
 
 POLICY = policy(
     interfaces={"eth0": {"address": "10.77.0.13/24"}, "eth1": {"address": "10.77.3.2/24"}},

@@ -20,13 +20,13 @@ import z3
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from sekisho.flows.prover.findings import Outcome
-from sekisho.flows.prover.laws import host_laws
-from sekisho.flows.prover.network import Network
-from sekisho.flows.prover.packet import Packet
-from sekisho.flows.prover.passage import WAYS, passage
-from sekisho.flows.prover.rules import read_rules
-from sekisho.site.compile import compile_host
+from sekisho.compile.policy import compile_host
+from sekisho.prover.findings import Outcome
+from sekisho.prover.laws import host_laws
+from sekisho.prover.network import Network
+from sekisho.prover.packet import Packet
+from sekisho.prover.passage import WAYS, passage
+from sekisho.prover.rules import read_rules
 from sekisho.site.model import Site
 from siteworld import ISSUED, lab_site
 

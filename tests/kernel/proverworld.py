@@ -13,11 +13,11 @@ from typing import Any
 
 import z3
 
-from sekisho.edge.flow_replay import replay
-from sekisho.flows.prover.constants import CT_STATES, interface_number
-from sekisho.flows.prover.packet import Packet
-from sekisho.flows.prover.passage import Passage, passage
-from sekisho.flows.prover.rules import read_rules
+from sekisho.control.replay.namespaces import replay
+from sekisho.prover.constants import CT_STATES, interface_number
+from sekisho.prover.packet import Packet
+from sekisho.prover.passage import Passage, passage
+from sekisho.prover.rules import read_rules
 
 IFACES = ("eth0", "eth1", "wan0")
 LOCAL = ("10.0.0.1", "10.0.0.2", "192.168.5.5")

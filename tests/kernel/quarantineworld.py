@@ -25,8 +25,8 @@ from flowworld import (  # noqa: E402 - path first
     tcp,
 )
 
-from sekisho.edge.nft import Nft  # noqa: E402 - path first
-from sekisho.edge.quarantine import Quarantine  # noqa: E402 - path first
+from sekisho.host.kernel.nft import Nft  # noqa: E402 - path first
+from sekisho.host.kernel.quarantine import Quarantine  # noqa: E402 - path first
 
 UNIT = Path(__file__).parents[2] / "hardening/systemd/sekisho-quarantine.service"
 OWN, MONITOR = "10.77.0.13", "10.77.0.16"

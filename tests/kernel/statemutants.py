@@ -24,7 +24,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "agent"), str(Path(__f
 import z3  # noqa: E402
 from stateworld import Tally, read  # noqa: E402
 
-from sekisho.flows.prover import (  # noqa: E402
+from sekisho.prover import (  # noqa: E402
     constants,
     expressions,
     hooks,
@@ -34,8 +34,8 @@ from sekisho.flows.prover import (  # noqa: E402
     rules,
     statements,
 )
-from sekisho.flows.prover.chance import Chance  # noqa: E402
-from sekisho.flows.prover.packet import FALSE, TRUE, Packet, all_of  # noqa: E402
+from sekisho.prover.chance import Chance  # noqa: E402
+from sekisho.prover.packet import FALSE, TRUE, Packet, all_of  # noqa: E402
 
 #: The pairs within which each has to be found.
 WITHIN = 5_000

@@ -292,7 +292,7 @@ class Model:
     """One host's rules as the prover reads them, asked of concrete packets."""
 
     def __init__(self, listed: Any) -> None:
-        from sekisho.flows.prover import network, prove, rules  # noqa: PLC0415 - not in there
+        from sekisho.prover import network, prove, rules  # noqa: PLC0415 - not in there
 
         known = getattr(prove, "_known", lambda one: one)
         self.network = network.Network({"h": known(rules.read_rules(listed, "h"))})
@@ -331,7 +331,7 @@ def terms(one: Any, way: Mapping[str, Any], *, passed: bool) -> tuple[list[Any],
     """Return what was seen: values of what the packet came with, and terms of what it left as."""
     import z3  # noqa: PLC0415 - not in there
 
-    from sekisho.flows.prover.constants import CT_STATES, interface_number  # noqa: PLC0415
+    from sekisho.prover.constants import CT_STATES, interface_number  # noqa: PLC0415
 
     came, left = way["came"], way.get("left", way["came"])
     p = one.packet
@@ -404,7 +404,7 @@ class Tally:
 
         What the version changes (`dormant`) is in no two listings alike: flags differ.
         """
-        from sekisho.errors import SekishoError  # noqa: PLC0415
+        from sekisho.core.errors import SekishoError  # noqa: PLC0415
 
         flags = any("flags" in one.get("table", ()) for one in listed["nftables"])
         key = json.dumps([one for one in listed["nftables"] if flags or "metainfo" not in one])

@@ -15,10 +15,10 @@ import yaml
 from sekisho.catalogue.judge import Fact, HostFacts, judge
 from sekisho.catalogue.model import Check, Verdict
 from sekisho.catalogue.parse import parse_check
-from sekisho.flows.prover.prove import prove_way
-from sekisho.flows.readback import differences, normalise
+from sekisho.nft.readback import differences, normalise
 from sekisho.probes.nftables import PROBES, RULES
 from sekisho.probes.registry import registry
+from sekisho.prover.prove import prove_way
 from siteworld import policy
 
 pytestmark = pytest.mark.kernel

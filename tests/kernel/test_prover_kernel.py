@@ -18,14 +18,14 @@ from provermutants import table
 from proverworld import compare
 from tests.vm.proof import LAW, opened
 
-from sekisho.edge.flow_confirm import confirm
-from sekisho.edge.flow_replay import replay
-from sekisho.errors import SekishoError
-from sekisho.flows.prover.findings import Outcome
-from sekisho.flows.prover.packet import Packet
-from sekisho.flows.prover.passage import WAYS, passage
-from sekisho.flows.prover.prove import prove
-from sekisho.flows.prover.rules import read_rules
+from sekisho.control.replay.confirm import confirm
+from sekisho.control.replay.namespaces import replay
+from sekisho.core.errors import SekishoError
+from sekisho.prover.findings import Outcome
+from sekisho.prover.packet import Packet
+from sekisho.prover.passage import WAYS, passage
+from sekisho.prover.prove import prove
+from sekisho.prover.rules import read_rules
 from siteworld import lab_site, policy
 
 pytestmark = pytest.mark.kernel

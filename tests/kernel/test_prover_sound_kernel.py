@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from sekisho.edge.flow_replay import replay
-from sekisho.errors import SekishoError
-from sekisho.flows.prover.constants import interface_number
-from sekisho.flows.prover.network import Network
-from sekisho.flows.prover.rules import read_rules
+from sekisho.control.replay.namespaces import replay
+from sekisho.core.errors import SekishoError
+from sekisho.prover.constants import interface_number
+from sekisho.prover.network import Network
+from sekisho.prover.rules import read_rules
 
 pytestmark = pytest.mark.kernel
 

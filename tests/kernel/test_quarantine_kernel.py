@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ownspace import scene
 
-from sekisho.edge.quarantine import FILE
+from sekisho.host.kernel.quarantine import FILE
 
 pytestmark = pytest.mark.kernel
 

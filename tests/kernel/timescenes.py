@@ -25,7 +25,7 @@ from flowworld import PORT, inside, sh, tcp  # noqa: E402 - path first
 from timebench import GATE, HOSPITAL, SOURCE, Bench, say  # noqa: E402 - path first
 from timeworld import ROOT, guard_at, main  # noqa: E402 - path first
 
-from sekisho.edge.guard_request import GuardError, Wanted  # noqa: E402 - path first
+from sekisho.host.guard.request import GuardError, Wanted  # noqa: E402 - path first
 
 # Loads the rules without end, as the agent does; or once, in a table that is the loader's own.
 LOADER = """
@@ -33,12 +33,12 @@ import json, sys, time
 sys.path[:0] = [sys.argv[1]]
 rules = json.load(open(sys.argv[2]))
 if sys.argv[3] == "agent":
-    from sekisho.edge.nft import Nft
+    from sekisho.host.kernel.nft import Nft
     print("ready", flush=True)
     while True:
         Nft().load(rules)
 else:
-    from sekisho.edge.debian_python import load
+    from sekisho.host.debian_python import load
     nft = load("nftables", "python3-nftables").Nftables()
     assert nft.cmd("add table inet sekisho { flags owner; }")[0] == 0
     rest = [one for one in rules["nftables"] if "table" not in next(iter(one.values()))]

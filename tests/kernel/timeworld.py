@@ -32,9 +32,9 @@ from timebench import (  # noqa: E402 - path first
     udp,
 )
 
-from sekisho.edge.guard import Done, Guard, run_command  # noqa: E402 - path first
-from sekisho.edge.guard_request import Wanted  # noqa: E402 - path first
-from sekisho.edge.nft import Nft  # noqa: E402 - path first
+from sekisho.host.guard.guard import Done, Guard, run_command  # noqa: E402 - path first
+from sekisho.host.guard.request import Wanted  # noqa: E402 - path first
+from sekisho.host.kernel.nft import Nft  # noqa: E402 - path first
 
 UNITS = ROOT / "hardening/systemd"
 RULES, NETWORK = "sekisho-nftables.service", "systemd-networkd.service"

@@ -22,11 +22,11 @@ from lineflow import Flow, Receiver, wait  # noqa: E402
 from lineworld import INBOUND, SECOND, Line, Wire, inside, play, sh  # noqa: E402
 
 import siteworld  # noqa: E402
-from sekisho.edge import collect  # noqa: E402
+from sekisho.host.line_request import tunnel_key  # noqa: E402
+from sekisho.local import collect  # noqa: E402
+from sekisho.network.networkd import FOLDER, TUNNEL_KEY, network_files  # noqa: E402
 from sekisho.probes.model import Run  # noqa: E402
 from sekisho.probes.registry import registry  # noqa: E402
-from sekisho.service.line_request import tunnel_key  # noqa: E402
-from sekisho.site.networkd import FOLDER, TUNNEL_KEY, network_files  # noqa: E402
 
 Seen = dict[str, Any]
 HOSPITAL, UNIVERSITY = siteworld.INNER["hospital-a"], siteworld.INNER["university-b"]

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from examples import examples
 from sekisho.activity import pipeline
 from sekisho.activity.pipeline import COMMAND, GAP, SESSION, Activity
-from sekisho.canonical import canonical
+from sekisho.core.canonical import canonical
 
 START = 1_795_315_000_000
 IDS = "gid=0 euid=0 suid=0 fsuid=0 egid=0 sgid=0 fsgid=0 tty=pts0 ses=3"

@@ -18,7 +18,7 @@ from sekisho.activity.pipeline import COMMAND, GAP, Activity
 from sekisho.activity.quick import ORDINARY
 from sekisho.activity.records import Record, RecordError, decode, parse_line, unquote
 from sekisho.activity.serials import Serials
-from sekisho.edge.audit_tail import ActivityTail, AuditFollower
+from sekisho.host.kernel.audit_tail import ActivityTail, AuditFollower
 from sekisho.probes.audit import parse_rule
 from sekisho.probes.model import ProbeError
 

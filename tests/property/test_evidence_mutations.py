@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from evidenceworld import TOOL, check, seal, whole, write
 from examples import examples
-from sekisho.canonical import canonical
 from sekisho.catalogue.compiled import Sources
-from sekisho.cli.verify_bundle import as_json, render
-from sekisho.edge.catalogue_files import load_sources
+from sekisho.control.catalogue_files import load_sources
+from sekisho.control.cli.verify_bundle import as_json, render
+from sekisho.core.canonical import canonical
 from sekisho.evidence.bundle import MANIFEST
 from sekisho.evidence.report import AuditRun, HostRecord
 from sekisho.evidence.verification import Verdicts

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from examples import examples
-from sekisho.errors import SekishoError
-from sekisho.flows.readback import differences, normalise
+from sekisho.core.errors import SekishoError
+from sekisho.nft.readback import differences, normalise
 from siteworld import policy
 
 _RULES = {host: policy(host)["nftables"] for host in ("inbound-1", "core-1", "gate-in")}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from examples import examples
 from guardfaults import Disk, Machine, killed_at, recorded
-from sekisho.edge.guard_request import GuardError
+from sekisho.host.guard.request import GuardError
 
 pytestmark = pytest.mark.process  # operations run, and die, in processes of their own
 Act = Callable[[Machine], object]

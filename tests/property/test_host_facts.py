@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from examples import examples
-from sekisho.errors import SekishoError
-from sekisho.flows.prover.hostfacts import read_net
-from sekisho.flows.prover.hostnet import HostNet
+from sekisho.core.errors import SekishoError
+from sekisho.prover.hostfacts import read_net
+from sekisho.prover.hostnet import HostNet
 
 WORDS = st.sampled_from((
     "type", "dst", "gateway", "dev", "table", "prefsrc", "metric", "flags", "priority", "src",

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from examples import examples
-from sekisho.errors import SekishoError
+from sekisho.core.errors import SekishoError
 from sekisho.journal.intake import parse_submission
 from sekisho.journal.records import (
     Origin,

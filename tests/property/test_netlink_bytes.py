@@ -8,8 +8,8 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sekisho.flows import netlink
-from sekisho.flows.netlink import (
+from sekisho.network import netlink
+from sekisho.network.netlink import (
     Message,
     NetlinkError,
     attribute,

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from examples import examples
 from orderworld import NOW, SIGNERS, body, good, sign
-from sekisho.canonical import canonical
-from sekisho.errors import SekishoError
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import SekishoError
 from sekisho.orders.judge import parse_signers, prove
 from sekisho.orders.model import Act, Order, write_time
 from sekisho.orders.parse import parse_body, parse_order, render_order

@@ -17,8 +17,8 @@ from examples import examples
 from sekisho.catalogue.facts import facts_from_raw
 from sekisho.catalogue.judge import HostFacts, judge
 from sekisho.catalogue.model import Catalogue, Verdict
-from sekisho.edge.catalogue_files import load_catalogue
-from sekisho.edge.collect import collect
+from sekisho.control.catalogue_files import load_catalogue
+from sekisho.local.collect import collect
 from sekisho.probes.model import ProbeError, Run
 from sekisho.probes.registry import registry
 

@@ -7,11 +7,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from examples import examples
-from sekisho.errors import Problem, SekishoError
+from sekisho.core.errors import Problem, SekishoError
+from sekisho.core.yaml_nodes import Node, Reader
 from sekisho.site.fields import public_key_problem
-from sekisho.site.invariants import check
-from sekisho.site.nodes import Node, Reader
 from sekisho.site.parse import parse_site
+from sekisho.site.rules.invariants import check
 from siteworld import NOW, lab_raw
 
 CORE = "host_vars/core-1.yml"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from examples import examples
-from sekisho.errors import SekishoError
+from sekisho.core.errors import SekishoError
 from sekisho.transfer.header import parse_header
 from sekisho.transfer.manifest import (
     Entry,

@@ -31,8 +31,8 @@ from hostilepeer import (
     promise,
     push_bytes,
 )
-from sekisho.edge.transfer_store import Limits, Store
-from sekisho.errors import SekishoError
+from sekisho.core.errors import SekishoError
+from sekisho.host.transfer.store import Limits, Store
 from sekisho.transfer.manifest import Manifest
 
 MIB = 1024 * 1024

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 import paramiko
 
-from sekisho.edge.probe_server import serve
-from sekisho.edge.ssh_audit import WISH
+from sekisho.control.ssh.audit import WISH
+from sekisho.host.probe.server import serve
 
 Answer = Callable[[paramiko.Channel, bytes], None]
 

@@ -1,4 +1,4 @@
-"""Raw outcomes for probe tests, as `sekisho.edge.collect` would return them."""
+"""Raw outcomes for probe tests, as `sekisho.local.collect` would return them."""
 
 from __future__ import annotations
 

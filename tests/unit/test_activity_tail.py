@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sekisho.activity.pipeline import COMMAND, GAP, Activity, Entry
-from sekisho.edge.audit_tail import ActivityTail, AuditFollower, KernelStatus, parse_status
+from sekisho.host.kernel.audit_tail import ActivityTail, AuditFollower, KernelStatus, parse_status
 
 MS = 1_795_315_000_000
 

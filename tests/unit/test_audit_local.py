@@ -82,7 +82,7 @@ def test_a_bundle_is_written_signed_and_verifies(tmp_path: Path) -> None:
     (bundle,) = (tmp_path / "out").iterdir()
     code = (
         "import sys; from pathlib import Path;"
-        "from sekisho.cli.verify_bundle import verify_bundle;"
+        "from sekisho.control.cli.verify_bundle import verify_bundle;"
         "sys.exit(verify_bundle(Path(sys.argv[1]), Path(sys.argv[2])))"
     )
     root = Path(__file__).resolve().parents[2]

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sekisho.edge.pinned_keys import fingerprint, parse_pinned, read_pinned
-from sekisho.errors import SekishoError
+from sekisho.control.ssh.pinned_keys import fingerprint, parse_pinned, read_pinned
+from sekisho.core.errors import SekishoError
 
 
 def key(number: int, kind: str = "ssh-ed25519") -> bytes:

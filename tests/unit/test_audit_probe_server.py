@@ -17,13 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sekisho.canonical import canonical, digest
-from sekisho.edge import probe_server
-from sekisho.edge.facts_key import answer_for
-from sekisho.edge.tool import tool_name
-from sekisho.evidence.answer import Answer, signed_well
-from sekisho.evidence.signing import make_key
-from sekisho.evidence.wire import (
+from sekisho.core.build import tool_name
+from sekisho.core.canonical import canonical, digest
+from sekisho.core.keys import make_key
+from sekisho.facts.answer import Answer, signed_well
+from sekisho.facts.wire import (
     HEADER_BYTES,
     Request,
     WireError,
@@ -32,6 +30,8 @@ from sekisho.evidence.wire import (
     decode_response,
     encode_request,
 )
+from sekisho.host.probe import server as probe_server
+from sekisho.host.probe.key import answer_for
 
 ASK = Request(nonce="ab" * 24, probes=("sysctl",))
 

@@ -12,20 +12,20 @@ import paramiko
 import pytest
 
 from evidenceworld import answer
-from sekisho.canonical import digest
 from sekisho.catalogue.compiled import compile_catalogue
 from sekisho.catalogue.model import Verdict
-from sekisho.cli import audit_site
-from sekisho.cli.audit_site import SiteOptions, record, site_run
-from sekisho.edge.catalogue_files import load_sources, parse_sources
-from sekisho.edge.ssh_audit import Access, Reply, Target
-from sekisho.errors import SekishoError
-from sekisho.evidence.answer import Answer, host_nonce
+from sekisho.control.catalogue_files import load_sources, parse_sources
+from sekisho.control.cli import audit_site
+from sekisho.control.cli.audit_site import SiteOptions, record, site_run
+from sekisho.control.ssh.audit import Access, Reply, Target
+from sekisho.core.canonical import digest
+from sekisho.core.errors import SekishoError
 from sekisho.evidence.bundle import MANIFEST, make_bundle
 from sekisho.evidence.report import AuditRun, as_json, judge_run, needed_probes
 from sekisho.evidence.scope import Scope
 from sekisho.evidence.verification import Stored, Trust, verify
-from sekisho.evidence.wire import Response
+from sekisho.facts.answer import Answer, host_nonce
+from sekisho.facts.wire import Response
 from siteworld import copy_lab
 
 NOW = dt.datetime(2026, 11, 22, 2, 0, tzinfo=dt.UTC)

@@ -15,12 +15,12 @@ import paramiko
 import pytest
 from hostile_host import honest, raw_host, real_answer, ssh_host
 
-from sekisho.canonical import canonical, digest
 from sekisho.catalogue.facts import facts_from_raw
-from sekisho.edge.pinned_keys import PinnedKeys, fingerprint, parse_pinned
-from sekisho.edge.ssh_audit import Access, Reply, Target, ask, audit_hosts, load_key
-from sekisho.errors import SekishoError
-from sekisho.evidence.wire import MAX_RAW_BYTES, MAX_RESPONSE_BYTES
+from sekisho.control.ssh.audit import Access, Reply, Target, ask, audit_hosts, load_key
+from sekisho.control.ssh.pinned_keys import PinnedKeys, fingerprint, parse_pinned
+from sekisho.core.canonical import canonical, digest
+from sekisho.core.errors import SekishoError
+from sekisho.facts.wire import MAX_RAW_BYTES, MAX_RESPONSE_BYTES
 
 pytestmark = pytest.mark.process
 PROBES = ("sysctl",)

@@ -15,23 +15,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sekisho.activity import records as audit_records
-from sekisho.bounds import MAX_DEPTH, MAX_VALUES, json_within
 from sekisho.catalogue.compiled import MAX_CATALOGUE_BYTES, from_json
 from sekisho.catalogue.judge import Unknown, compare
 from sekisho.catalogue.model import Op
 from sekisho.catalogue.parse import parse_check
 from sekisho.catalogue.patterns import MAX_PATTERN, MAX_TEXT, bounded
+from sekisho.control import catalogue_files
+from sekisho.control.bundle import files as bundle_io
+from sekisho.control.inventory import read as inventory
+from sekisho.control.pki import certificates as sign
+from sekisho.control.ssh import pinned_keys
+from sekisho.core.bounds import MAX_DEPTH, MAX_VALUES, json_within
+from sekisho.core.errors import SekishoError, printable
 from sekisho.devices import descriptors, disks, export_db, pci, policy, policy_file
-from sekisho.edge import bundle_io, catalogue_files, inventory, pinned_keys
-from sekisho.edge.nft import MAX_READ, _parsed
-from sekisho.edge.policy_file import MAX_POLICY, Floor, prove
-from sekisho.errors import SekishoError, printable
-from sekisho.evidence import wire
+from sekisho.facts import wire
+from sekisho.host.kernel.nft import MAX_READ, _parsed
+from sekisho.host.policy_store import MAX_POLICY, Floor, prove
 from sekisho.journal import intake, seals
 from sekisho.journal import records as journal_records
 from sekisho.orders import model as orders
 from sekisho.orders.parse import parse_order
-from sekisho.site import sign
 from sekisho.transfer import header
 
 KEY = ec.generate_private_key(ec.SECP384R1()).public_key()

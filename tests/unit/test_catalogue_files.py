@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from sekisho.catalogue.compiled import MAX_CATALOGUE_BYTES, compile_catalogue, from_json
 from sekisho.catalogue.parse import parse_check, parse_item
-from sekisho.edge import catalogue_files
-from sekisho.edge.catalogue_files import find_catalogue, load_catalogue, load_sources, read_yaml
-from sekisho.errors import SekishoError
+from sekisho.control import catalogue_files
+from sekisho.control.catalogue_files import find_catalogue, load_catalogue, load_sources, read_yaml
+from sekisho.core.errors import SekishoError
 
 ITEM = """\
 id: "6-iv-a"

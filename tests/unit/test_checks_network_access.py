@@ -16,7 +16,7 @@ import pytest
 
 from sekisho.catalogue.judge import Fact, HostFacts, judge, walk
 from sekisho.catalogue.model import Assertion, Catalogue, Check, Op, PolicyValue, Verdict
-from sekisho.edge.catalogue_files import load_catalogue
+from sekisho.control.catalogue_files import load_catalogue
 
 ITEM = "6-iv-a"
 POLICY = {

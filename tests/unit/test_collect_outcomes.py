@@ -11,11 +11,11 @@ from unittest.mock import Mock
 import pytest
 
 from sekisho.catalogue.facts import facts_from_raw
-from sekisho.edge import collect as edge
-from sekisho.edge.collect import collect, read, run
+from sekisho.host.agent.parts.files import GROUPS, FilesPart
+from sekisho.local import collect as edge
+from sekisho.local.collect import collect, read, run
 from sekisho.probes.model import Probe, Read, Run
 from sekisho.probes.registry import registry
-from sekisho.service.agent_files import GROUPS, FilesPart
 
 
 def as_nobody() -> bool:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import find, given
 from hypothesis import strategies as st
 
+from sekisho.core.errors import SekishoError
 from sekisho.devices.policy import (
     NEVER,
     Device,
@@ -23,7 +24,6 @@ from sekisho.devices.policy import (
     parse_devices,
     serial_fits,
 )
-from sekisho.errors import SekishoError
 
 KEYBOARD = {
     "name": "console-keyboard",

@@ -20,7 +20,7 @@ from sekisho.devices.attempts import (
     worst,
     worth_telling,
 )
-from sekisho.edge.udev_watch import describe, driver_of, functions_here, outcome, present
+from sekisho.host.kernel.udev import describe, driver_of, functions_here, outcome, present
 
 
 def descriptors(*interfaces: str) -> bytes:

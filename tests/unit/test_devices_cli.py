@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from test_devices_attempts import stub
 from test_devices_explain import BUS, KEYBOARD, keyboard, machines, record
 
-from sekisho.cli import devices, main
+from sekisho.cli import main
+from sekisho.core.errors import SekishoError
 from sekisho.devices.attempts import interface_label
 from sekisho.devices.explain import judge_dump
 from sekisho.devices.export_db import parse_export_db
@@ -23,7 +24,7 @@ from sekisho.devices.pci import parse_functions
 from sekisho.devices.policy import INTERFACE, Device, decide, parse_devices
 from sekisho.devices.policy_file import parse_listed
 from sekisho.devices.propose import PROPOSABLE, RefusedError, propose
-from sekisho.errors import SekishoError
+from sekisho.host.cli import devices
 
 POLICY = {"devices": [KEYBOARD], "interfaces": {"eth0": {"mac": "52:54:00:77:00:13"}}}
 YAML = """\

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from sekisho.core.errors import SekishoError
 from sekisho.devices import export_db
 from sekisho.devices.carriers import HARMLESS
 from sekisho.devices.disks import parse_disks
 from sekisho.devices.explain import REASONS_JA, Verdict, judge_dump
 from sekisho.devices.export_db import parse_export_db
 from sekisho.devices.policy import Rule, parse_devices
-from sekisho.errors import SekishoError
 
 BUS = "/devices/pci0000:00/0000:00:14.0/usb1"
 KEYBOARD = {

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sekisho.core.errors import SekishoError
 from sekisho.devices.pci import FUNCTION, MAX_FUNCTIONS, function, parse_functions, twice
-from sekisho.errors import SekishoError
 
 ONE = "0000:00:1f.2 8086:a102"
 ANY = st.recursive(

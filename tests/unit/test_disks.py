@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from examples import examples
+from sekisho.core.errors import SekishoError
 from sekisho.devices.disks import (
     Disk,
     Seen,
@@ -20,8 +21,7 @@ from sekisho.devices.disks import (
     parse_disks,
     render,
 )
-from sekisho.edge.disks_present import disks_present
-from sekisho.errors import SekishoError
+from sekisho.host.kernel.disks import disks_present
 
 WALL = Path(__file__).resolve().parents[2] / "agent/helpers/disk-wall"
 SYSTEM: dict[str, Any] = {

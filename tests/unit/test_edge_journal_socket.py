@@ -19,9 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from sekisho.edge import journal_socket
-from sekisho.edge.journal_client import submit
-from sekisho.edge.journal_socket import (
+from sekisho.core.errors import SekishoError
+from sekisho.host.journal import socket as journal_socket
+from sekisho.host.journal.client import submit
+from sekisho.host.journal.socket import (
     BURST,
     BYTES_BURST,
     CLIENTS_PER_USER,
@@ -30,7 +31,6 @@ from sekisho.edge.journal_socket import (
     Peer,
     Rights,
 )
-from sekisho.errors import SekishoError
 from sekisho.journal.intake import Submission
 
 UID = os.getuid()

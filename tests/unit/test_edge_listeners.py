@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sekisho.edge.listeners import Listener, listening, owners, parse
-from sekisho.errors import SekishoError
+from sekisho.core.errors import SekishoError
+from sekisho.host.listeners import Listener, listening, owners, parse
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n"
 TAIL = " 00000000:00000000 00:00000000 00000000  2001        0 4711 1 0000000000000000 100 0"

@@ -14,10 +14,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from agentworld import Authority, private_pem
-from sekisho.edge import metrics as metrics_module
-from sekisho.edge.metrics import Metrics, MetricsServer, named_addresses, server_context
-from sekisho.edge.metrics_table import METRICS, reference
-from sekisho.errors import SekishoError
+from sekisho.core.errors import SekishoError
+from sekisho.host import metrics as metrics_module
+from sekisho.host.metrics import Metrics, MetricsServer, named_addresses, server_context
+from sekisho.host.metrics_table import METRICS, reference
 
 CHECKS = ["6-iv-a.rules-drift", "6-iv-b.new-account"]
 
@@ -54,7 +54,7 @@ def test_counting_setting_and_raising() -> None:
 
 def test_the_reference_page_is_that_of_the_code(repository: Path) -> None:
     page = repository / "docs/reference/metrics.md"
-    assert page.read_text() == reference(), "run: python -m sekisho.edge.metrics_table"
+    assert page.read_text() == reference(), "run: python -m sekisho.host.metrics_table"
 
 
 def test_only_addresses_of_a_certificate_count() -> None:

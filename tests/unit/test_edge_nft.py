@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from agentworld import rules
-from sekisho.edge.nft import own_objects
-from sekisho.errors import SekishoError
+from sekisho.core.errors import SekishoError
+from sekisho.host.kernel.nft import own_objects
 
 OTHER = {"family": "ip", "name": "filter"}
 
@@ -50,9 +50,9 @@ SCENE = """
 import json, subprocess, sys, time
 sys.path[:0] = [{agent!r}, {tests!r}]
 from agentworld import rules
-from sekisho.edge.nft import Nft, NftChanges
-from sekisho.errors import SekishoError
-from sekisho.flows.readback import normalise
+from sekisho.host.kernel.nft import Nft, NftChanges
+from sekisho.core.errors import SekishoError
+from sekisho.nft.readback import normalise
 
 nft, seen = Nft(), {{}}
 def form(objects):

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentworld import STRANGER, policy, signed, signer_pem
-from sekisho.canonical import canonical
-from sekisho.edge.policy_file import MAX_POLICY, Floor, PolicyStore, prove
-from sekisho.errors import SekishoError
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import SekishoError
+from sekisho.host.policy_store import MAX_POLICY, Floor, PolicyStore, prove
 
 
 def proven(data: bytes, signature: bytes | None = None, floor: Floor | None = None) -> Any:

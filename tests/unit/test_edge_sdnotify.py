@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sekisho.edge.sdnotify import Notifier
+from sekisho.host.sdnotify import Notifier
 
 
 @pytest.mark.process

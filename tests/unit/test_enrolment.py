@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sekisho.edge.enrolment import MAX_ANSWER, Enrolment
-from sekisho.edge.pki import Pki
-from sekisho.errors import SekishoError
-from sekisho.service.agent_enroll import enroll
-from sekisho.service.line_request import tunnel_key
+from sekisho.control.inventory.enrolment import MAX_ANSWER, Enrolment
+from sekisho.control.pki.authority import Pki
+from sekisho.core.errors import SekishoError
+from sekisho.host.enrol import enroll
+from sekisho.host.line_request import tunnel_key
 from siteworld import lab_site
 
 NOW = datetime(2026, 11, 30, 3, 0, tzinfo=UTC)

@@ -15,15 +15,13 @@ from hypothesis import strategies as st
 
 from evidenceworld import KEY, PUBLIC_PEM, TOOL, seal, whole, write
 from examples import examples
-from sekisho.canonical import canonical
 from sekisho.catalogue.compiled import Sources, compile_catalogue
-from sekisho.edge import bundle_io
-from sekisho.edge.bundle_io import read_bundle, read_signing_key, write_bundle, write_keypair
-from sekisho.edge.catalogue_files import parse_sources
-from sekisho.errors import SekishoError
-from sekisho.evidence.bundle import MANIFEST, SIGNATURE, make_bundle
-from sekisho.evidence.report import AuditRun, HostRecord, judge_run
-from sekisho.evidence.signing import (
+from sekisho.control.bundle import files as bundle_io
+from sekisho.control.bundle.files import read_bundle, read_signing_key, write_bundle, write_keypair
+from sekisho.control.catalogue_files import parse_sources
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import SekishoError
+from sekisho.core.keys import (
     BadKeyError,
     fingerprint_of,
     load_private,
@@ -31,6 +29,8 @@ from sekisho.evidence.signing import (
     public_pem,
     signature_is_good,
 )
+from sekisho.evidence.bundle import MANIFEST, SIGNATURE, make_bundle
+from sekisho.evidence.report import AuditRun, HostRecord, judge_run
 from sekisho.evidence.verification import Stored, Trust, Verdicts, verify
 
 ITEM = {

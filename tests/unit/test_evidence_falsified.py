@@ -29,10 +29,10 @@ from evidenceworld import (
     whole,
     write,
 )
-from sekisho.canonical import canonical, digest
 from sekisho.catalogue.compiled import Sources, from_json
-from sekisho.edge.catalogue_files import parse_sources
-from sekisho.evidence.answer import host_nonce, sign_answer
+from sekisho.control.catalogue_files import parse_sources
+from sekisho.core.canonical import canonical, digest
+from sekisho.core.keys import make_key, sign
 from sekisho.evidence.bundle import (
     MANIFEST,
     SIGNATURE,
@@ -43,8 +43,8 @@ from sekisho.evidence.bundle import (
     run_from_json,
 )
 from sekisho.evidence.report import AuditRun, HostRecord
-from sekisho.evidence.signing import make_key, sign
 from sekisho.evidence.verification import Verdicts
+from sekisho.facts.answer import host_nonce, sign_answer
 
 ITEM = {
     "id": "6-iv-a",

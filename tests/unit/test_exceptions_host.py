@@ -16,17 +16,19 @@ from probes_raw import held, ran
 
 from agentworld import Host
 from orderworld import CONTENT, NOW, SIGNERS, STICK, body, good, write_journal
+from sekisho.core.errors import SekishoError
 from sekisho.devices.exception import parse_exception
-from sekisho.edge import boot_clock, exception_copy, exception_state, usb_admit
-from sekisho.edge.exception_state import Open
-from sekisho.errors import SekishoError
+from sekisho.host import boot_clock
+from sekisho.host.agent.parts.exceptions import OVERDUE, UNPROVEN, ExceptionsPart
+from sekisho.host.devices import admit as usb_admit
+from sekisho.host.devices import exception as service
+from sekisho.host.devices import exception_copy, exception_state
+from sekisho.host.devices.exception_state import Open
 from sekisho.orders.model import write_time
 from sekisho.orders.parse import render_order
 from sekisho.orders.register import register
 from sekisho.probes.exceptions import PROBES
 from sekisho.probes.model import ProbeError
-from sekisho.service import exception as service
-from sekisho.service.agent_exceptions import OVERDUE, UNPROVEN, ExceptionsPart
 
 PEOPLE = {
     name: {

@@ -4,7 +4,7 @@ Every call that changes the file system by a path is found by its syntax, in the
 Ansible's modules and filters. Each is refused unless its file stands in `BY_PATH` with that kind of
 call and the reason: a folder that is root's alone all the way up, or the caller's own. A file that
 acts in people's or services' folders (`HANDLES_ONLY`) has no such entry, and may not even read by
-path there. What may be done is in `sekisho.edge.safe_files`.
+path there. What may be done is in `sekisho.core.safe_files`.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Any
 import pytest
 import yaml
 
-SAFE = "agent/sekisho/edge/safe_files.py"
+SAFE = "agent/sekisho/core/safe_files.py"
 #: These act in folders of others; value: the reads by path that they keep, and why.
 HANDLES_ONLY: dict[str, dict[str, str]] = {
-    "agent/sekisho/edge/collect.py": {
+    "agent/sekisho/local/collect.py": {
         "open": "credentials that systemd lends this service alone",
     },
-    "agent/sekisho/edge/exception_copy.py": {},
-    "agent/sekisho/edge/secret_files.py": {
+    "agent/sekisho/host/devices/exception_copy.py": {},
+    "agent/sekisho/local/secret_files.py": {
         "os.stat": "an inode to compare with, nothing is acted on",
         "glob.glob": "names in /etc, /run and /boot",
     },
-    "agent/sekisho/edge/transfer_outbox.py": {},
+    "agent/sekisho/host/transfer/outbox.py": {},
     "playbooks/library/sekisho_accounts.py": {
         "open": "/etc/shadow, and a name in /proc",
         "os.stat": "the owner of a folder in /proc",
@@ -47,40 +47,49 @@ _KERNEL = "/sys and /proc, where the kernel names the files"
 _RECEIVER = "/var/lib/sekisho/incoming: the receiver's own, who is not root"
 #: file → (whose folder it is, the kinds of call by path).
 BY_PATH: dict[str, tuple[str, set[str]]] = {
-    "agent/sekisho/cli/exception.py": (_STATE, {".unlink"}),
+    "agent/sekisho/host/cli/exception.py": (_STATE, {".unlink"}),
     "agent/sekisho/cli/main.py": ("/dev/null alone", {"os.open"}),
-    "agent/sekisho/edge/audit_cursor.py": (_STATE, {".replace", ".unlink", "tempfile.mkstemp"}),
-    "agent/sekisho/edge/bundle_io.py": (_CONTROL, {".mkdir", ".rename", "os.open"}),
-    "agent/sekisho/edge/enrolment.py": (_CONTROL, {".mkdir"}),
-    "agent/sekisho/edge/exception_state.py": (_STATE, {".mkdir", ".unlink", "os.link", "os.open"}),
-    "agent/sekisho/edge/exception_wall.py": (f"{_KERNEL}; {_STATE}", {".unlink", ".write_text"}),
-    "agent/sekisho/edge/flow_replay.py": (_KERNEL, {".write_text"}),
-    "agent/sekisho/edge/guard.py": (_STATE, {".touch"}),
-    "agent/sekisho/edge/guard_files.py": (_ETC, {".mkdir", ".replace", ".symlink_to", ".unlink"}),
-    "agent/sekisho/edge/guard_live.py": (_KERNEL, {".write_text"}),
-    "agent/sekisho/edge/guard_store.py": (
+    "agent/sekisho/host/kernel/audit_cursor.py": (
+        _STATE,
+        {".replace", ".unlink", "tempfile.mkstemp"},
+    ),
+    "agent/sekisho/control/bundle/files.py": (_CONTROL, {".mkdir", ".rename", "os.open"}),
+    "agent/sekisho/control/inventory/enrolment.py": (_CONTROL, {".mkdir"}),
+    "agent/sekisho/host/devices/exception_state.py": (
+        _STATE,
+        {".mkdir", ".unlink", "os.link", "os.open"},
+    ),
+    "agent/sekisho/host/devices/exception_wall.py": (
+        f"{_KERNEL}; {_STATE}",
+        {".unlink", ".write_text"},
+    ),
+    "agent/sekisho/control/replay/namespaces.py": (_KERNEL, {".write_text"}),
+    "agent/sekisho/host/guard/guard.py": (_STATE, {".touch"}),
+    "agent/sekisho/host/guard/files.py": (_ETC, {".mkdir", ".replace", ".symlink_to", ".unlink"}),
+    "agent/sekisho/host/guard/live.py": (_KERNEL, {".write_text"}),
+    "agent/sekisho/host/guard/store.py": (
         _STATE,
         {".open", ".rename", ".replace", ".unlink", "os.utime", "shutil.rmtree"},
     ),
-    "agent/sekisho/edge/journal_disk.py": (_STATE, {".mkdir", ".replace", "os.open"}),
-    "agent/sekisho/edge/journal_socket.py": (_STATE, {".chmod", ".unlink", "os.chown"}),
-    "agent/sekisho/edge/maintenance.py": (_STATE, {".mkdir", ".unlink"}),
-    "agent/sekisho/edge/module_wall.py": (_KERNEL, {".write_text"}),
-    "agent/sekisho/edge/pki.py": (_CONTROL, {".mkdir", "os.open"}),
-    "agent/sekisho/edge/policy_file.py": (
+    "agent/sekisho/host/journal/disk.py": (_STATE, {".mkdir", ".replace", "os.open"}),
+    "agent/sekisho/host/journal/socket.py": (_STATE, {".chmod", ".unlink", "os.chown"}),
+    "agent/sekisho/host/devices/maintenance.py": (_STATE, {".mkdir", ".unlink"}),
+    "agent/sekisho/host/devices/module_wall.py": (_KERNEL, {".write_text"}),
+    "agent/sekisho/control/pki/authority.py": (_CONTROL, {".mkdir", "os.open"}),
+    "agent/sekisho/host/policy_store.py": (
         f"{_STATE}; {_CONTROL}",
         {".replace", ".unlink", "tempfile.mkstemp"},
     ),
-    "agent/sekisho/edge/quarantine.py": (_STATE, {".touch", ".unlink"}),
-    "agent/sekisho/edge/render.py": (_CONTROL, {".mkdir"}),
-    "agent/sekisho/edge/transfer_assembly.py": (_RECEIVER, {".mkdir", ".rename", ".touch"}),
-    "agent/sekisho/edge/transfer_files.py": (_RECEIVER, {".replace", "os.open"}),
-    "agent/sekisho/edge/transfer_receive.py": (
+    "agent/sekisho/host/kernel/quarantine.py": (_STATE, {".touch", ".unlink"}),
+    "agent/sekisho/control/inventory/files.py": (_CONTROL, {".mkdir"}),
+    "agent/sekisho/host/transfer/assembly.py": (_RECEIVER, {".mkdir", ".rename", ".touch"}),
+    "agent/sekisho/host/transfer/files.py": (_RECEIVER, {".replace", "os.open"}),
+    "agent/sekisho/host/transfer/receive.py": (
         _RECEIVER,
         {".unlink", "os.open", "tempfile.TemporaryFile"},
     ),
-    "agent/sekisho/edge/transfer_shelf.py": (_RECEIVER, {".mkdir"}),
-    "agent/sekisho/edge/transfer_store.py": (
+    "agent/sekisho/host/transfer/shelf.py": (_RECEIVER, {".mkdir"}),
+    "agent/sekisho/host/transfer/store.py": (
         _RECEIVER,
         {
             ".hardlink_to",
@@ -92,15 +101,15 @@ BY_PATH: dict[str, tuple[str, set[str]]] = {
             "shutil.rmtree",
         },
     ),
-    "agent/sekisho/edge/usb_admit.py": (f"{_KERNEL}; {_STATE}", {".write_text", "os.open"}),
-    "agent/sekisho/edge/usb_policy.py": (_STATE, {".write_text"}),
-    "agent/sekisho/service/agent.py": (_STATE, {".chmod", ".mkdir", ".replace", ".write_bytes"}),
-    "agent/sekisho/service/agent_enroll.py": (_ETC, {".chmod", ".mkdir"}),
-    "agent/sekisho/service/agent_exceptions.py": (_STATE, {".unlink"}),
-    "agent/sekisho/service/agent_intake.py": (_STATE, {".mkdir"}),
-    "agent/sekisho/service/agent_rules.py": (_STATE, {".mkdir", ".unlink"}),
-    "agent/sekisho/service/exception.py": (_STATE, {".unlink"}),
-    "agent/sekisho/service/line_request.py": (_ETC, {".mkdir"}),
+    "agent/sekisho/host/devices/admit.py": (f"{_KERNEL}; {_STATE}", {".write_text", "os.open"}),
+    "agent/sekisho/host/devices/usb_policy.py": (_STATE, {".write_text"}),
+    "agent/sekisho/host/agent/main.py": (_STATE, {".chmod", ".mkdir", ".replace", ".write_bytes"}),
+    "agent/sekisho/host/enrol.py": (_ETC, {".chmod", ".mkdir"}),
+    "agent/sekisho/host/agent/parts/exceptions.py": (_STATE, {".unlink"}),
+    "agent/sekisho/host/agent/parts/intake.py": (_STATE, {".mkdir"}),
+    "agent/sekisho/host/agent/parts/rules.py": (_STATE, {".mkdir", ".unlink"}),
+    "agent/sekisho/host/devices/exception.py": (_STATE, {".unlink"}),
+    "agent/sekisho/host/line_request.py": (_ETC, {".mkdir"}),
     "playbooks/action_plugins/sekisho_guard.py": (_CONTROL, {"tempfile.TemporaryFile"}),
     "playbooks/library/sekisho_audit.py": (
         _ETC,
@@ -223,7 +232,7 @@ def test_nothing_acts_by_path_but_where_the_list_says_whose_folder_it_is(reposit
         name = str(path.relative_to(repository))
         if name != SAFE:
             off += wrong(path, name)
-    assert off == [], "use sekisho.edge.safe_files, or say in BY_PATH whose folder it is"
+    assert off == [], "use sekisho.core.safe_files, or say in BY_PATH whose folder it is"
 
 
 def test_the_lists_hold_nothing_that_is_not_there(repository: Path) -> None:
@@ -274,7 +283,7 @@ def test_the_gate_lets_handles_and_reads_pass(tmp_path: Path, line: str) -> None
 @pytest.mark.parametrize("line", ["open(p)", "os.lstat(p)", "p.read_text()", "p.resolve()"])
 def test_where_others_own_the_folders_reads_by_path_are_seen_too(tmp_path: Path, line: str) -> None:
     (tmp_path / "module.py").write_text(f"{line}\n")
-    assert wrong(tmp_path / "module.py", "agent/sekisho/edge/transfer_outbox.py")
+    assert wrong(tmp_path / "module.py", "agent/sekisho/host/transfer/outbox.py")
 
 
 # -- places ---------------------------------------------------------------------------------------

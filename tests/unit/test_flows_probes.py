@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from sekisho.catalogue.judge import walk
+from sekisho.network.networkd import network_files
 from sekisho.probes.model import Probe, ProbeError
 from sekisho.probes.registry import registry
-from sekisho.site.networkd import network_files
 from siteworld import policy
 
 PROBES = registry()

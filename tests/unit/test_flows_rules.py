@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from sekisho.errors import SekishoError
-from sekisho.flows.nftables import BARE_LENGTHS
-from sekisho.flows.readback import differences, normalise
+from sekisho.core.errors import SekishoError
+from sekisho.nft.filter import BARE_LENGTHS
+from sekisho.nft.readback import differences, normalise
 from siteworld import SITE, policy
 
 

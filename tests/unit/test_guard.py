@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sekisho.edge import guard_files
-from sekisho.edge.guard import Done, Guard
-from sekisho.edge.guard_request import GuardError, parse_wanted
+from sekisho.host.guard import files as guard_files
+from sekisho.host.guard.guard import Done, Guard
+from sekisho.host.guard.request import GuardError, parse_wanted
 
 
 class Host:

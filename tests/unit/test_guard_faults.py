@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from guardfaults import Disk, Machine, cuts, killed_at, recorded
-from sekisho.edge import guard_files, guard_store
-from sekisho.edge.guard_request import GuardError
+from sekisho.host.guard import files as guard_files
+from sekisho.host.guard import store as guard_store
+from sekisho.host.guard.request import GuardError
 
 pytestmark = pytest.mark.process  # the operation runs, and dies, in a process of its own
 Act = Callable[[Machine], object]

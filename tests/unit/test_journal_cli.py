@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from sekisho.cli.verify_journal import verify_journal
-from sekisho.edge.journal_client import submit
-from sekisho.edge.journal_options import Options
-from sekisho.edge.journal_read import read_private_key
-from sekisho.edge.journal_store import JournalWriter
-from sekisho.errors import SekishoError
+from sekisho.control.cli.verify_journal import verify_journal
+from sekisho.core.errors import SekishoError
+from sekisho.host.journal.client import submit
+from sekisho.host.journal.options import Options
+from sekisho.host.journal.store import JournalWriter
+from sekisho.local.journal_files import read_private_key
 
 KEY = ec.generate_private_key(ec.SECP384R1())
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from sekisho.canonical import canonical
-from sekisho.errors import SekishoError
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import SekishoError
 from sekisho.journal.intake import (
     MAX_MESSAGE,
     accepted,

@@ -21,14 +21,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from sekisho.edge.journal_disk import Disk
-from sekisho.edge.journal_options import Options
-from sekisho.edge.journal_read import segments
-from sekisho.edge.journal_store import JournalWriter
-from sekisho.errors import SekishoError
+from sekisho.core.errors import SekishoError
+from sekisho.host.journal.disk import Disk
+from sekisho.host.journal.options import Options
+from sekisho.host.journal.store import JournalWriter
 from sekisho.journal.records import Origin, encode_data, make_line, parse_line
 from sekisho.journal.report import Report
 from sekisho.journal.verification import verify
+from sekisho.local.journal_files import segments
 
 KEY = ec.generate_private_key(ec.SECP384R1())
 STEP = Options(background=False, seal_records=10, segment_bytes=4000)
@@ -438,8 +438,8 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from sekisho.edge.journal_options import Options
-from sekisho.edge.journal_store import JournalWriter
+from sekisho.host.journal.options import Options
+from sekisho.host.journal.store import JournalWriter
 key = load_pem_private_key(Path(sys.argv[2]).read_bytes(), None)
 writer = JournalWriter.open(Path(sys.argv[1]), "core-1", "b0", key,
                             options=Options(window_ms=5, segment_bytes=30000, seal_records=20))

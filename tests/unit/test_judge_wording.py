@@ -10,7 +10,7 @@ import pytest
 from sekisho.catalogue.judge import Fact, HostFacts, judge
 from sekisho.catalogue.model import Assertion, Check, Finding, Op, PolicyValue, Verdict
 from sekisho.catalogue.wording import setting
-from sekisho.edge.catalogue_files import load_catalogue
+from sekisho.control.catalogue_files import load_catalogue
 
 CHECKS = load_catalogue(Path(__file__).resolve().parents[2] / "hardening").checks
 BY_ID = {check.id: check for check in CHECKS}

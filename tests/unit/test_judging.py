@@ -16,12 +16,11 @@ from typing import Any
 
 import pytest
 
-from sekisho.canonical import canonical
 from sekisho.catalogue.compiled import compile_catalogue, from_json
 from sekisho.catalogue.model import Verdict
-from sekisho.edge.catalogue_files import load_sources, parse_sources
-from sekisho.edge.judging import PLACES, Judging, bundle_judge
-from sekisho.evidence.answer import Answer, host_nonce
+from sekisho.control.catalogue_files import load_sources, parse_sources
+from sekisho.control.judging.hosts import PLACES, Judging, bundle_judge
+from sekisho.core.canonical import canonical
 from sekisho.evidence.bundle import make_bundle
 from sekisho.evidence.report import (
     AuditRun,
@@ -33,7 +32,8 @@ from sekisho.evidence.report import (
 )
 from sekisho.evidence.scope import Scope
 from sekisho.evidence.verification import Stored, Trust, verify
-from sekisho.evidence.wire import (
+from sekisho.facts.answer import Answer, host_nonce
+from sekisho.facts.wire import (
     HEADER_BYTES,
     MAX_RAW_VALUES,
     Packed,
@@ -254,7 +254,7 @@ def test_packed_facts_are_written_into_a_bundle_as_parsed_ones() -> None:
 def test_facts_of_a_bundle_that_cannot_be_judged_within_limits_are_could_not_tell(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sekisho.edge.judging.BUNDLE_SECONDS", 0.001)
+    monkeypatch.setattr("sekisho.control.judging.hosts.BUNDLE_SECONDS", 0.001)
     stored = Stored(bundle(facts()))
     found = verify(stored, tool="sekisho test", trust=OWN, judging=bundle_judge)
     assert found.exit_code == 2

@@ -9,22 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sekisho.core.text import is_number, lines_of
 from sekisho.probes.accounts import read_passwd
-from sekisho.text import is_number, lines_of
 
 #: Method → files that may call it, and why.
 ALLOWED = {
     "splitlines": {
-        "agent/sekisho/cli/audit_table.py": "our own instructions, for a screen",
+        "agent/sekisho/control/cli/audit_table.py": "our own instructions, for a screen",
         "agent/sekisho/evidence/html.py": "our own instructions, for a page",
-        "agent/sekisho/edge/audit_tail.py": "of bytes that hold no carriage return",
+        "agent/sekisho/host/kernel/audit_tail.py": "of bytes that hold no carriage return",
     },
     "isdigit": {
         "agent/sekisho/activity/arguments.py": "of bytes: ASCII alone",
         "agent/sekisho/activity/events.py": "of bytes: ASCII alone",
     },
     "isdecimal": {
-        "agent/sekisho/text.py": "the one place",
+        "agent/sekisho/core/text.py": "the one place",
         "playbooks/library/sekisho_live.py": "with isascii, and ten characters at most",
     },
     "isnumeric": {},
@@ -44,7 +44,7 @@ def test_no_file_splits_or_counts_as_python_does(repository: Path) -> None:
                     seen.add((node.attr, name))
                 else:
                     wrong.append(f"{name}:{node.lineno} .{node.attr}")
-    assert wrong == [], "use sekisho.text: lines_of, is_number"
+    assert wrong == [], "use sekisho.core.text: lines_of, is_number"
     assert {(kind, name) for kind, names in ALLOWED.items() for name in names} <= seen
 
 

@@ -14,10 +14,10 @@ import pytest
 from agentworld import policy, signed, signer_pem
 from guardfaults import killed_at
 from orderworld import NOW, SIGNERS, good, sign, write_journal
-from sekisho.canonical import canonical
-from sekisho.edge import exception_state
-from sekisho.edge.maintenance import Maintenance, Opened
-from sekisho.errors import SekishoError
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import SekishoError
+from sekisho.host.devices import exception_state
+from sekisho.host.devices.maintenance import Maintenance, Opened
 from sekisho.orders.model import Act, write_time
 from sekisho.orders.parse import parse_body, render_order
 

@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sekisho.core.errors import SekishoError
 from sekisho.devices.module_list import (
     HOST_CONTROLLERS,
     LOCKS,
@@ -24,7 +25,6 @@ from sekisho.devices.module_list import (
 )
 from sekisho.devices.module_lock import Boot, State, decide, settle
 from sekisho.devices.modules import GROUPS
-from sekisho.errors import SekishoError
 from sekisho.site.model import Role
 from siteworld import lab_raw, lab_site, policy, problems
 

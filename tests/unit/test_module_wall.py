@@ -11,9 +11,9 @@ from typing import Any, cast
 import pytest
 from probes_raw import held
 
-from sekisho.edge.maintenance import Maintenance, Opened
-from sekisho.edge.module_wall import Places, Wall
-from sekisho.errors import SekishoError
+from sekisho.core.errors import SekishoError
+from sekisho.host.devices.maintenance import Maintenance, Opened
+from sekisho.host.devices.module_wall import Places, Wall
 from sekisho.probes.model import ProbeError
 from sekisho.probes.module_wall import PROBES
 

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from sekisho.core.languages import cite
-from sekisho.edge.metrics_table import METRICS
-from sekisho.service.agent import checks
+from sekisho.host.agent.main import checks
+from sekisho.host.metrics_table import METRICS
 
 SITE = {"sekisho_site_policy_serial"}  # written by the role monitor
 ALWAYS = "6-v-b.watchdog"

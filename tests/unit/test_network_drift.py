@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from agentworld import Host
-from sekisho.edge.netlink import spoken
-from sekisho.errors import SekishoError
-from sekisho.flows.drift import addition, declared, forwarding, off, removal
-from sekisho.flows.netlink import DELROUTE, NEWADDR, NEWROUTE, SETLINK, Change, Fact, route_change
-from sekisho.flows.netlink import Message as Netlink
-from sekisho.service.agent_network import CHECK, PLAY_S, START_S, TRIES, NetworkPart
+from sekisho.core.errors import SekishoError
+from sekisho.host.agent.parts.network import CHECK, PLAY_S, START_S, TRIES, NetworkPart
+from sekisho.host.kernel.netlink import spoken
+from sekisho.network.drift import addition, declared, forwarding, off, removal
+from sekisho.network.netlink import DELROUTE, NEWADDR, NEWROUTE, SETLINK, Change, Fact, route_change
+from sekisho.network.netlink import Message as Netlink
 from siteworld import SITE as SITE_FILE
 from siteworld import lab_site, policy
 

@@ -16,13 +16,13 @@ from test_maintenance import Host
 
 from examples import examples
 from orderworld import NOW, good, write_journal
-from sekisho.edge import exception_state
-from sekisho.edge.order_record import SLACK_S, OrderRecord
-from sekisho.errors import SekishoError
+from sekisho.core.errors import SekishoError
+from sekisho.host.devices import exception as service
+from sekisho.host.devices import exception_state
+from sekisho.host.spent_orders import SLACK_S, OrderRecord
 from sekisho.orders.kinds import KINDS
 from sekisho.orders.model import Order, write_time
 from sekisho.orders.parse import render_order
-from sekisho.service import exception as service
 
 ISSUED = "2026-11-20T00:00:00Z"  # both worlds' policies
 POLICY = {"issued": ISSUED}

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from orderworld import CONTENT, KEYS, NOW, SIGNERS, STICK, body, good, sign, signer
-from sekisho.canonical import canonical
-from sekisho.errors import SekishoError
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import SekishoError
 from sekisho.orders.judge import parse_signers, problems_of, prove
 from sekisho.orders.kinds import KINDS
 from sekisho.orders.model import Act, Order, Phase, write_time

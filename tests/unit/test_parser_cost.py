@@ -40,34 +40,34 @@ from sekisho.activity.join import Joiner
 from sekisho.activity.quick import ORDINARY, RECORDS
 from sekisho.activity.records import decode, parse_fields
 from sekisho.activity.records import parse_line as parse_audit_line
-from sekisho.bounds import json_within
 from sekisho.catalogue.compiled import from_json
+from sekisho.control.pki.certificates import read_request
+from sekisho.control.ssh.pinned_keys import parse_pinned
+from sekisho.core.bounds import json_within
+from sekisho.core.errors import printable
+from sekisho.core.yaml_nodes import Reader
 from sekisho.devices.descriptors import parse_descriptors
 from sekisho.devices.export_db import parse_export_db
 from sekisho.devices.module_list import parse_loaded
 from sekisho.devices.policy_file import parse_listed, parse_values
 from sekisho.devices.udev_rules import _HEAD, _TAIL
 from sekisho.devices.udev_rules import parse as parse_udev_rules
-from sekisho.edge.audit_tail import parse_status
-from sekisho.edge.listeners import parse as parse_listeners
-from sekisho.edge.pinned_keys import parse_pinned
-from sekisho.edge.policy_file import _parse as parse_policy
-from sekisho.errors import printable
 from sekisho.evidence.bundle import MANIFEST
 from sekisho.evidence.verification import Stored, verify
-from sekisho.evidence.wire import Request, decode_request, decode_response, strict_json
-from sekisho.flows.netlink import attributes, messages
-from sekisho.flows.prover.hostfacts import _Facts
-from sekisho.flows.readback import normalise
+from sekisho.facts.wire import Request, decode_request, decode_response, strict_json
+from sekisho.host.kernel.audit_tail import parse_status
+from sekisho.host.listeners import parse as parse_listeners
+from sekisho.host.policy_store import _parse as parse_policy
 from sekisho.journal.intake import parse_answer, parse_submission
 from sekisho.journal.records import parse_line as parse_journal_line
 from sekisho.journal.records import skim_line
 from sekisho.journal.seals import parse_head
+from sekisho.network.netlink import attributes, messages
+from sekisho.nft.readback import normalise
 from sekisho.orders.parse import parse_order
 from sekisho.orders.register import register
 from sekisho.probes.registry import registry
-from sekisho.site.nodes import Reader
-from sekisho.site.sign import read_request
+from sekisho.prover.hostfacts import _Facts
 from sekisho.transfer.header import parse_header
 from sekisho.transfer.manifest import parse_manifest
 from sekisho.transfer.sequence import parse_sequence

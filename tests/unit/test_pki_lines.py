@@ -18,12 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sekisho.cli.main import main
-from sekisho.edge import pki_lines
-from sekisho.edge.pki import Pki
-from sekisho.edge.pki_lines import LinePki
-from sekisho.errors import SekishoError
-from sekisho.service.line_request import request
-from sekisho.site.sign import CRL_DAYS, IPSEC_IKE, LINE_DAYS
+from sekisho.control.pki import lines as pki_lines
+from sekisho.control.pki.authority import Pki
+from sekisho.control.pki.certificates import CRL_DAYS, IPSEC_IKE, LINE_DAYS
+from sekisho.control.pki.lines import LinePki
+from sekisho.core.errors import SekishoError
+from sekisho.host.line_request import request
 from siteworld import SITE, copy_lab, lab_site
 
 NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)

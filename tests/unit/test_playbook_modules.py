@@ -226,7 +226,7 @@ def test_the_shared_file_reaches_the_modules(
 def test_the_modules_and_the_agent_share_one_file(repository: Path) -> None:
     shared = repository / "playbooks/module_utils/sekisho_safe_files.py"
     assert shared.is_symlink()
-    assert shared.resolve() == (repository / "agent/sekisho/edge/safe_files.py").resolve()
+    assert shared.resolve() == (repository / "agent/sekisho/core/safe_files.py").resolve()
 
 
 @pytest.mark.parametrize("kind", ["fifo", "link", "sparse", "directory"])

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from probes_raw import held, link, ran, unreadable
 
+from sekisho.compile.accounts import derived
+from sekisho.compile.accounts import fingerprint as policy_fingerprint
 from sekisho.probes.account_names import impersonal
 from sekisho.probes.accounts import (
     PROBES,
@@ -24,8 +26,6 @@ from sekisho.probes.accounts import (
 )
 from sekisho.probes.model import ProbeError, Read, Run
 from sekisho.probes.sudo import PROBES as SUDO_PROBES
-from sekisho.site.derived_accounts import derived
-from sekisho.site.derived_accounts import fingerprint as policy_fingerprint
 
 BY_NAME = {probe.name: probe for probe in (*PROBES, *SUDO_PROBES)}
 PEOPLE = """root:x:0:0:root:/root:/bin/bash

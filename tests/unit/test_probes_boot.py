@@ -13,8 +13,8 @@ from probes_raw import held, unreadable
 
 from sekisho.catalogue.judge import Fact, HostFacts, judge
 from sekisho.catalogue.model import Finding, Verdict
+from sekisho.control.catalogue_files import load_catalogue
 from sekisho.devices.boot_line import DEBIAN, TERMINAL, WORDS, declared, risky_words
-from sekisho.edge.catalogue_files import load_catalogue
 from sekisho.probes.boot import PROBES
 from sekisho.probes.model import ProbeError
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from probes_raw import held, owning, ran, unreadable
 
-from sekisho.edge.collect import read, run
+from sekisho.local.collect import read, run
 from sekisho.probes.model import ProbeError, Run
 from sekisho.probes.ownership import OWNERSHIP, read_owners, read_ownership
 from sekisho.probes.registry import registry

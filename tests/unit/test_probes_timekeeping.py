@@ -12,7 +12,7 @@ from probes_raw import held, ran
 
 from sekisho.catalogue.judge import Fact, HostFacts, judge
 from sekisho.catalogue.model import Verdict
-from sekisho.edge.catalogue_files import load_catalogue
+from sekisho.control.catalogue_files import load_catalogue
 from sekisho.probes.model import ProbeError
 from sekisho.probes.timekeeping import PROBES
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from sekisho.cli.main import main
-from sekisho.flows.prover.explain import explain, wanted
-from sekisho.flows.prover.findings import Finding, Outcome, exit_code
-from sekisho.flows.prover.laws import QUARANTINE
-from sekisho.flows.prover.prove import network_of, prove
-from sekisho.flows.prover.rules import UnknownConstructError, read_rules
+from sekisho.prover.explain import explain, wanted
+from sekisho.prover.findings import Finding, Outcome, exit_code
+from sekisho.prover.laws import QUARANTINE
+from sekisho.prover.prove import network_of, prove
+from sekisho.prover.rules import UnknownConstructError, read_rules
 from siteworld import SITE as SITE_FILE
 from siteworld import lab_raw, lab_site, policy
 

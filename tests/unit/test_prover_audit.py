@@ -13,17 +13,17 @@ import pytest
 from evidenceworld import check, seal, whole, write
 from sekisho.catalogue.compiled import compile_catalogue
 from sekisho.catalogue.model import Verdict
-from sekisho.cli import audit, flows_input
 from sekisho.cli.main import main
-from sekisho.edge.catalogue_files import load_sources, parse_sources
-from sekisho.errors import SekishoError
+from sekisho.control.catalogue_files import load_sources, parse_sources
+from sekisho.control.cli import audit, flows_input
+from sekisho.core.errors import SekishoError
 from sekisho.evidence.bundle import MANIFEST, make_bundle
 from sekisho.evidence.report import AuditRun, HostRecord, judge_run
 from sekisho.evidence.verification import Verdicts
-from sekisho.flows.prover import hooks
-from sekisho.flows.prover.declared import line_from
-from sekisho.flows.prover.prove import prove_way
 from sekisho.probes.nftables import RULES
+from sekisho.prover import hooks
+from sekisho.prover.declared import line_from
+from sekisho.prover.prove import prove_way
 from siteworld import policy
 
 CHECK = "6-iv-e.only-declared-through"
@@ -115,7 +115,7 @@ def test_a_bundle_is_proven_again_offline_and_only_with_a_solver(
         assert again(run(loaded)).exit_code == 0
     assert again(run(GATE["nftables"], solver=None)).exit_code == 0, "it said it had no solver"
     held = write(run(GATE["nftables"]), SOURCES)
-    monkeypatch.setitem(sys.modules, "sekisho.flows.prover.prove", None)
+    monkeypatch.setitem(sys.modules, "sekisho.prover.prove", None)
     blind = check(held, OWN)
     assert (blind.exit_code, blind.broken) == (2, [])
     assert "no solver" in blind.unknown[0]

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 
 from sekisho.cli.main import main
-from sekisho.errors import SekishoError
-from sekisho.flows.prover.declared import lines
-from sekisho.flows.prover.deliver import Delivery, deliverable
-from sekisho.flows.prover.explain import explain, follow, wanted
-from sekisho.flows.prover.findings import Finding, Outcome, exit_code
-from sekisho.flows.prover.hostfacts import read_net
-from sekisho.flows.prover.hostnet import HostNet, compiled
-from sekisho.flows.prover.network import Network
-from sekisho.flows.prover.prove import network_of, prove
-from sekisho.flows.prover.relations import relations
+from sekisho.core.errors import SekishoError
+from sekisho.prover.declared import lines
+from sekisho.prover.deliver import Delivery, deliverable
+from sekisho.prover.explain import explain, follow, wanted
+from sekisho.prover.findings import Finding, Outcome, exit_code
+from sekisho.prover.hostfacts import read_net
+from sekisho.prover.hostnet import HostNet, compiled
+from sekisho.prover.network import Network
+from sekisho.prover.prove import network_of, prove
+from sekisho.prover.relations import relations
 from sekisho.site.model import Site
 from siteworld import SITE as SITE_FILE
 from siteworld import copy_lab, lab_site, policy, tunnelled

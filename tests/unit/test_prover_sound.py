@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sekisho.cli import flows_input
 from sekisho.cli.main import main
-from sekisho.errors import SekishoError
-from sekisho.flows.prover.belongs import alike
-from sekisho.flows.prover.constants import folded, joined
-from sekisho.flows.prover.declared import lines
-from sekisho.flows.prover.findings import Finding, Outcome, exit_code
-from sekisho.flows.prover.network import Network
-from sekisho.flows.prover.prove import network_of, prove
-from sekisho.flows.prover.rules import UnknownConstructError, read_rules
+from sekisho.control.cli import flows_input
+from sekisho.core.errors import SekishoError
+from sekisho.prover.belongs import alike
+from sekisho.prover.constants import folded, joined
+from sekisho.prover.declared import lines
+from sekisho.prover.findings import Finding, Outcome, exit_code
+from sekisho.prover.network import Network
+from sekisho.prover.prove import network_of, prove
+from sekisho.prover.rules import UnknownConstructError, read_rules
 from siteworld import lab_raw, lab_site, policy
 
 SITE = lab_site()

@@ -11,17 +11,17 @@ import pytest
 from test_service_agent_parts import Kernel, rules_part
 
 from agentworld import Host
-from sekisho.cli import quarantine as command
 from sekisho.cli.main import main
-from sekisho.edge.guard import Done, Guard
-from sekisho.edge.guard_request import Wanted
-from sekisho.edge.quarantine import Quarantine, with_switch
-from sekisho.errors import SekishoError
-from sekisho.flows.prover.findings import Outcome, exit_code
-from sekisho.flows.prover.laws import QUARANTINE
-from sekisho.flows.prover.prove import prove
-from sekisho.flows.quarantine import CHAINS, effect, is_on, switch, switched
-from sekisho.service.agent_rules import DRIFT
+from sekisho.core.errors import SekishoError
+from sekisho.host.agent.parts.rules import DRIFT
+from sekisho.host.cli import quarantine as command
+from sekisho.host.guard.guard import Done, Guard
+from sekisho.host.guard.request import Wanted
+from sekisho.host.kernel.quarantine import Quarantine, with_switch
+from sekisho.nft.quarantine import CHAINS, effect, is_on, switch, switched
+from sekisho.prover.findings import Outcome, exit_code
+from sekisho.prover.laws import QUARANTINE
+from sekisho.prover.prove import prove
 from siteworld import lab_site, policy
 
 SITE = lab_site()

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from sekisho.edge import safe_files
-from sekisho.edge.collect import read
-from sekisho.edge.safe_files import Folder, UnsafeError, beside, pinned, set_aside
-from sekisho.edge.secret_files import SECRETS, secret_ids
+from sekisho.core import safe_files
+from sekisho.core.safe_files import Folder, UnsafeError, beside, pinned, set_aside
+from sekisho.local.collect import read
+from sekisho.local.secret_files import SECRETS, secret_ids
 from sekisho.probes.model import Read
 
 NOBODY = 65534

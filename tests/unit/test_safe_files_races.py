@@ -27,12 +27,12 @@ from typing import Any
 
 import pytest
 
-from sekisho.edge import exception_copy, exception_state
-from sekisho.edge.collect import read
-from sekisho.edge.safe_files import set_aside
-from sekisho.edge.transfer_files import open_beneath
-from sekisho.edge.transfer_outbox import Job, open_outbox
-from sekisho.errors import SekishoError
+from sekisho.core.errors import SekishoError
+from sekisho.core.safe_files import set_aside
+from sekisho.host.devices import exception_copy, exception_state
+from sekisho.host.transfer.files import open_beneath
+from sekisho.host.transfer.outbox import Job, open_outbox
+from sekisho.local.collect import read
 from sekisho.probes.model import Read
 
 pytestmark = [

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from agentworld import Host, MemoryJournal, policy
-from sekisho.edge.audit_tail import KernelStatus
-from sekisho.errors import SekishoError
-from sekisho.service import agent_activity
-from sekisho.service.agent_activity import STOPPED, ActivityPart
+from sekisho.core.errors import SekishoError
+from sekisho.host.agent.parts import activity as agent_activity
+from sekisho.host.agent.parts.activity import STOPPED, ActivityPart
+from sekisho.host.kernel.audit_tail import KernelStatus
 
 
 def event(serial: int, argument: str) -> str:

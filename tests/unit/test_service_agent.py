@@ -17,10 +17,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from agentworld import Authority, Host, private_pem, rules
-from sekisho.edge.journal_client import submit
-from sekisho.errors import SekishoError
-from sekisho.service.agent_network import CHECK as NETWORK
-from sekisho.service.agent_rules import DRIFT
+from sekisho.core.errors import SekishoError
+from sekisho.host.agent.parts.network import CHECK as NETWORK
+from sekisho.host.agent.parts.rules import DRIFT
+from sekisho.host.journal.client import submit
 
 pytestmark = pytest.mark.kernel
 
@@ -44,7 +44,7 @@ class Daemon:
 
     def start(self) -> None:
         agent = [
-            *(PYTHON, "-m", "sekisho.service.agent", "--host", "core-1"),
+            *(PYTHON, "-m", "sekisho.host.agent.main", "--host", "core-1"),
             *("--policy", str(self.host.paths.etc / "policy.json"), "--root", str(self.root)),
         ]
         self.process = subprocess.Popen(
@@ -194,7 +194,7 @@ def test_without_a_key_it_says_what_to_do_and_ends(daemon: Daemon) -> None:
     (daemon.host.paths.etc / "host.key.pem").unlink()
     done = subprocess.run(
         [
-            *(PYTHON, "-m", "sekisho.service.agent", "--host", "core-1"),
+            *(PYTHON, "-m", "sekisho.host.agent.main", "--host", "core-1"),
             *("--policy", str(daemon.host.paths.etc / "policy.json"), "--root", str(daemon.root)),
         ],
         env={"PYTHONPATH": str(daemon.repository / "agent"), "PATH": os.environ["PATH"]},

@@ -12,17 +12,17 @@ import pytest
 from test_devices_attempts import plug, stub
 
 from agentworld import STRANGER, Host, policy, rules
-from sekisho.edge.nft import own_objects
-from sekisho.edge.policy_file import PolicyStore
-from sekisho.errors import SekishoError
-from sekisho.service.agent_book import BURST
-from sekisho.service.agent_devices import APPEARED, LET_IN, REFUSED, UNLISTED, DevicesPart
-from sekisho.service.agent_files import CHECK as FILE_CHANGED
-from sekisho.service.agent_files import FilesPart
-from sekisho.service.agent_listeners import OPENED, ListenersPart
-from sekisho.service.agent_policy import CHECK as POLICY_REFUSED
-from sekisho.service.agent_policy import PolicyPart
-from sekisho.service.agent_rules import DRIFT, FILE, KEPT, RulesPart
+from sekisho.core.errors import SekishoError
+from sekisho.host.agent.parts.devices import APPEARED, LET_IN, REFUSED, UNLISTED, DevicesPart
+from sekisho.host.agent.parts.files import CHECK as FILE_CHANGED
+from sekisho.host.agent.parts.files import FilesPart
+from sekisho.host.agent.parts.listeners import OPENED, ListenersPart
+from sekisho.host.agent.parts.policy import CHECK as POLICY_REFUSED
+from sekisho.host.agent.parts.policy import PolicyPart
+from sekisho.host.agent.parts.rules import DRIFT, FILE, KEPT, RulesPart
+from sekisho.host.agent.reporter import BURST
+from sekisho.host.kernel.nft import own_objects
+from sekisho.host.policy_store import PolicyStore
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from sekisho.errors import SekishoError
-from sekisho.service.agent_enroll import enroll, load_key
+from sekisho.core.errors import SekishoError
+from sekisho.host.enrol import enroll, load_key
 
 
 def test_the_first_time_makes_a_key_that_only_root_reads(tmp_path: Path) -> None:

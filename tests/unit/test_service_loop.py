@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from sekisho.service.agent_loop import Loop
+from sekisho.host.agent.loop import Loop
 
 
 class Clock:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from agentworld import Host
-from sekisho.errors import SekishoError
-from sekisho.service.agent_modules import OPEN, ModulesPart
+from sekisho.core.errors import SekishoError
+from sekisho.host.agent.parts.modules import OPEN, ModulesPart
 
 
 class World:

@@ -65,7 +65,7 @@ def test_it_holds_the_program_its_helpers_units_and_the_catalogue(package: Path)
     ):
         assert held[path] == "-rwxr-xr-x", path
     for path in (
-        "/usr/lib/python3/dist-packages/sekisho/service/agent.py",
+        "/usr/lib/python3/dist-packages/sekisho/host/agent/main.py",
         "/usr/lib/systemd/system/sekisho-agent.service",
         "/usr/share/sekisho/catalogue.json",
     ):

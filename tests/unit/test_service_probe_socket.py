@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from agentworld import Host, policy
-from sekisho.errors import SekishoError
-from sekisho.service.agent_listeners import ListenersPart
-from sekisho.service.agent_probe_socket import GRACE_S, MISSING, ProbeSocket, listened
+from sekisho.core.errors import SekishoError
+from sekisho.host.agent.parts.listeners import ListenersPart
+from sekisho.host.agent.parts.probe_socket import GRACE_S, MISSING, ProbeSocket, listened
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ import ipaddress
 
 import pytest
 
-from sekisho.canonical import canonical
-from sekisho.edge.inventory import read_inventory
-from sekisho.errors import SekishoError
-from sekisho.site.compile import compile_host
-from sekisho.site.invariants import check
-from sekisho.site.networkd import network_files
+from sekisho.compile.picture import draw
+from sekisho.compile.policy import compile_host
+from sekisho.control.inventory.read import read_inventory
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import SekishoError
+from sekisho.network.networkd import network_files
 from sekisho.site.parse import parse_site
-from sekisho.site.picture import draw
+from sekisho.site.rules.invariants import check
 from siteworld import ISSUED, ROOT, SITE, lab_site, policy
 
 HOSTS = ["inbound-1", "core-1", "outbound-1", "gate-in", "gate-out", "monitor-1", "terminal-1"]

@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from sekisho.site.invariants import check
+from sekisho.site.rules.invariants import check
 from siteworld import NOW, SITE, lab_site, problems
 
 _CONSOLE_AND_DEVICES = """serial              # how the owner gets in when the network is shut

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sekisho.edge.render import line_files
-from sekisho.flows.ipsec import ESP_PROPOSAL, IKE_PROPOSAL, strongswan_conf, swanctl_conf
-from sekisho.flows.lines import peer_ruleset
+from sekisho.control.inventory.files import line_files
+from sekisho.network.strongswan import ESP_PROPOSAL, IKE_PROPOSAL, strongswan_conf, swanctl_conf
+from sekisho.nft.ipsec import peer_ruleset
 from sekisho.probes.lines import PROBES
 from sekisho.probes.nftables import _facts
 from sekisho.site.lines import lines_of, reqid

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from sekisho.edge.inventory import MAX_HOST_FILE, read_inventory
-from sekisho.errors import Problem, SekishoError
+from sekisho.control.inventory.read import MAX_HOST_FILE, read_inventory
+from sekisho.core.errors import Problem, SekishoError
 from sekisho.site.fields import public_key_problem
-from sekisho.site.invariants import check
 from sekisho.site.model import Mode, RawFile, Role
 from sekisho.site.parse import parse_site
+from sekisho.site.rules.invariants import check
 from siteworld import NOW, SITE, big_raw, lab_raw, lab_site, policy, problems
 
 CORE = "host_vars/core-1.yml"

@@ -18,15 +18,15 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_public_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from sekisho.cli import flows_input
 from sekisho.cli.main import main
-from sekisho.edge.inventory import read_inventory
-from sekisho.edge.pki import Pki
-from sekisho.edge.policy_file import Floor, prove
-from sekisho.edge.render import render
-from sekisho.errors import SekishoError
+from sekisho.control.cli import flows_input
+from sekisho.control.inventory.files import render
+from sekisho.control.inventory.read import read_inventory
+from sekisho.control.pki.authority import Pki
+from sekisho.control.pki.certificates import fits, make_host_certificate, read_request
+from sekisho.core.errors import SekishoError
+from sekisho.host.policy_store import Floor, prove
 from sekisho.site.parse import parse_site
-from sekisho.site.sign import fits, make_host_certificate, read_request
 from siteworld import ROOT, approval_pem, public_key
 
 NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)

@@ -14,24 +14,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sekisho.cli.main import main
-from sekisho.edge.render import render
-from sekisho.errors import SekishoError
+from sekisho.control.inventory.files import render
+from sekisho.core.errors import SekishoError
+from sekisho.core.names import IFNAME
+from sekisho.core.yaml_nodes import Reader
 from sekisho.evidence.html import _law
 from sekisho.evidence.report import AuditRun, HostRecord
-from sekisho.flows.drift import addition, declared, off
-from sekisho.flows.netlink import NEWROUTE, Fact
-from sekisho.flows.prover.findings import Finding, Outcome
-from sekisho.flows.prover.prove import prove
-from sekisho.flows.quarantine import effect
+from sekisho.host.line_request import tunnel_key
+from sekisho.network.drift import addition, declared, off
+from sekisho.network.netlink import NEWROUTE, Fact
+from sekisho.network.networkd import FOLDER, TUNNEL_KEY, network_files
+from sekisho.nft.quarantine import effect
 from sekisho.probes.model import ProbeError, Read
 from sekisho.probes.nftables import _facts
 from sekisho.probes.registry import registry
-from sekisho.service.line_request import tunnel_key
+from sekisho.prover.findings import Finding, Outcome
+from sekisho.prover.prove import prove
 from sekisho.site.fields import wireguard_key
-from sekisho.site.networkd import FOLDER, TUNNEL_KEY, network_files
-from sekisho.site.nodes import Reader
 from sekisho.site.tunnels import CIPHERS, tunnel_name
-from sekisho.site.words import IFNAME
 from siteworld import INNER, SITE, TUNNEL_KEYS, copy_lab, lab_site, policy, problems, tunnelled
 
 WG = tunnelled()
@@ -208,7 +208,7 @@ def test_no_file_for_networkd_holds_a_private_key() -> None:
 def test_render_writes_both_files_beside_the_others(tmp_path: Path) -> None:
     from datetime import UTC, datetime  # noqa: PLC0415 - this test's alone
 
-    from sekisho.edge.pki import Pki  # noqa: PLC0415
+    from sekisho.control.pki.authority import Pki  # noqa: PLC0415
 
     now = datetime(2026, 11, 22, tzinfo=UTC)
     (tmp_path / "site").mkdir()

@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 
 from sekisho.cli.main import main
-from sekisho.edge.transfer_receive import Pace
-from sekisho.edge.transfer_send import Outcome, Target, send_bytes, send_span
-from sekisho.edge.transfer_store import Store
-from sekisho.errors import SekishoError
-from sekisho.service.receive import Receiver, plan_of_policy, plan_of_words
+from sekisho.core.errors import SekishoError
+from sekisho.host.transfer.main import Receiver, plan_of_policy, plan_of_words
+from sekisho.host.transfer.receive import Pace
+from sekisho.host.transfer.send import Outcome, Target, send_bytes, send_span
+from sekisho.host.transfer.store import Store
 from sekisho.transfer.header import Header
 
 pytestmark = pytest.mark.process

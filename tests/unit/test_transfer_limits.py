@@ -36,15 +36,15 @@ from hostilepeer import (
     promise,
     push_bytes,
 )
-from sekisho.edge.transfer_deliver import deliver as send_delivery
-from sekisho.edge.transfer_outbox import Job, open_outbox
-from sekisho.edge.transfer_receive import Pace
-from sekisho.edge.transfer_room import Limits, Room, Size
-from sekisho.edge.transfer_send import Outcome, Target
-from sekisho.edge.transfer_store import Peer, Store
-from sekisho.edge.transfer_turns import Turns
-from sekisho.errors import SekishoError
-from sekisho.service.receive import Receiver, plan_of_words
+from sekisho.core.errors import SekishoError
+from sekisho.host.transfer.deliver import deliver as send_delivery
+from sekisho.host.transfer.main import Receiver, plan_of_words
+from sekisho.host.transfer.outbox import Job, open_outbox
+from sekisho.host.transfer.receive import Pace
+from sekisho.host.transfer.room import Limits, Room, Size
+from sekisho.host.transfer.send import Outcome, Target
+from sekisho.host.transfer.store import Peer, Store
+from sekisho.host.transfer.turns import Turns
 from sekisho.transfer.manifest import Manifest
 
 MIB = 1024 * 1024
@@ -116,7 +116,7 @@ def test_a_delivery_that_is_arriving_does_not_make_way(world: World) -> None:
     announce(world.store, first, B)
     header_line = part_bytes(first, FILES, 0).partition(b"\n")[0] + b"\n"
     link, theirs = socket.socketpair()
-    from sekisho.edge.transfer_receive import serve  # noqa: PLC0415 - one more end
+    from sekisho.host.transfer.receive import serve  # noqa: PLC0415 - one more end
 
     thread = threading.Thread(target=serve, args=(theirs, B, world.store, Pace()))
     link.sendall(header_line + b"1")

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from sekisho.canonical import canonical
-from sekisho.edge.transfer_files import digest_files, find_files
-from sekisho.edge.transfer_outbox import Job, open_outbox
-from sekisho.errors import SekishoError
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import SekishoError
+from sekisho.host.transfer.files import digest_files, find_files
+from sekisho.host.transfer.outbox import Job, open_outbox
 from sekisho.transfer.header import MAX_HEADER, Header, parse_header
 from sekisho.transfer.manifest import EMPTY, parse_manifest, spans
 from sekisho.transfer.names import check_path, check_together, flaw

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from sekisho.edge.transfer_files import digest_files, find_files
-from sekisho.edge.transfer_receive import Pace, serve
-from sekisho.edge.transfer_store import Limits, Peer, Store
-from sekisho.errors import SekishoError
+from sekisho.core.errors import SekishoError
+from sekisho.host.transfer.files import digest_files, find_files
+from sekisho.host.transfer.receive import Pace, serve
+from sekisho.host.transfer.store import Limits, Peer, Store
 from sekisho.transfer.header import Header
 from sekisho.transfer.manifest import Manifest
 

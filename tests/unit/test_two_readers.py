@@ -13,12 +13,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sekisho.edge.inventory import read_inventory
-from sekisho.errors import SekishoError
+from sekisho.control.inventory.read import read_inventory
+from sekisho.core.errors import SekishoError
 from sekisho.site.ansible_fields import undoes_pinning
 from sekisho.site.identity import is_filler, is_filler_uuid
-from sekisho.site.invariants import check
 from sekisho.site.parse import parse_site
+from sekisho.site.rules.invariants import check
 from siteworld import SITE, copy_lab, lab_raw, lab_site
 
 CORE = "host_vars/core-1.yml"

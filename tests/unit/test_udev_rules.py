@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sekisho.core.errors import SekishoError
 from sekisho.devices.policy import (
     HEX4,
     INTERFACE,
@@ -22,7 +23,6 @@ from sekisho.devices.policy import (
     hash_serial,
 )
 from sekisho.devices.udev_rules import parse, render
-from sekisho.errors import SekishoError
 
 KEYBOARD = {
     "name": "console-keyboard",

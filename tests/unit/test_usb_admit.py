@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from sekisho.core.errors import SekishoError
 from sekisho.devices.exception import parse_exception
 from sekisho.devices.policy import hash_serial
 from sekisho.devices.udev_rules import render
-from sekisho.edge import exception_state, usb_admit, usb_policy
-from sekisho.errors import SekishoError
+from sekisho.host.devices import admit as usb_admit
+from sekisho.host.devices import exception_state, usb_policy
 
 # It writes relative to an open directory, which the tests' own guard cannot follow.
 pytestmark = pytest.mark.process

@@ -11,13 +11,13 @@ import pytest
 from test_evidence_falsified import HOST_PUBLIC_PEM, HOSTS, SOURCES, forger, run
 
 from evidenceworld import PUBLIC_PEM, TOOL, seal, write
-from sekisho.canonical import canonical
-from sekisho.cli import flows_input, verify_bundle
-from sekisho.cli.flows_input import Signed
 from sekisho.cli.main import main
-from sekisho.errors import SekishoError
+from sekisho.control.cli import flows_input, verify_bundle
+from sekisho.control.cli.flows_input import Signed
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import SekishoError
+from sekisho.core.keys import make_key
 from sekisho.evidence.bundle import MANIFEST, catalogue_digest
-from sekisho.evidence.signing import make_key
 
 pytestmark = pytest.mark.process  # judging is a process of its own
 FILES = write(run(), SOURCES)

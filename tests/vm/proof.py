@@ -9,11 +9,11 @@ from typing import Any
 
 from tests.vm.trial import INVENTORY, MANAGED, Trial
 
-from sekisho.cli.flows import tally, text_of
-from sekisho.cli.flows_input import Signed, compiled, documents, load_site
-from sekisho.edge.flow_confirm import confirm
-from sekisho.flows.prover.findings import Outcome, exit_code
-from sekisho.flows.prover.prove import prove
+from sekisho.control.cli.flows import tally, text_of
+from sekisho.control.cli.flows_input import Signed, compiled, documents, load_site
+from sekisho.control.replay.confirm import confirm
+from sekisho.prover.findings import Outcome, exit_code
+from sekisho.prover.prove import prove
 
 #: Payload is let out of the chain that lets empty replies out.
 HOLE = {"rule": {"family": "inet", "table": "sekisho", "chain": "bare", "expr": [{"accept": None}]}}

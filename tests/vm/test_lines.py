@@ -23,8 +23,8 @@ from tests.vm.attacks.capture import frames
 from tests.vm.demo import settle_clock, state_name
 from tests.vm.trial import BIN, INVENTORY, LAB, REPOSITORY, Lab, Seen, Trial, until
 
-from sekisho.flows.ipsec import CERTIFICATE, KEY
-from sekisho.flows.lines import PEER_RULES
+from sekisho.network.strongswan import CERTIFICATE, KEY
+from sekisho.nft.ipsec import PEER_RULES
 
 pytestmark = pytest.mark.vm
 GATE, TAKER, PEER = "gate-in", "inbound-1", "hospital-a"

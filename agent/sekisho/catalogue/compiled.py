@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sekisho.bounds import json_within
-from sekisho.canonical import canonical, speaks
-from sekisho.errors import Problem, SekishoError, printable
+from sekisho.core.bounds import json_within
+from sekisho.core.canonical import canonical, speaks
+from sekisho.core.errors import Problem, SekishoError, printable
 
 SCHEMA = 1
 #: A catalogue of ten times today's size still fits; a flood does not.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sekisho.catalogue.judge import Fact
-from sekisho.errors import printable
+from sekisho.core.errors import printable
 from sekisho.probes.model import ProbeError
 from sekisho.probes.registry import registry
 
@@ -21,7 +21,7 @@ def facts_from_raw(raw: Any, names: Iterable[str] | None = None) -> dict[str, Fa
     """Return a fact for each of ``names`` (default: every registered probe).
 
     Args:
-        raw: what `sekisho.edge.collect.collect` returned: ``{"schema": 1, "probes": {…}}``.
+        raw: what `sekisho.local.collect.collect` returned: ``{"schema": 1, "probes": {…}}``.
         names: the probes to read; one that ``raw`` does not hold becomes an error.
 
     """

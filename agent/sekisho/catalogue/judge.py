@@ -23,8 +23,8 @@ from sekisho.catalogue.model import (
 )
 from sekisho.catalogue.patterns import MAX_TEXT, bounded
 from sekisho.catalogue.wording import not_set, off_by, show, until_when
-from sekisho.errors import SekishoError, printable
-from sekisho.text import is_number
+from sekisho.core.errors import SekishoError, printable
+from sekisho.core.text import is_number
 
 #: Tells of a rule set and the lines a policy declares whether nothing else passes, and what does.
 Prover = Callable[[Any, Any], tuple[bool, str]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sekisho.canonical import digest
 from sekisho.catalogue.model import (
     ITEM_ID,
     ROLES,
@@ -18,8 +17,9 @@ from sekisho.catalogue.model import (
     PolicyValue,
 )
 from sekisho.catalogue.patterns import bounded
-from sekisho.errors import Problem, SekishoError, printable
-from sekisho.text import is_number
+from sekisho.core.canonical import digest
+from sekisho.core.errors import Problem, SekishoError, printable
+from sekisho.core.text import is_number
 
 _CHECK_KEYS = {
     "id": True,

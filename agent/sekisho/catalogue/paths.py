@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sekisho.catalogue.model import SLUG, Catalogue
-from sekisho.errors import Problem, SekishoError, printable
+from sekisho.core.errors import Problem, SekishoError, printable
 
 WHERE = "hardening/device-paths.yml"
 #: What watches every blocked module: the load itself, and the file that blocks it.

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sekisho.catalogue.model import Assertion, Op
-from sekisho.errors import printable
+from sekisho.core.errors import printable
 
 #: What a list lacks or holds, by comparison and the last key of the fact, in the field's words.
 _LISTS: dict[tuple[Op, str], str] = {

@@ -13,7 +13,7 @@ import sys
 import traceback
 
 from sekisho import __version__
-from sekisho.errors import printable
+from sekisho.core.errors import printable
 
 #: Subcommand → module in `sekisho.cli` with a typer app named ``app``, and its one-line help.
 COMMANDS = {
@@ -112,7 +112,7 @@ def _run(name: str, words: list[str]) -> int:
 def _command(name: str, words: list[str]) -> int:
     import typer  # noqa: PLC0415 - a service that only imports this module does not need it
 
-    from sekisho.errors import SekishoError  # noqa: PLC0415
+    from sekisho.core.errors import SekishoError  # noqa: PLC0415
 
     module = importlib.import_module(f"sekisho.cli.{COMMANDS[name][0]}")
     command = typer.main.get_command(module.app)

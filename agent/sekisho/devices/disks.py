@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sekisho.core.errors import Problem, SekishoError, printable
 from sekisho.devices.pci import PLACE
-from sekisho.errors import Problem, SekishoError, printable
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 #: As in /dev/disk/by-path: the PCI function, then what hangs below it.

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sekisho.core.errors import Problem, SekishoError, printable
 from sekisho.devices.policy import NEVER, Decision, Device, Rule, differs, parse_rule
-from sekisho.errors import Problem, SekishoError, printable
 
 #: Bulk-only transport: what the kernel's one driver for sticks speaks, and files cross by.
 BULK_ONLY = "08:06:50"

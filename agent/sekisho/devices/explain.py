@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sekisho.core.text import is_number
 from sekisho.devices.attempts import tame
 from sekisho.devices.carriers import (
     carries,
@@ -25,7 +26,6 @@ from sekisho.devices.disks import PATH, Disk, Seen, judge_disk
 from sekisho.devices.export_db import Dump, Record
 from sekisho.devices.policy import Decision, Device, Rule, decide
 from sekisho.devices.recorded import USB_NAME, device_of
-from sekisho.text import is_number
 
 #: Reason → the same in Japanese; every `Decision.code` and every code made here.
 REASONS_JA = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from sekisho.errors import Problem, SekishoError, printable
+from sekisho.core.errors import Problem, SekishoError, printable
 
 MAX_BYTES = 32 * 1024 * 1024
 MAX_PATH = 1024  # characters; the deepest real ones have some 200

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sekisho.canonical import digest
+from sekisho.core.canonical import digest
+from sekisho.core.errors import Problem, SekishoError, printable
+from sekisho.core.text import lines_of
 from sekisho.devices.modules import GROUPS, canonical
-from sekisho.errors import Problem, SekishoError, printable
-from sekisho.text import lines_of
 
 NAME = re.compile(r"[A-Za-z0-9_]{1,55}", re.ASCII)
 MAX_MODULES = 500

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from sekisho.core.errors import Problem, SekishoError, printable
 from sekisho.devices.descriptors import DescriptorError, parse_descriptors
-from sekisho.errors import Problem, SekishoError, printable
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 HEX4 = re.compile(r"[0-9a-f]{4}", re.ASCII)

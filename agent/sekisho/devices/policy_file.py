@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sekisho.core.errors import Problem, SekishoError, printable
+from sekisho.core.yaml_nodes import Node, Reader, yaml_type
 from sekisho.devices.disks import Disk, parse_disks
 from sekisho.devices.policy import Rule, parse_devices
-from sekisho.errors import Problem, SekishoError, printable
-from sekisho.evidence.wire import strict_json
-from sekisho.site.nodes import Node, Reader, yaml_type
+from sekisho.facts.wire import strict_json
 
 MAX_BYTES = 8 * 1024 * 1024
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)

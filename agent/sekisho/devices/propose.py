@@ -6,9 +6,9 @@ import json
 import re
 from typing import Any
 
+from sekisho.core.errors import SekishoError, printable
 from sekisho.devices.attempts import interface_label, tame, worst
 from sekisho.devices.policy import NAME, Device, decide, hash_serial, parse_devices
-from sekisho.errors import SekishoError, printable
 
 #: What a rule may be proposed for, and nothing else, known today or not.
 PROPOSABLE = frozenset({"keyboard", "pointer", "hid", "smartcard"})

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from sekisho.core.errors import Problem, SekishoError
+from sekisho.core.text import lines_of
 from sekisho.devices.policy import Rule, parse_devices
-from sekisho.errors import Problem, SekishoError
-from sekisho.text import lines_of
 
 PATH = "/etc/udev/rules.d/60-sekisho-usb.rules"
 _HEAD = """\

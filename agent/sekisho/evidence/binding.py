@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sekisho.errors import printable
-from sekisho.evidence.answer import NONCE, host_nonce, signed_well
+from sekisho.core.errors import printable
+from sekisho.core.keys import BadKeyError, fingerprint_of
 from sekisho.evidence.bundle import MANIFEST, MANIFEST_KEYS
 from sekisho.evidence.report import AuditRun, HostRecord
-from sekisho.evidence.signing import BadKeyError, fingerprint_of
-from sekisho.evidence.wire import WireError, facts_digest
+from sekisho.facts.answer import NONCE, host_nonce, signed_well
+from sekisho.facts.wire import WireError, facts_digest
 
 #: Clocks of auditor, hosts and reader may differ by so much.
 TOLERANCE = dt.timedelta(minutes=5)

@@ -25,15 +25,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sekisho.canonical import canonical, digest, speaks
 from sekisho.catalogue.model import Catalogue
+from sekisho.core.canonical import canonical, digest, speaks
 from sekisho.core.languages import LANGUAGES
-from sekisho.evidence.answer import Answer, answer_from_json
 from sekisho.evidence.html import render
 from sekisho.evidence.report import AuditRun, HostRecord, Judged, as_json, judge_run
 from sekisho.evidence.scope import scope_from_json
 from sekisho.evidence.summary import KINDS
-from sekisho.evidence.wire import Packed, strict_json
+from sekisho.facts.answer import Answer, answer_from_json
+from sekisho.facts.wire import Packed, strict_json
 
 SCHEMA = 2
 KIND = "sekisho-evidence"

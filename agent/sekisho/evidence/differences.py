@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sekisho.errors import printable
+from sekisho.core.errors import printable
 from sekisho.evidence.bundle import BadBundleError
 from sekisho.evidence.stored_json import canonical_value, value_of
 

@@ -15,7 +15,7 @@ from sekisho.evidence.report import (
     OverBudgetError,
     judge_host,
 )
-from sekisho.evidence.wire import WireError
+from sekisho.facts.wire import WireError
 
 #: Gives, by a compiled catalogue and the solver's name, what judges one host.
 Judging = Callable[[bytes, str | None], AbstractContextManager[HostJudge]]

@@ -16,8 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from sekisho.catalogue.model import Catalogue
+from sekisho.core.errors import printable
 from sekisho.core.languages import LANGUAGES
-from sekisho.errors import printable
 from sekisho.evidence.law_text import LawText
 from sekisho.evidence.page import Page, page_of
 from sekisho.evidence.report import AuditRun, Judged

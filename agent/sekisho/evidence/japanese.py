@@ -238,7 +238,7 @@ _REASONS = (
     ("no {}", "{}がない"),
 )
 _JOINT = "; "
-#: What `sekisho.errors.printable` puts after a text it cut.
+#: What `sekisho.core.errors.printable` puts after a text it cut.
 _CUT = re.compile(r"… \(([0-9]+) characters\)")
 
 

@@ -17,10 +17,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from sekisho.core.errors import Problem, SekishoError, printable
 from sekisho.core.languages import item_of
-from sekisho.errors import Problem, SekishoError, printable
-from sekisho.evidence.wire import strict_json
-from sekisho.text import lines_of
+from sekisho.core.text import lines_of
+from sekisho.facts.wire import strict_json
 
 MAX_BYTES = 1024 * 1024
 MAX_ITEMS = 200

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sekisho.canonical import canonical
 from sekisho.catalogue.compiled import Sources
 from sekisho.catalogue.model import Op
-from sekisho.errors import SekishoError
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import SekishoError
 from sekisho.evidence.scope import Scope
 
 MAX_NAMED = 40

@@ -8,8 +8,9 @@ from typing import Any
 
 from sekisho.catalogue.edition import EDITION, EDITION_NOTE, REGULATION
 from sekisho.catalogue.model import SEVERITY, Catalogue, Finding, Verdict
+from sekisho.core.errors import printable
 from sekisho.core.languages import cite
-from sekisho.errors import printable
+from sekisho.core.text import lines_of
 from sekisho.evidence.japanese import expected_in, observed_in, reason_in
 from sekisho.evidence.law_text import LawText
 from sekisho.evidence.report import AuditRun, HostRecord, Judged, left_out_of
@@ -29,7 +30,6 @@ from sekisho.evidence.words import (
     VERDICT_WORDS,
     WORDS,
 )
-from sekisho.text import lines_of
 
 _LEFT_NAMED = 40  # hosts, items or checks in one line of the first page
 _ACROSS = 8  # hosts side by side in one table: what a sheet of paper carries

@@ -14,11 +14,11 @@ from typing import Any
 from sekisho.catalogue.facts import facts_from_raw
 from sekisho.catalogue.judge import HostFacts, Prover, exit_code, judge_all
 from sekisho.catalogue.model import Catalogue, Finding, Verdict
-from sekisho.errors import SekishoError
-from sekisho.evidence.answer import Answer
+from sekisho.core.errors import SekishoError
 from sekisho.evidence.scope import NO_SCOPE, LeftOut, Scope, left_out
 from sekisho.evidence.summary import KINDS, Row, rows
-from sekisho.evidence.wire import Packed
+from sekisho.facts.answer import Answer
+from sekisho.facts.wire import Packed
 
 SCHEMA = 1
 
@@ -164,7 +164,7 @@ def _prover(solver: str | None) -> Prover | None:
     if solver is None:
         return None
     try:
-        from sekisho.flows.prover.prove import prove_way  # noqa: PLC0415 - z3, where it is needed
+        from sekisho.prover.prove import prove_way  # noqa: PLC0415 - z3, where it is needed
     except ImportError:
         raise NoSolverError(f"judged with {solver}, and here is no solver (z3-solver)") from None
     return prove_way

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sekisho.canonical import canonical
-from sekisho.errors import printable
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import printable
 from sekisho.evidence.bundle import BadBundleError
-from sekisho.evidence.wire import strict_json
+from sekisho.facts.wire import strict_json
 
 MAX_DEPTH = 64  # ours nest 20 deep
 #: Of manifest, run, catalogue and each policy; facts and findings are bounded where they are read.

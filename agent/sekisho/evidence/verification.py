@@ -18,11 +18,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sekisho.canonical import speaks
 from sekisho.catalogue.compiled import Sources, from_json
 from sekisho.catalogue.model import Catalogue
 from sekisho.catalogue.parse import parse_catalogue
-from sekisho.errors import SekishoError, printable
+from sekisho.core.canonical import speaks
+from sekisho.core.errors import SekishoError, printable
+from sekisho.core.keys import BadKeyError, fingerprint_of, signature_is_good
 from sekisho.evidence.binding import (
     Problems,
     bind_answers,
@@ -55,7 +56,6 @@ from sekisho.evidence.report import (
     left_out_of,
 )
 from sekisho.evidence.scope import LeftOut
-from sekisho.evidence.signing import BadKeyError, fingerprint_of, signature_is_good
 from sekisho.evidence.stored_json import MAX_BYTES, canonical_value, value_of
 from sekisho.probes.registry import registry
 

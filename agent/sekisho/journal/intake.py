@@ -10,8 +10,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sekisho.canonical import canonical
-from sekisho.errors import Problem, SekishoError, printable
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import Problem, SekishoError, printable
 from sekisho.journal.records import (
     MAX_DATA,
     RESERVED,

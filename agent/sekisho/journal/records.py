@@ -13,8 +13,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from sekisho.canonical import canonical
-from sekisho.errors import Problem, SekishoError, printable
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import Problem, SekishoError, printable
 
 KIND = re.compile(r"[a-z0-9.-]{1,64}", re.ASCII)
 HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)

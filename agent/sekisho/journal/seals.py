@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sekisho.canonical import canonical
-from sekisho.errors import Problem, SekishoError, printable
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import Problem, SekishoError, printable
 from sekisho.journal.records import HEX64, HOST, INT_HIGH
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sekisho.errors import SekishoError, printable
+from sekisho.core.errors import SekishoError, printable
 from sekisho.journal.records import SEAL, Record, genesis, parse_line
 from sekisho.journal.report import Finding, Report
 from sekisho.journal.seals import MAX_UNSEALED, MAX_UNSEALED_MS, Head, parse_head, seal_holds

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from typing import Any
 
-from sekisho.errors import Problem, SekishoError, printable
+from sekisho.core.errors import Problem, SekishoError, printable
+from sekisho.core.names import PersonRole
 from sekisho.orders.kinds import KINDS, Kind
 from sekisho.orders.model import APPROVERS, Act, Order, Phase, Signature, Signer, write_time
 from sekisho.orders.parse import PERSON, parse_order
 from sekisho.orders.sealing import holds
-from sekisho.site.words import PersonRole
 
 Wrong = Callable[[str, object, str], None]
 

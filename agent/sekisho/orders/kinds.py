@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from sekisho.core.errors import Problem, printable
+from sekisho.core.names import PersonRole
 from sekisho.devices.exception import exception_problems
-from sekisho.errors import Problem, printable
-from sekisho.site.words import PersonRole
 
 _WALL = re.compile(r"[a-z][a-z0-9-]{0,31}", re.ASCII)
 MAX_WALLS = 16

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
-from sekisho.site.words import PersonRole
+from sekisho.core.names import PersonRole
 
 SCHEMA = 1
 MAX_BYTES = 32 * 1024

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+from sekisho.core.text import is_number, lines_of
 from sekisho.probes.account_names import impersonal
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output, text_of
-from sekisho.text import is_number, lines_of
 
 #: Debian's ranges (login.defs(5), systemd's DynamicUser= 61184-65519).
 FIRST_PERSON, LAST_PERSON = 1000, 59999

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from sekisho.core.text import lines_of
 from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output, text_of
-from sekisho.text import lines_of
 
 STATE = "/run/sekisho/agent.json"
 UNIT = "sekisho-agent.service"

@@ -12,8 +12,8 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sekisho.core.text import is_number, lines_of
 from sekisho.probes.model import Probe, ProbeError, Read, Run, drop_ins, files, output, text_of
-from sekisho.text import is_number, lines_of
 
 RULES = "/etc/audit/audit.rules"
 _UNSET = frozenset(("unset", "-1", "4294967295"))

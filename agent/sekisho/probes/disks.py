@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from sekisho.core.errors import SekishoError
 from sekisho.devices.disks import LIST, Disk, Named, Seen, fits_list, judge_disk, parse_disks
-from sekisho.errors import SekishoError
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, files, text_of
 
 STATE = "/run/sekisho-disk-wall"

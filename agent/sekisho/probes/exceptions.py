@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sekisho.errors import SekishoError
+from sekisho.core.errors import SekishoError
 from sekisho.orders.judge import parse_signers, problems_of
 from sekisho.orders.parse import parse_order
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, text_of, time_of

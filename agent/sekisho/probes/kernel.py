@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+from sekisho.core.text import is_number
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, drop_ins, files, text_of
-from sekisho.text import is_number
 
 #: sysctl.d precedence: the last directory wins for equal file names (sysctl.d(5)).
 SYSCTL_DIRS = ("/usr/lib/sysctl.d", "/usr/local/lib/sysctl.d", "/run/sysctl.d", "/etc/sysctl.d")

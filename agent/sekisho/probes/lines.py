@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sekisho.flows.ipsec import CERTIFICATE, REVOKED, SWANCTL
+from sekisho.core.text import lines_of
+from sekisho.network.strongswan import CERTIFICATE, REVOKED, SWANCTL
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output, time_of
-from sekisho.text import lines_of
 
 #: Days before its end at which a certificate is wrong, and hours for a list of revocations.
 CERTIFICATE_DAYS, CRL_HOURS = 14, 48

@@ -1,6 +1,6 @@
 """What a probe is: what to collect, and how to read what was collected. Pure.
 
-A probe names operations (`Run`, `Read`); `sekisho.edge.collect` carries them out on the host and
+A probe names operations (`Run`, `Read`); `sekisho.local.collect` carries them out on the host and
 returns raw outcomes as JSON; ``parse`` turns them into a fact. Parsing happens where judging
 happens, so that an evidence bundle holds the raw outcomes and can be judged again years later.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sekisho.text import lines_of
+from sekisho.core.text import lines_of
 
 #: Output of one operation above this many bytes is cut, and a cut output is an error.
 MAX_BYTES = 4 * 1024 * 1024

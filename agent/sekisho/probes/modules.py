@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+from sekisho.core.text import lines_of
 from sekisho.devices.modules import GROUPS, blocked, canonical
 from sekisho.probes.kernel import effective_files
 from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output, text_of
-from sekisho.text import lines_of
 
 #: modprobe.d precedence: the last directory wins for equal file names (modprobe.d(5)).
 MODPROBE_DIRS = (

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sekisho.core.text import lines_of
 from sekisho.probes.kernel import effective_files
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, files, text_of
-from sekisho.text import lines_of
 
 #: Types whose data lies on another machine, on removable media, or comes from a user's program.
 FOREIGN_TYPES = frozenset(

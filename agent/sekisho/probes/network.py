@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from fnmatch import fnmatch
 from typing import Any
 
-from sekisho.flows.lines import IKE_DAEMON, IKE_PORTS
+from sekisho.core.text import lines_of
+from sekisho.nft.ipsec import IKE_DAEMON, IKE_PORTS
 from sekisho.probes.model import (
     FileOutcome,
     Probe,
@@ -20,7 +21,6 @@ from sekisho.probes.model import (
     output,
     text_of,
 )
-from sekisho.text import lines_of
 
 _DMI = "/sys/class/dmi/id"
 #: networkd reads these in the order of the file's name; the same name counts once, /etc first.
@@ -340,7 +340,7 @@ PROBES = (
             "ipv4": Run(("ip", "-json", "-4", "route", "show", "table", "all")),
             "ipv6": Run(("ip", "-json", "-6", "route", "show", "table", "all")),
             "rules": Run(("ip", "-json", "rule", "show")),
-            # For the prover alone (`sekisho.flows.prover.hostfacts`): no check asks them.
+            # For the prover alone (`sekisho.prover.hostfacts`): no check asks them.
             "neighbours": Run(("ip", "-json", "-4", "neigh", "show")),
         },
         parse=_routes,

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sekisho.canonical import digest
-from sekisho.errors import SekishoError
-from sekisho.flows.readback import normalise
+from sekisho.core.canonical import digest
+from sekisho.core.errors import SekishoError
+from sekisho.nft.readback import normalise
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output
 
 RULES = "/etc/sekisho/nftables.json"

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sekisho.core.text import is_number, lines_of
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output
-from sekisho.text import is_number, lines_of
 
 INSTALLED = Run(("dpkg-query", "-W", "-f", "${Package}\\t${Version}\\t${db:Status-Abbrev}\\n"))
 _STATUS = re.compile(r"[uihrp][ncHUFWti][ R]")

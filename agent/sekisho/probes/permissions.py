@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from sekisho.core.text import is_number, lines_of
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, output
 from sekisho.probes.ownership import OWNERSHIP, read_owners, read_ownership
-from sekisho.text import is_number, lines_of
 
 #: File systems of the kernel's own, or of another machine: nothing to find, or not ours to judge.
 NOT_LOCAL = (

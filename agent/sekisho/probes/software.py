@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from sekisho.core.text import lines_of
 from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output
 from sekisho.probes.ownership import merged
-from sekisho.text import lines_of
 
 # -- the guarding programs' digests --------------------------------------------------------------
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from fnmatch import fnmatch
 from typing import Any
 
+from sekisho.core.text import lines_of
 from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output
-from sekisho.text import lines_of
 
 #: Words that may stand several times in ``sshd -T``, each with a value of its own.
 MANY = ("listenaddress", "hostkey", "port", "acceptenv", "subsystem", "setenv")

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from sekisho.core.text import lines_of
 from sekisho.probes.kernel import effective_files
 from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output
-from sekisho.text import lines_of
 
 #: Folders of units that systemd looks through before /etc/systemd/system (systemd.unit(5)).
 _ABOVE = (

@@ -8,8 +8,8 @@ from decimal import Decimal, InvalidOperation
 from itertools import islice
 from typing import Any
 
+from sekisho.core.text import lines_of
 from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output, text_of
-from sekisho.text import lines_of
 
 _CONF = "/etc/chrony/chrony.conf"
 #: Directives that name a source, and those that read further files (chrony.conf(5)).

@@ -7,14 +7,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from sekisho.core.errors import SekishoError
+from sekisho.core.text import lines_of
 from sekisho.devices.policy import NEVER, serial_fits
 from sekisho.devices.udev_rules import PATH as RULES
 from sekisho.devices.udev_rules import parse as parse_rules
-from sekisho.errors import SekishoError
 from sekisho.probes.kernel import effective_files
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, files, text_of
 from sekisho.probes.mounts import parse_mountinfo
-from sekisho.text import lines_of
 
 _BUS = "/sys/bus/usb/devices"
 _PARAMETER = "/sys/module/usbcore/parameters/authorized_default"

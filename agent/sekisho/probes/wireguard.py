@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from sekisho.core.text import lines_of
+from sekisho.network.networkd import FOLDER, TUNNEL_CREDENTIAL
 from sekisho.probes.model import Probe, ProbeError, Read, Run, files, output
 from sekisho.probes.network import ini
-from sekisho.site.networkd import FOLDER, TUNNEL_CREDENTIAL
-from sekisho.text import lines_of
 
 _NETDEVS = tuple(
     f"{folder}/{name}"

@@ -10,8 +10,8 @@ import re
 import shlex
 from collections.abc import Iterator
 
-from sekisho.errors import printable
-from sekisho.site.nodes import Node, Reader
+from sekisho.core.errors import printable
+from sekisho.core.yaml_nodes import Node, Reader
 
 #: Variables that may stand in the inventory, with any plain value.
 _FREE = frozenset(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from sekisho.core.names import NAME
+from sekisho.core.yaml_nodes import Node, Reader
 from sekisho.devices.boot_line import MAX_WORDS, WORD, risky_words
 from sekisho.devices.disks import MODES as DISK_MODES
 from sekisho.devices.disks import PATH, WWN
@@ -12,8 +14,6 @@ from sekisho.devices.pci import FUNCTION, MAX_FUNCTIONS, twice
 from sekisho.devices.policy import MAX_COUNT, SERIAL_HASH
 from sekisho.site.fields import day
 from sekisho.site.model import Console, ConsoleProof, Device, Disk
-from sekisho.site.nodes import Node, Reader
-from sekisho.site.words import NAME
 
 MODES = ("enforce", "dry-run")
 _DEVICE = {

@@ -10,10 +10,10 @@ from datetime import date
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
-from sekisho.errors import printable
+from sekisho.core.errors import printable
+from sekisho.core.yaml_nodes import Node, Reader
 from sekisho.orders.sealing import approval_key
 from sekisho.site.model import Title
-from sekisho.site.nodes import Node, Reader
 
 # No control, zero-width or direction-changing characters: titles are shown to officers.
 _TITLE = re.compile(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from sekisho.site.nodes import Node, Reader
+from sekisho.core.yaml_nodes import Node, Reader
 
 #: Text that stands for "nobody filled this in", in small letters, without blanks and punctuation.
 _FILLERS = (

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address
 from typing import Any
 
-from sekisho.flows.lines import selector
+from sekisho.nft.ipsec import selector
 from sekisho.site.model import Encryption, Flow, Machine, Site
 
 #: The last labels of a line's identities; ``internal`` is nobody's name in the world.

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from ipaddress import IPv4Address, IPv4Network
 
+from sekisho.core.names import PersonRole
 from sekisho.devices.disks import Disk as Named
-from sekisho.site.words import PersonRole
 
 #: The link every machine has one interface on; it is described under ``management``.
 MANAGEMENT = "management"

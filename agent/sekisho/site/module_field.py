@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from sekisho.core.yaml_nodes import Node, Reader
 from sekisho.devices.module_list import LOCKS, MAX_MODULES, NAME
 from sekisho.devices.modules import canonical
 from sekisho.site.model import Modules
-from sekisho.site.nodes import Node, Reader
 
 _MODULES = {"lock": True, "allow": True}
 

@@ -6,7 +6,10 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from sekisho.errors import Problem, SekishoError
+from sekisho.core.errors import Problem, SekishoError
+from sekisho.core.names import HOST_NAME, IFNAME, NAME, PersonRole
+from sekisho.core.text import is_number
+from sekisho.core.yaml_nodes import Node, Reader
 from sekisho.site.ansible_fields import only_ours
 from sekisho.site.attached import attached_devices, boot_words, console, disks, functions, mode
 from sekisho.site.fields import (
@@ -43,10 +46,7 @@ from sekisho.site.model import (
     WireGuard,
 )
 from sekisho.site.module_field import modules
-from sekisho.site.nodes import Node, Reader
 from sekisho.site.wires import joins, wires
-from sekisho.site.words import HOST_NAME, IFNAME, NAME, PersonRole
-from sekisho.text import is_number
 
 _SITE = dict.fromkeys(
     ("name", "title", "profile", "management", "links", "peers", "flows", "people"), True
@@ -365,7 +365,7 @@ class _Parser:
 def parse_site(raw: RawInventory) -> Site:
     """Return the site of ``raw``; raise `SekishoError` with every problem of every file.
 
-    What the values mean together is `sekisho.site.invariants.check`'s business.
+    What the values mean together is `sekisho.site.rules.invariants.check`'s business.
     """
     parser = _Parser(raw)
     site = parser.site()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import BinaryIO
 
-from sekisho.errors import Problem, SekishoError, printable
+from sekisho.core.errors import Problem, SekishoError, printable
 
 WINDOW = 256 * 1024  # bytes read at a time
 #: No token is longer: a path of 4,096 bytes, each a quotation mark, is 8,192 as written.

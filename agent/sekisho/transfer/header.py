@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-from sekisho.canonical import canonical
-from sekisho.errors import Problem, SekishoError, printable
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import Problem, SekishoError, printable
 from sekisho.transfer.manifest import DELIVERY, HEX64, MAX_MANIFEST, MAX_PART, MAX_PARTS
 
 MAX_HEADER = 64 * 1024  # bytes with the newline

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from sekisho.canonical import canonical
+from sekisho.core.canonical import canonical
 from sekisho.transfer.cursor import Cursor, refuse
 from sekisho.transfer.names import MAX_PATH, Together, check_path
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 
-from sekisho.errors import Problem, SekishoError, printable
+from sekisho.core.errors import Problem, SekishoError, printable
 
 MAX_COMPONENT = 255  # bytes
 #: Bytes. The kernel takes 4,095 (PATH_MAX), and a receiver's own folders go before the path.

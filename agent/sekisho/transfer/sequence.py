@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from sekisho.canonical import canonical
-from sekisho.errors import Problem, SekishoError, printable
+from sekisho.core.canonical import canonical
+from sekisho.core.errors import Problem, SekishoError, printable
 
 MAX_MISSING = 1000  # numbers kept, the highest
 #: How far a number may be ahead of the highest one seen. A sender counts by one and a delivery in

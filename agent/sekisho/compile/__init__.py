@@ -1,0 +1,1 @@
+"""A checked site into each host's policy. Pure."""

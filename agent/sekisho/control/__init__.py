@@ -1,0 +1,1 @@
+"""What runs on the control and audit side; never on a server."""

@@ -1,0 +1,1 @@
+"""Commands of the control and audit side."""

@@ -1,0 +1,1 @@
+"""Facts of a host evaluated in a process with limits."""

@@ -1,0 +1,1 @@
+"""Refutations replayed in network namespaces."""

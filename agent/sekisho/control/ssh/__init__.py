@@ -1,0 +1,1 @@
+"""Asking hosts over SSH."""

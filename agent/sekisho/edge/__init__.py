@@ -1,1 +1,0 @@
-"""The only room with effects: processes, files, clock, network, kernel."""

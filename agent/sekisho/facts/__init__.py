@@ -1,0 +1,1 @@
+"""What auditor and host exchange: one request, one signed response. Pure."""

@@ -1,1 +1,0 @@
-"""nftables compiler and one-way rules. Pure."""

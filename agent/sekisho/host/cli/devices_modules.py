@@ -1,0 +1,224 @@
+"""`sekisho devices modules`: which kernel modules this machine needs, and how its wall stands."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sekisho.core.errors import SekishoError, printable
+from sekisho.devices.module_list import LOCKS, Loaded, parse_loaded, propose, render
+from sekisho.host.devices.maintenance import KIND, Maintenance, this_host
+from sekisho.host.devices.module_wall import Places, Wall, run_quietly
+from sekisho.host.policy_store import read_bounded, write_atomic
+from sekisho.orders.model import MAX_BYTES, Act, write_time
+from sekisho.orders.parse import parse_body, render_order, signed_by
+from sekisho.orders.sealing import seal
+
+MAX_LOADED = 1024 * 1024
+
+app = typer.Typer(
+    help="Which kernel modules this machine needs, and whether it takes others. "
+    "必要なカーネルモジュールの一覧と、追加読み込みの可否を示します。",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command(
+    "propose",
+    epilog="Examples:  sekisho devices modules propose  ·  sekisho devices modules propose "
+    "--out modules.yml  ·  sekisho devices modules propose --loaded proc-modules.txt --role core",
+)
+def propose_(  # noqa: PLR0913 - the options of a command
+    *,
+    loaded: Annotated[
+        Path | None,
+        typer.Option(help="Another machine's /proc/modules; what drives a device is not known."),
+    ] = None,
+    role: Annotated[str | None, typer.Option(help="Its role; default this machine's.")] = None,
+    console: Annotated[
+        str | None, typer.Option(help="serial or listed-keyboard; default this machine's.")
+    ] = None,
+    lock: Annotated[str, typer.Option(help="off, dry-run or enforce.")] = "dry-run",
+    out: Annotated[
+        Path | None, typer.Option(help="New file to write; default standard output.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Write the list for review, for the machine's site file (確認用の一覧の案).
+
+    In it is what works now and what the role needs; idle modules are left out and named. It opens
+    and shuts nothing. Exit code: 0 written, 1 a blocked module is loaded, 3 usage.
+    """
+    if lock not in LOCKS:
+        raise SekishoError(f"--lock {printable(lock, 40)}: expected one of {', '.join(LOCKS)}")
+    if role is None or console is None:
+        policy = Wall().policy()
+        role, console = role or str(policy.get("role")), console or str(policy.get("console"))
+    seen = _this_machine() if loaded is None else _file(loaded)
+    found = propose(seen, console=console, role=role)
+    if as_json:
+        value = {"allow": found.allow, "idle": found.idle, "blocked": found.blocked}
+        sys.stdout.write(json.dumps({"schema": 1, "lock": lock, **value}) + "\n")
+    elif out is None:
+        sys.stdout.write(render(found, lock=lock))
+    elif out.exists():
+        raise SekishoError(f"{out} is there already; a proposal overwrites nothing")
+    else:
+        write_atomic(out, render(found, lock=lock).encode(), mode=0o644)
+    return 1 if found.blocked else 0
+
+
+@app.command(
+    "status",
+    epilog="Examples:  sekisho devices modules status  ·  sekisho devices modules status --json",
+)
+def status(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> int:
+    """Say whether the kernel takes modules, and what the wall would refuse (壁の状態).
+
+    Exit code: 0 as the site says, 1 open although it says enforce, or a listed module is missing,
+    2 no boot has told yet.
+    """
+    wall = Wall()
+    told, closed = wall.told(), wall.closed()
+    if not told:
+        sys.stderr.write("sekisho devices modules: the wall's unit has not run since the boot\n")
+        return 2
+    late = sorted(wall.loaded() - set(told["loaded"]))
+    if as_json:
+        sys.stdout.write(json.dumps(told | {"closed": closed, "late": late}) + "\n")
+    else:
+        state = "shut" if closed else f"OPEN: {told['why']}"
+        sys.stdout.write(f"lock {told['lock']}, kernel {told['kernel']}: {state}\n")
+        for what in ("missing", "unlisted"):
+            if told[what]:
+                sys.stdout.write(f"  {what}: {' '.join(told[what])}\n")
+        if late:
+            sys.stdout.write(f"  loaded later, would be refused: {' '.join(late)}\n")
+    opened = told["lock"] == "enforce" and not closed
+    return 1 if opened or told["missing"] else 0
+
+
+@app.command(
+    "request",
+    epilog="Example:  sekisho devices modules request --site lab --machine core-1 --opens modules "
+    "--hours 2 --reason 'new network card, ticket 12' --by aoki --key aoki-approval.key "
+    "--out order.json; then two approvers: sekisho exception approve order.json",
+)
+def request(  # noqa: PLR0913 - the options of a command
+    *,
+    site: Annotated[str, typer.Option(help="The site's name.")],
+    machine: Annotated[str, typer.Option(help="The machine it is for.")],
+    reason: Annotated[str, typer.Option(help="Why; people read it.")],
+    by: Annotated[str, typer.Option("--by", help="Who you are in the site model.")],
+    key: Annotated[Path, typer.Option("--key", help="Your private approval key (PEM, P-384).")],
+    out: Annotated[Path, typer.Option(help="New file to write.")],
+    opens: Annotated[list[str] | None, typer.Option(help="Which wall; default modules.")] = None,
+    start: Annotated[str, typer.Option(help="2026-11-25T05:00:00Z; default now.")] = "",
+    hours: Annotated[float, typer.Option(help="How long, at most 24.")] = 2.0,
+) -> int:
+    """Ask for maintenance: write the order and sign it as requester (保守の申請).
+
+    Exit code: 0 written, 3 usage or configuration.
+    """
+    from cryptography.hazmat.primitives.asymmetric.ec import (  # noqa: PLC0415 - slow to import
+        EllipticCurvePrivateKey,
+    )
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415 - slow to import
+        load_pem_private_key,
+    )
+
+    now = datetime.now(UTC).replace(microsecond=0)
+    try:
+        begin = datetime.fromisoformat(start).astimezone(UTC) if start else now
+        secret = load_pem_private_key(read_bounded(key, MAX_BYTES), password=None)
+    except (ValueError, TypeError) as bad:
+        raise SekishoError(f"the request cannot be made: {printable(str(bad), 120)}") from None
+    body = {
+        "schema": 1,
+        "kind": KIND,
+        "id": f"{now:%Y%m%d}-{secrets.token_hex(8)}",
+        "site": site,
+        "host": machine,
+        "requester": by,
+        "reason": reason,
+        "made": write_time(now),
+        "start": write_time(begin),
+        "end": write_time(begin + timedelta(seconds=round(hours * 3600))),
+        "content": {"opens": sorted(set(opens or ["modules"]))},
+    }
+    order = parse_body(body, "the request")
+    if not isinstance(secret, EllipticCurvePrivateKey) or secret.curve.name != "secp384r1":
+        raise SekishoError(f"{key} is another kind of key; expected ECDSA on P-384")
+    if out.exists():
+        raise SekishoError(f"{out} is there already; a request overwrites nothing")
+    signed = signed_by(order, seal(secret, Act.REQUEST, by, order))
+    write_atomic(out, render_order(signed), mode=0o644)
+    sys.stdout.write(f"{order.id}: two approvers now sign {out} (sekisho exception approve)\n")
+    return 0
+
+
+@app.command(
+    "maintain",
+    epilog="Examples:  sekisho devices modules maintain order.json  ·  "
+    "sekisho devices modules maintain order.json --check",
+)
+def maintain(
+    order: Annotated[Path, typer.Argument(help="A maintenance order with all its signatures.")],
+    *,
+    check: Annotated[bool, typer.Option("--check", help="Prove it, put nothing in place.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Prove a signed maintenance order and put it where the next boot finds it (保守命令).
+
+    It opens that one boot within its window, then never again. Exit code: 0 in place, 3 refused.
+    """
+    hand = Maintenance(Path("/"), run_quietly, host=this_host())
+    raw = read_bounded(order, MAX_BYTES)
+    found = hand.prove(raw, str(order)) if check else hand.place(raw, str(order))
+    told = {
+        "id": found.id,
+        "opens": list(found.content["opens"]),
+        "start": write_time(found.start),
+        "end": write_time(found.end),
+        "requester": found.requester,
+        "approvers": list(found.approvers),
+    }
+    if as_json:
+        sys.stdout.write(json.dumps(told | {"placed": not check}) + "\n")
+    else:
+        what = "holds" if check else "is in place: restart this machine within its window"
+        sys.stdout.write(f"order {found.id} {what} ({told['start']} to {told['end']})\n")
+    return 0
+
+
+def _file(path: Path) -> Sequence[Loaded]:
+    data = read_bounded(path, MAX_LOADED)
+    if len(data) > MAX_LOADED:
+        raise SekishoError(f"{path}: more than {MAX_LOADED} bytes")
+    return parse_loaded(data.decode("utf-8", "replace"))
+
+
+def _this_machine(places: Places | None = None) -> Sequence[Loaded]:
+    """Return the loaded modules with the number of devices each drives."""
+    at = (places or Places()).at
+    found = []
+    for one in Wall(places).modules():
+        drives = 0
+        for link in at(f"/sys/module/{one.name}/drivers").glob("*"):
+            # a driver's folder holds a link for each device bound to it, and "module"
+            drives += sum(
+                entry.is_symlink() and entry.name != "module" for entry in link.resolve().glob("*")
+            )
+        found.append(replace(one, drives=drives))
+    return found

@@ -1,0 +1,1 @@
+"""Device policy enforced on a host: USB, exceptions, kernel modules."""

@@ -1,0 +1,1 @@
+"""Changes that undo themselves unless confirmed."""

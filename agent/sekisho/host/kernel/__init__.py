@@ -1,0 +1,1 @@
+"""The kernel's ends: netlink, nftables, audit, udev, sysfs."""

@@ -1,1 +1,0 @@
-"""The daemons: wiring of the pure rooms and the edge."""
