@@ -22,10 +22,10 @@ from matrixworld import MARK, Map, Port
 from z3.z3util import get_vars
 
 from sekisho.prover.constants import CT_STATES, interface_number
-from sekisho.prover.declared import Line, lines
 from sekisho.prover.packet import Packet
 from sekisho.prover.passage import Passage, passage
 from sekisho.prover.rules import read_rules
+from sekisho.site.declared import Line, lines
 from sekisho.site.model import Site
 
 #: (host, way, interface in, interface out, packet, its place in the journey) → does it pass?

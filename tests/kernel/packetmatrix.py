@@ -38,7 +38,7 @@ from matrixprobes import TCP, UDP, Probe, catalogue, key  # noqa: E402 - path fi
 from matrixworld import STATES, Map, Port, World, six  # noqa: E402 - path first
 from ownspace import end_with_parent, run_apart  # noqa: E402 - path first
 
-from sekisho.prover.declared import lines  # noqa: E402 - path first
+from sekisho.site.declared import lines  # noqa: E402 - path first
 from sekisho.site.model import MANAGEMENT, Site  # noqa: E402 - path first
 from siteworld import lab_site  # noqa: E402 - path first
 

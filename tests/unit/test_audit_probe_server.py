@@ -31,7 +31,7 @@ from sekisho.facts.wire import (
     encode_request,
 )
 from sekisho.host.probe import server as probe_server
-from sekisho.host.probe.key import answer_for
+from sekisho.local.facts_key import answer_for
 
 ASK = Request(nonce="ab" * 24, probes=("sysctl",))
 

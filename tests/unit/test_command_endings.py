@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -57,9 +58,8 @@ def test_every_option_that_writes_is_tried() -> None:
     """Each option of the commands whose type is a path to write to stands in the table above."""
     told = {word for words in OUTPUTS for word in words if str(word).startswith("--")}
     writing = set()
-    for name, (module, _) in commands.COMMANDS.items():
-        app = __import__(f"sekisho.cli.{module}", fromlist=["app"]).app
-        top = typer.main.get_command(app)
+    for name, module in ((n, one) for n in commands.COMMANDS for one in commands.found(n)):
+        top = typer.main.get_command(importlib.import_module(module).app)
         for command in getattr(top, "commands", {name: top}).values():
             writing |= {
                 option for parameter in command.params for option in parameter.opts

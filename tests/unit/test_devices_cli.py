@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from test_devices_attempts import stub
 from test_devices_explain import BUS, KEYBOARD, keyboard, machines, record
 
+from sekisho.cli import devices as shared
 from sekisho.cli import main
 from sekisho.core.errors import SekishoError
 from sekisho.devices.attempts import interface_label
@@ -98,7 +99,7 @@ def here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Machine:
     monkeypatch.setattr(devices, "SYSFS", tmp_path / "sys")
-    monkeypatch.setattr(devices, "HOST_POLICY", tmp_path / "none.json")
+    monkeypatch.setattr(shared, "HOST_POLICY", tmp_path / "none.json")
     return Machine(tmp_path, capsys)
 
 

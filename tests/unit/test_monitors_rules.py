@@ -142,7 +142,7 @@ def test_the_first_minute_needs_no_root(repository: Path) -> None:
 
 
 def test_no_runbook_has_the_caller_expand_a_wildcard_in_roots_folder(repository: Path) -> None:
-    """``sudo grep … /var/lib/sekisho/journal/*.jsonl`` finds no file: the folder is root's alone."""
+    """``sudo grep x /var/lib/sekisho/journal/*.jsonl`` finds no file: only root may list it."""
     for path in [
         *(repository / "monitors/runbooks").glob("*.md"),
         *(repository / "docs").glob("*.md"),

@@ -146,14 +146,14 @@ READERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "transfer.header.parse_header": (_encoded(parse_header), '{"delivery":"a","v":1}\n'),
     "transfer.sequence.parse_sequence": (_encoded(parse_sequence), '{"numbers":{"a":1}}'),
     "transfer.manifest.parse_manifest": (_encoded(parse_manifest), '{"files":[{"path":"a"}]}'),
-    "flows.readback": (lambda text: normalise(json.loads(text)), _RULES),
+    "nft.readback": (lambda text: normalise(json.loads(text)), _RULES),
     "flows.prover.hostfacts policies": (partial(_xfrm, "policies"), _XFRM),
     "flows.prover.hostfacts associations": (
         partial(_xfrm, "associations"),
         "src 10.0.0.1 dst 10.0.0.2\n\tproto esp spi 0x1 reqid 17 mode tunnel\n\tlastused 1",
     ),
-    "flows.netlink.messages": (_encoded(lambda b: list(messages(b))), "\x14\0\0\0\x10\0\0\0"),
-    "flows.netlink.attributes": (_encoded(attributes), "\x08\0\x01\0abcd"),
+    "network.netlink.messages": (_encoded(lambda b: list(messages(b))), "\x14\0\0\0\x10\0\0\0"),
+    "network.netlink.attributes": (_encoded(attributes), "\x08\0\x01\0abcd"),
     "devices.descriptors.parse_descriptors": (_encoded(parse_descriptors), "\x12\x01\0\x02"),
     "devices.export_db.parse_export_db": (
         _encoded(lambda b: parse_export_db(b, "x")),
@@ -169,28 +169,28 @@ READERS: dict[str, tuple[Callable[[str], Any], str]] = {
         lambda text: parse_udev_rules(_HEAD + text + _TAIL),
         '# a: 03:01:01\nATTR{idVendor}=="1234", ATTR{idProduct}=="1234"',
     ),
-    "edge.pinned_keys.parse_pinned": (
+    "control.ssh.pinned_keys.parse_pinned": (
         _encoded(lambda b: parse_pinned(b, "x")),
         "a,b ssh-ed25519 AAAAC3NzaC1lZDI1NTE5\n|1|YWE=|YWE= ssh-rsa AAAA",
     ),
-    "edge.policy_file": (_encoded(parse_policy), '{"host":"a","serial":1}'),
-    "edge.listeners.parse": (lambda text: parse_listeners("tcp", text), _TCP),
-    "edge.audit_tail.parse_status": (_encoded(parse_status), "\x34\0\0\0"),
-    "site.nodes.Reader": (
+    "host.policy_store": (_encoded(parse_policy), '{"host":"a","serial":1}'),
+    "host.listeners.parse": (lambda text: parse_listeners("tcp", text), _TCP),
+    "host.kernel.audit_tail.parse_status": (_encoded(parse_status), "\x34\0\0\0"),
+    "core.yaml_nodes.Reader": (
         lambda text: Reader("x", []).compose(text),
         "all:\n  hosts:\n    core-1: {role: core}\n  vars: [a, 'b', \"c\"]",
     ),
-    "site.sign.read_request": (
+    "control.pki.certificates.read_request": (
         _encoded(lambda b: read_request(b, host="a")),
         "-----BEGIN CERTIFICATE REQUEST-----\nMIIB\n-----END CERTIFICATE REQUEST-----",
     ),
     "catalogue.compiled.from_json": (_encoded(lambda b: from_json(b, "x")), '{"checks":{}}'),
-    "evidence.wire.decode_request": (
+    "facts.wire.decode_request": (
         _encoded(lambda b: decode_request(b, {"sysctl"})),
         '{"nonce":"ab","probes":["sysctl"],"schema":1}',
     ),
-    "evidence.wire.decode_response": (_answered, "sekisho 0.1.0"),
-    "evidence.wire.strict_json": (_encoded(strict_json), '{"a":[1,"b",{}]}'),
+    "facts.wire.decode_response": (_answered, "sekisho 0.1.0"),
+    "facts.wire.strict_json": (_encoded(strict_json), '{"a":[1,"b",{}]}'),
     "evidence.verification": (
         _encoded(lambda b: verify(Stored({MANIFEST: b}))),
         '{"files":{"a":{"bytes":1,"sha256":"0"}},"kind":"sekisho-evidence","schema":1}',

@@ -131,7 +131,7 @@ def test_no_module_is_listed_twice_and_every_name_is_canonical() -> None:
 @pytest.mark.parametrize("area", ["devices", "kernel"])
 def test_the_files_on_disk_are_those_the_list_makes(area: str, repository: Path) -> None:
     path = repository / f"hardening/modprobe/60-sekisho-{area}.conf"
-    assert path.read_text() == render(area), "run python -m sekisho.devices.modules"
+    assert path.read_text() == render(area), "run make docs"
 
 
 def test_every_group_has_its_check(repository: Path) -> None:

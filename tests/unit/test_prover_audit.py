@@ -22,8 +22,8 @@ from sekisho.evidence.report import AuditRun, HostRecord, judge_run
 from sekisho.evidence.verification import Verdicts
 from sekisho.probes.nftables import RULES
 from sekisho.prover import hooks
-from sekisho.prover.declared import line_from
 from sekisho.prover.prove import prove_way
+from sekisho.site.declared import line_from
 from siteworld import policy
 
 CHECK = "6-iv-e.only-declared-through"

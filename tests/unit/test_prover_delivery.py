@@ -13,7 +13,6 @@ import pytest
 
 from sekisho.cli.main import main
 from sekisho.core.errors import SekishoError
-from sekisho.prover.declared import lines
 from sekisho.prover.deliver import Delivery, deliverable
 from sekisho.prover.explain import explain, follow, wanted
 from sekisho.prover.findings import Finding, Outcome, exit_code
@@ -22,6 +21,7 @@ from sekisho.prover.hostnet import HostNet, compiled
 from sekisho.prover.network import Network
 from sekisho.prover.prove import network_of, prove
 from sekisho.prover.relations import relations
+from sekisho.site.declared import lines
 from sekisho.site.model import Site
 from siteworld import SITE as SITE_FILE
 from siteworld import copy_lab, lab_site, policy, tunnelled

@@ -16,11 +16,11 @@ from sekisho.control.cli import flows_input
 from sekisho.core.errors import SekishoError
 from sekisho.prover.belongs import alike
 from sekisho.prover.constants import folded, joined
-from sekisho.prover.declared import lines
 from sekisho.prover.findings import Finding, Outcome, exit_code
 from sekisho.prover.network import Network
 from sekisho.prover.prove import network_of, prove
 from sekisho.prover.rules import UnknownConstructError, read_rules
+from sekisho.site.declared import lines
 from siteworld import lab_raw, lab_site, policy
 
 SITE = lab_site()

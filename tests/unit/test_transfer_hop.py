@@ -340,21 +340,3 @@ def test_the_way_is_found_in_the_policy(tmp_path: Path, capsys: pytest.CaptureFi
     words[3] = "inbound-1"  # core may not send back
     assert main(words) == 3
     assert "no flow to inbound-1" in capsys.readouterr().err
-
-
-def test_the_way_is_found_in_the_inventory(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], repository: Path
-) -> None:
-    root = source(tmp_path)
-    words = ["send", str(root), "-i", str(repository / "inventory/lab"), "--dry-run", "--json"]
-    for to, address in (
-        ("inbound-1", "10.77.2.2"),
-        ("core-1", "10.77.3.2"),
-        ("university-b", "10.77.6.2"),
-    ):
-        code = main([*words, "--to", to])
-        told = capsys.readouterr()
-        if "keys/" in told.err:
-            pytest.skip("the lab's keys are not made yet")
-        assert code == 0, told.err
-        assert json.loads(told.out)["address"] == address

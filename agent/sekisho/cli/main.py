@@ -6,29 +6,32 @@ not pay for the control side's libraries.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import signal
 import sys
 import traceback
+from typing import Any
 
 from sekisho import __version__
 from sekisho.core.errors import printable
 
-#: Subcommand → module in `sekisho.cli` with a typer app named ``app``, and its one-line help.
+#: Where a command's module may be, and Debian's package of it; a later one's commands win.
+SIDES = (("control", "sekisho"), ("host", "sekisho-agent"))
+#: Subcommand → its one-line help. Its module is of the same name and has a typer app named ``app``.
 COMMANDS = {
-    "site": ("site", "validate the site model, prove its invariants, write a host's files"),
-    "pki": ("pki", "certificates of encrypted lines: request, issue, renew, revoke, list"),
-    "audit": ("audit", "judge hosts against the catalogue, write an evidence bundle"),
-    "verify": ("verify", "check an evidence bundle or a journal offline"),
-    "catalogue": ("catalogue", "compile the control catalogue, render its traceability page"),
-    "send": ("send", "push a directory over the one-way hop"),
-    "receive": ("receive", "receive directories over the one-way hop"),
-    "flows": ("flows", "prove direction from the loaded rules; explain who may reach whom"),
-    "devices": ("devices", "what is attached, what the policy makes of it; propose a rule"),
-    "exception": ("exception", "let one device in for a while, by an order three people signed"),
-    "quarantine": ("quarantine", "leave this host only its monitor and its console; and back"),
-    "agent": ("agent", "the host agent: run it, enrol it, ask for its state"),
+    "site": "validate the site model, prove its invariants, write a host's files",
+    "pki": "certificates of encrypted lines: request, issue, renew, revoke, list",
+    "audit": "judge hosts against the catalogue, write an evidence bundle",
+    "verify": "check an evidence bundle or a journal offline",
+    "catalogue": "compile the control catalogue, render its traceability page",
+    "send": "push a directory over the one-way hop",
+    "receive": "receive directories over the one-way hop",
+    "flows": "prove direction from the loaded rules; explain who may reach whom",
+    "devices": "what is attached, what the policy makes of it; propose a rule",
+    "exception": "let one device in for a while, by an order three people signed",
+    "quarantine": "leave this host only its monitor and its console; and back",
+    "agent": "the host agent: run it, enrol it, ask for its state",
 }
 
 USAGE = """\
@@ -56,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one subcommand and return its exit code."""
     words = sys.argv[1:] if argv is None else argv
     if not words or words[0] in ("-h", "--help"):
-        rows = [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
+        rows = [f"  {name:<10} {text}" for name, text in COMMANDS.items() if found(name)]
         sys.stdout.write(USAGE.format(commands="\n".join(rows)))
         return 0 if words else 3
     if words[0] in ("-V", "--version"):
@@ -68,6 +71,19 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 3
     return _run(words[0], words[1:])
+
+
+def found(name: str) -> list[str]:
+    """Return the modules of a command that are installed here."""
+    names = [f"sekisho.{side}.cli.{name}" for side, _ in SIDES]
+    return [one for one in names if _is_here(one)]
+
+
+def _is_here(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the whole side is not installed
+        return False
 
 
 def _run(name: str, words: list[str]) -> int:
@@ -109,13 +125,31 @@ def _run(name: str, words: list[str]) -> int:
     return code
 
 
+def _add(command: Any, other: Any) -> None:
+    """Add the subcommands of the other side to a command that both sides have."""
+    for name, sub in other.commands.items():
+        mine = command.commands.get(name)
+        if mine is not None and hasattr(mine, "commands"):
+            _add(mine, sub)
+        else:
+            command.add_command(sub, name)
+
+
 def _command(name: str, words: list[str]) -> int:
     import typer  # noqa: PLC0415 - a service that only imports this module does not need it
 
     from sekisho.core.errors import SekishoError  # noqa: PLC0415
 
-    module = importlib.import_module(f"sekisho.cli.{COMMANDS[name][0]}")
-    command = typer.main.get_command(module.app)
+    modules = found(name)
+    if not modules:
+        packages = " or ".join(package for _, package in SIDES)
+        sys.stderr.write(f"sekisho {name}: not installed here; it is part of {packages}\n")
+        return 3
+    command, *more = (
+        typer.main.get_command(importlib.import_module(module).app) for module in modules
+    )
+    for one in more:
+        _add(command, one)
     try:
         result = command.main(args=words, prog_name=f"sekisho {name}", standalone_mode=False)
     except SekishoError as failure:

@@ -17,7 +17,7 @@ from sekisho.nft.filter import compile_ruleset
 from sekisho.nft.ipsec import IKE_DAEMON, IKE_PORTS
 from sekisho.nft.management import METRICS, SSH, TIME
 from sekisho.nft.readback import normalise
-from sekisho.prover.declared import declared
+from sekisho.site.declared import declared
 from sekisho.site.lines import across, flat_lines, lines_of
 from sekisho.site.model import (
     MANAGEMENT,

@@ -277,9 +277,3 @@ def render(area: str) -> str:
                 f"softdep {module} pre:",
             ]
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    import sys
-
-    sys.stdout.write(render(sys.argv[1]))

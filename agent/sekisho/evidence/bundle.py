@@ -320,20 +320,22 @@ def _host(
 
 
 def rejudge(
-    catalogue: Catalogue, run: AuditRun, evidence: str
+    catalogue: Catalogue, run: AuditRun, files: Mapping[str, bytes]
 ) -> tuple[Judged, bytes, tuple[bytes, ...]]:
-    """Judge a bundle's run again.
+    """Judge a bundle's run again; ``files`` are the bundle's.
 
     Returns:
         the judgement, ``findings.json``, and ``report.html`` as it is with each language first.
 
     """
     judged = judge_run(catalogue, run)
+    findings = canonical(as_json(catalogue, run, judged))
+    evidence = evidence_digest({**files, "findings.json": findings})
     reports = tuple(
         render(catalogue, run, judged, evidence=evidence, first=language).encode()
         for language in LANGUAGES
     )
-    return judged, canonical(as_json(catalogue, run, judged)), reports
+    return judged, findings, reports
 
 
 def _mapping(value: Any, what: str) -> dict[str, Any]:

@@ -190,7 +190,7 @@ def left_out_lines(
     lines = []
     for what, whole, missing, spelled in (
         ("hosts", run.scope.hosts, out.hosts, out.hosts),
-        ("items", run.scope.items, out.items, [cite(item, language) for item in out.items]),
+        ("items", run.scope.items, out.items, [_cited(item, language) for item in out.items]),
         ("checks", run.scope.checks, out.checks, out.checks_apart),
     ):
         share = f"{len(whole) - len(missing)} / {len(whole)}" if whole else words["no_scope"]
@@ -206,6 +206,14 @@ def left_out_lines(
     )
     lines.append(ScopeLine(words["options"], options or "-", ""))
     return lines
+
+
+def _cited(item: str, language: str) -> str:
+    """Return how an item of the scope is cited; the scope of a forged bundle may name anything."""
+    try:
+        return cite(item, language)
+    except ValueError:
+        return item
 
 
 def _left(count: int, whole: int, named: Sequence[str], names: int, language: str) -> str:

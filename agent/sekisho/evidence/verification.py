@@ -362,7 +362,7 @@ def _judge_again(  # noqa: PLR0913, PLR0917 - a judgement has these inputs
         return
     try:
         run = host_by_host(catalogue, run, stored.files["catalogue.json"], judging)
-        judged, findings, reports = rejudge(catalogue, run, evidence_digest(stored.files))
+        judged, findings, reports = rejudge(catalogue, run, stored.files)
     except BadBundleError as bad:
         found.broken.append(printable(str(bad), 300))
         return

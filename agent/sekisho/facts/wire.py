@@ -19,7 +19,6 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sekisho.catalogue.model import Finding
 from sekisho.core.bounds import MAX_VALUES, json_within
 from sekisho.core.canonical import canonical, digest, speaks
 from sekisho.core.errors import printable
@@ -84,17 +83,13 @@ def facts_digest(raw: Mapping[str, Any] | Packed) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a host answered: its collector's version, and the raw facts with their digest.
-
-    ``findings`` is what the facts were judged to, where they were judged as they came.
-    """
+    """What a host answered: its collector's version, and the raw facts with their digest."""
 
     nonce: str
     collector: str
     digest: str
     raw: Mapping[str, Any] | Packed
     answer: Answer | None = None
-    findings: tuple[Finding, ...] | None = None
 
 
 def encode_request(request: Request) -> bytes:

@@ -4,9 +4,9 @@ The clock: an order of last year holds again for whoever sets the clock back. So
 it can be now is the later of the policy's issue (signed by the site) and the newest record of this
 host's own journal; a clock before that opens nothing.
 
-Used orders: ``/var/lib/sekisho/orders/ID.json`` (`sekisho.host.devices.exception_state.remember`: made
-once, by link(2), lasting before anything is opened), for every kind. Its removal does not make an
-order new: the journal is asked, too, and so is what earlier versions kept.
+Used orders: ``/var/lib/sekisho/orders/ID.json`` (`sekisho.host.devices.exception_state.remember`:
+made once, by link(2), lasting before anything is opened), for every kind. Its removal does not make
+an order new: the journal is asked, too, and so is what earlier versions kept.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from sekisho.core.errors import Problem, SekishoError, printable
-from sekisho.host.journal.recovery import segment_paths
 from sekisho.host.policy_store import read_bounded
 from sekisho.journal.records import MAX_LINE, Record, parse_line, skim_line
+from sekisho.local.journal_files import segment_paths
 from sekisho.orders.model import Order, write_time
 
 #: The clock may be this far behind what was written down: records are stamped by several clocks.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sekisho.core.errors import Problem, SekishoError, printable
-from sekisho.host.journal.recovery import HEAD_FILE, segment_paths
 from sekisho.journal.records import MAX_LINE
 from sekisho.journal.seals import MAX_HEAD
 from sekisho.journal.verification import Segment
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     )
 
 MAX_KEY = 64 * 1024
-__all__ = ["HEAD_FILE", "read_head", "read_private_key", "read_public_key", "segments"]
+SEGMENT = re.compile(r"[0-9]{20}\.jsonl", re.ASCII)
+HEAD_FILE = "head.json"
+
+
+def segment_paths(directory: Path) -> list[Path]:
+    """Return the journal's segments in order."""
+    return sorted(path for path in directory.iterdir() if SEGMENT.fullmatch(path.name))
 
 
 def _lines(path: Path) -> Iterator[bytes]:

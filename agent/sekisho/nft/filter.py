@@ -42,7 +42,7 @@ _PASS_TYPE = ["ifname", *_HOP_TYPE]
 
 
 def compile_ruleset(policy: Mapping[str, Any]) -> Json:
-    """Return the rules of a host from its policy (see `sekisho.compile.policy`), as libnftables JSON.
+    """Return the rules of a host from its policy (`sekisho.compile.policy`), as libnftables JSON.
 
     Only declared flows, sessions and the management services of the policy pass; an empty policy
     part passes nothing.

@@ -19,6 +19,8 @@ from sekisho.devices.exception import exception_problems
 _WALL = re.compile(r"[a-z][a-z0-9-]{0,31}", re.ASCII)
 MAX_WALLS = 16
 
+MAINTENANCE = "maintenance"
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -63,5 +65,5 @@ _WATCHERS = frozenset({PersonRole.OFFICER, PersonRole.ADMINISTRATOR})
 
 KINDS: Mapping[str, Kind] = {
     "device-exception": Kind(timedelta(hours=8), _WORKERS, _WATCHERS, PersonRole.OFFICER, _device),
-    "maintenance": Kind(timedelta(hours=24), _WORKERS, _WATCHERS, PersonRole.OFFICER, _maintenance),
+    MAINTENANCE: Kind(timedelta(hours=24), _WORKERS, _WATCHERS, PersonRole.OFFICER, _maintenance),
 }

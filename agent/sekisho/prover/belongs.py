@@ -14,9 +14,9 @@ from typing import Any
 import z3
 
 from sekisho.prover.constants import interface_number
-from sekisho.prover.declared import ESP, ICMP, TCP, Line
 from sekisho.prover.expressions import Track
 from sekisho.prover.packet import Bool, Packet, within
+from sekisho.site.declared import ESP, ICMP, TCP, Line
 
 
 def _tuple(line: Line, packet: Packet) -> Bool:

@@ -18,13 +18,13 @@ from sekisho.nft.quarantine import MEMBER, SET
 from sekisho.nft.ruleset import FAMILY, TABLE
 from sekisho.prover.belongs import alike, may, must
 from sekisho.prover.constants import interface_number
-from sekisho.prover.declared import TCP, Line, lines, stays
 from sekisho.prover.expressions import Track
 from sekisho.prover.findings import Finding, Outcome
 from sekisho.prover.network import Network, unknown
 from sekisho.prover.packet import Bool, Packet
 from sekisho.prover.passage import NEW, Passage
 from sekisho.prover.tables import NamedSet, Rules, UnknownConstructError
+from sekisho.site.declared import TCP, Line, lines, stays
 from sekisho.site.model import MANAGEMENT, Site
 
 _LO = interface_number("lo")

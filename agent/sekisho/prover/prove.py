@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from sekisho.core.errors import SekishoError
-from sekisho.prover.declared import line_from
 from sekisho.prover.findings import Finding
 from sekisho.prover.laws import HOST_LAWS, host_laws, undeclared
 from sekisho.prover.network import Network, unknown
 from sekisho.prover.paths import path_laws
 from sekisho.prover.rules import read_rules
 from sekisho.prover.tables import Rules, UnknownConstructError
+from sekisho.site.declared import line_from
 from sekisho.site.model import Site
 from sekisho.site.tunnels import cards
 

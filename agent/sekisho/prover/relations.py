@@ -1,6 +1,6 @@
 """Who has to reach whom: each declared flow, session, service and line with its stages. Pure.
 
-Read from the site model alone, like `sekisho.prover.declared`, but from end to end: a leg is
+Read from the site model alone, like `sekisho.site.declared`, but from end to end: a leg is
 one direction, a stage one of our hosts on it. What stands outside (peers, administrators) is no
 stage: it is taken to do its part.
 """
@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from sekisho.nft.ipsec import IKE_PORTS
 from sekisho.nft.management import METRICS, SSH, TIME
-from sekisho.prover.declared import ESP, ICMP, TCP, UDP
+from sekisho.site.declared import ESP, ICMP, TCP, UDP
 from sekisho.site.lines import encrypted, end, reqid
 from sekisho.site.model import (
     MANAGEMENT,

@@ -144,7 +144,8 @@ def audit(  # noqa: PLR0913 - the options of a command
         told = json.dumps(as_json(catalogue, run, judged), ensure_ascii=False, indent=1)
         sys.stdout.write(told + "\n")
     else:
-        from sekisho.control.cli.audit_table import console, print_report  # noqa: PLC0415 - rich is slow
+        from sekisho.cli.output import console  # noqa: PLC0415 - rich is slow
+        from sekisho.control.cli.audit_table import print_report  # noqa: PLC0415 - rich is slow
 
         print_report(console(color=not no_color), catalogue, run, judged, language)
     if out is not None:
@@ -236,8 +237,8 @@ def local_run(
     """Collect this machine's facts and return them as a run of one host."""
     from sekisho.evidence.bundle import HOST_NAME  # noqa: PLC0415
     from sekisho.facts.answer import host_nonce  # noqa: PLC0415
-    from sekisho.host.probe.key import answer_for  # noqa: PLC0415
     from sekisho.local.collect import collect  # noqa: PLC0415 - a site's audit does not need it
+    from sekisho.local.facts_key import answer_for  # noqa: PLC0415
     from sekisho.probes.registry import registry  # noqa: PLC0415
 
     known = registry()

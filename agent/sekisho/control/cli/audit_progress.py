@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from rich import progress
 
-from sekisho.control.cli.audit_table import console
+from sekisho.cli.output import console
 from sekisho.control.ssh.audit import Reply
 from sekisho.core.errors import printable
 

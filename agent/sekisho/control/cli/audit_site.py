@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from sekisho.compile.policy import compile_host
 from sekisho.control.inventory.read import read_inventory
-from sekisho.control.judging.hosts import Judging, read_here
+from sekisho.control.judging.hosts import JudgedResponse, Judging, read_here
 from sekisho.control.ssh.audit import Access, Reply, Target, audit_hosts, load_key
 from sekisho.control.ssh.pinned_keys import read_pinned
 from sekisho.core.errors import Problem, SekishoError, printable
@@ -138,7 +138,7 @@ def record(reply: Reply, policy: dict[str, Any]) -> HostRecord:
         collector=response.collector if response is not None else None,
         milliseconds=reply.milliseconds,
         answer=answer if response is not None else None,
-        findings=response.findings if response is not None else None,
+        findings=response.findings if isinstance(response, JudgedResponse) else None,
     )
 
 

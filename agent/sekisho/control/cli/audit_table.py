@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 
 from rich.console import Console
@@ -27,18 +26,6 @@ _STYLE = {
     Verdict.NOT_APPLICABLE: "dim",
     Verdict.WAIVED: "cyan",
 }
-_WIDTH_OF_A_PIPE = 132
-
-
-def console(*, color: bool, stderr: bool = False) -> Console:
-    """Return a console; ``color`` False or NO_COLOR turns colours off."""
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(
-        file=stream,
-        no_color=None if color else True,
-        highlight=False,
-        width=None if stream.isatty() else _WIDTH_OF_A_PIPE,
-    )
 
 
 def print_report(  # noqa: PLR0913 - a report has these inputs

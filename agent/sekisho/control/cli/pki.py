@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sekisho.core.errors import Problem, SekishoError, printable
-from sekisho.core.names import HOST_NAME
-from sekisho.network.networkd import TUNNEL_KEY
+from sekisho.core.errors import Problem, SekishoError
 
 if TYPE_CHECKING:
     from sekisho.control.pki.lines import LinePki
@@ -40,11 +38,11 @@ def _now() -> datetime:
 
 
 def _lines(inventory: Path) -> LinePki:
-    from sekisho.control.inventory.read import read_inventory  # noqa: PLC0415 - the control side's parts
-    from sekisho.control.pki.authority import Pki  # noqa: PLC0415 - the control side's parts
-    from sekisho.control.pki.lines import LinePki  # noqa: PLC0415 - the control side's parts
-    from sekisho.site.parse import parse_site  # noqa: PLC0415 - the control side's parts
-    from sekisho.site.rules.invariants import check  # noqa: PLC0415 - the control side's parts
+    from sekisho.control.inventory.read import read_inventory  # noqa: PLC0415 - slow to import
+    from sekisho.control.pki.authority import Pki  # noqa: PLC0415 - slow to import
+    from sekisho.control.pki.lines import LinePki  # noqa: PLC0415 - slow to import
+    from sekisho.site.parse import parse_site  # noqa: PLC0415 - slow to import
+    from sekisho.site.rules.invariants import check  # noqa: PLC0415 - slow to import
 
     site = parse_site(read_inventory(inventory))
     problems = check(site, now=_now().date())
@@ -58,7 +56,7 @@ def _print(value: Any) -> None:
 
 
 def _request(file: Path | None) -> bytes:
-    from sekisho.control.pki.certificates import MAX_REQUEST  # noqa: PLC0415 - the control side's parts
+    from sekisho.control.pki.certificates import MAX_REQUEST  # noqa: PLC0415 - slow to import
 
     if file is None:
         return sys.stdin.buffer.read(MAX_REQUEST + 1)
@@ -80,52 +78,6 @@ def init(inventory: Inventory, as_json: Json = False) -> None:
         _print({"made": made, "crl": str(lines.folder / "crl.pem")})
     else:
         sys.stdout.write(f"{lines.folder}: {', '.join(made) or 'every key'} is there\n")
-
-
-@app.command(
-    "request",
-    epilog="Examples:  sekisho pki request gate-in > gate-in.csr.pem  ·  "
-    "sekisho pki request hospital-a --key ./line.key.pem",
-)
-def request_(
-    name: Annotated[str, typer.Argument(help="This end's name in the site model.")],
-    key: Annotated[Path, typer.Option(help="The private key; made where there is none.")] = Path(
-        "/etc/swanctl/private/line.key.pem"
-    ),
-    check: Annotated[bool, typer.Option("--check", help="Write nothing.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Make this machine's key for encrypted lines, here; print a request for its certificate."""
-    from sekisho.host.line_request import request  # noqa: PLC0415 - slow to import
-
-    if not HOST_NAME.fullmatch(name):
-        problem = Problem("NAME", "", printable(name, 60), "a name as the site model writes it")
-        raise SekishoError("no such name", (problem,))
-    found = request(key, name=name, check=check)
-    sys.stdout.write(
-        json.dumps(found, sort_keys=True) + "\n" if as_json else str(found.get("csr", ""))
-    )
-
-
-@app.command(
-    "wireguard",
-    epilog="Examples:  sekisho pki wireguard gate-in  ·  sekisho pki wireguard gate-in --json",
-)
-def wireguard(
-    name: Annotated[str, typer.Argument(help="This machine's name in the site model.")],
-    key: Annotated[Path, typer.Option(help="The private key; made where there is none.")] = Path(
-        TUNNEL_KEY
-    ),
-    check: Annotated[bool, typer.Option("--check", help="Write nothing.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Make this machine's key for WireGuard lines, here; print its public half for the peers."""
-    from sekisho.host.line_request import tunnel_key  # noqa: PLC0415 - slow to import
-
-    found = tunnel_key(key, name=name, check=check)
-    sys.stdout.write(
-        json.dumps(found, sort_keys=True) + "\n" if as_json else f"{found.get('public', '')}\n"
-    )
 
 
 @app.command(
@@ -208,18 +160,6 @@ def crl(inventory: Inventory) -> None:
     sys.stdout.write(_lines(inventory).crl(now=_now()).decode("ascii"))
 
 
-@app.command("apply", epilog="Example:  sekisho pki apply")
-def apply(as_json: Json = False) -> None:
-    """On a machine with lines: have strongSwan read its files again; cut off who is revoked."""
-    from sekisho.host.swanctl import Swanctl  # noqa: PLC0415 - the control side's parts
-
-    cut = Swanctl().apply()
-    if as_json:
-        _print({"cut": cut})
-    elif cut:
-        sys.stdout.write(f"cut off: {', '.join(cut)}\n")
-
-
 @app.command(
     "peer",
     epilog="Example:  sekisho pki peer inventory/lab hospital-a --out for-hospital-a",
@@ -231,7 +171,7 @@ def peer(
     as_json: Json = False,
 ) -> None:
     """Write what a peer needs at its end: strongSwan's files, a packet filter, our authority."""
-    from sekisho.control.inventory.files import render_peer  # noqa: PLC0415 - the control side's parts
+    from sekisho.control.inventory.files import render_peer  # noqa: PLC0415 - slow to import
 
     lines = _lines(inventory)
     written = render_peer(lines, name, out, now=_now())

@@ -1,6 +1,7 @@
 """The process that reads and judges hostile facts: a child with limits for each host. No threads.
 
-`sekisho.control.judging.hosts` starts it with a socket as standard input. It reads the catalogue once; then
+`sekisho.control.judging.hosts` starts it with a socket as standard input. It reads the catalogue
+once; then
 each message brings the socket of one job, for which it forks a child. The kernel ends a child that
 takes more time or memory than it may, whatever it is in the middle of.
 """

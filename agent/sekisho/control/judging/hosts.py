@@ -1,8 +1,8 @@
 """Facts of other machines, read and judged in processes with limits of time and memory.
 
 What a host sends is parsed nowhere else: this process hands on the bytes and gets findings back.
-One process forks a child for each host (`sekisho.control.judging.child`); of them at most `PLACES` run
-at once, so that hosts together take at most `PLACES` times `CHILD_BYTES`, however many are asked.
+One process forks a child for each host (`sekisho.control.judging.child`); at most `PLACES` run at
+once, so that hosts together take at most `PLACES` times `CHILD_BYTES`, however many are asked.
 Waiting for a place is not the host's time; from then on its own deadline runs.
 """
 
@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,6 +51,15 @@ _MAX_TOLD = 4 * 1024 * 1024
 _GRACE = 5.0
 
 #: Reads one host's answer: its bytes, the request, the host's name, seconds that are left.
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedResponse(Response):
+    """An answer whose facts were evaluated as they came, and what they were found to be."""
+
+    findings: tuple[Finding, ...] = ()
+
+
 Reader = Callable[[bytes, Request, str, float], Response]
 
 
@@ -122,7 +132,7 @@ class Judging:
         def read(body: bytes, request: Request, host: str, seconds: float) -> Response:
             job = {"nonce": request.nonce, "probes": list(request.probes)}
             told, packed = self._ask(job, host, policies[host], body, seconds)
-            return Response(
+            return JudgedResponse(
                 nonce=request.nonce,
                 collector=str(told["collector"]),
                 digest=str(told["digest"]),

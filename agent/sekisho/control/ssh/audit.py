@@ -3,8 +3,8 @@
 The other end is not trusted: it may be slow, garble, cut, flood or announce nonsense. Every host
 has one deadline; what it may send is counted from the first byte of its banner on; a key that is
 not the pinned one stops that host. Its answer is parsed and judged in a process of its own, inside
-the same deadline (`sekisho.control.judging.hosts`). Nothing a host does stops another host or becomes a
-fact.
+the same deadline (`sekisho.control.judging.hosts`). Nothing a host does stops another host or
+becomes a fact.
 """
 
 from __future__ import annotations

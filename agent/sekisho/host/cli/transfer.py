@@ -56,32 +56,8 @@ def _from_policy(value: dict[str, Any], where: str, to: str) -> tuple[str, str, 
     raise _wrong(where, f"no flow to {printable(to)}", f"one of: {', '.join(names) or 'none'}")
 
 
-def _from_inventory(path: Path, to: str, sender: str | None) -> tuple[str, str, str, int]:
-    """Return (from, to, address, port) of the flow of the site that ends at ``to``."""
-    from sekisho.control.inventory.read import read_inventory  # noqa: PLC0415 - the control side only
-    from sekisho.site.parse import parse_site  # noqa: PLC0415 - same
-
-    site = parse_site(read_inventory(path))
-    found = [
-        flow
-        for flow in site.flows.values()
-        if flow.receiver == to and sender in {None, flow.sender} and flow.mode.value != "diode"
-    ]
-    if len(found) != 1:
-        got = f"{len(found)} flows to {printable(to)}"
-        raise _wrong(str(path), got, "exactly one", "--from names the left side")
-    flow = found[0]
-    if flow.receiver in site.peers:
-        address = site.peers[flow.receiver].address
-    else:
-        link = site.joins[flow.receiver, flow.via or flow.sender]
-        address = site.wires[link][flow.receiver].address
-    return flow.sender, flow.receiver, str(address), flow.port
-
-
-def _way(  # noqa: PLR0913, PLR0917 - the options of one command
+def _way(
     to: str,
-    inventory: Path | None,
     policy: Path | None,
     address: str | None,
     port: int | None,
@@ -91,14 +67,12 @@ def _way(  # noqa: PLR0913, PLR0917 - the options of one command
         if sender is None:
             raise _wrong("--from", "nothing", "the name of this side, with --address")
         return sender, to, address, port or PORT
-    if inventory is not None:
-        found = _from_inventory(inventory, to, sender)
-    elif policy is not None or POLICY.exists():
+    if policy is not None or POLICY.exists():
         path = policy or POLICY
         found = _from_policy(_read_policy(path), str(path), to)
     else:
         got = f"only --to {printable(to)}"
-        raise _wrong("sekisho send", got, "--address, --policy or -i", "see sekisho send --help")
+        raise _wrong("sekisho send", got, "--address or --policy", "see sekisho send --help")
     return (sender or found[0], found[1], found[2], port or found[3])
 
 
@@ -115,9 +89,6 @@ def _state(given: Path | None) -> Path:
 def send(  # noqa: PLR0913, PLR0917 - the options of one command
     directory: Annotated[Path, typer.Argument(help="The directory to send.")],
     to: Annotated[str, typer.Option("--to", help="The receiving host or peer, by name.")],
-    inventory: Annotated[
-        Path | None, typer.Option("-i", "--inventory", help="Find the way in a site's inventory.")
-    ] = None,
     policy: Annotated[
         Path | None,
         typer.Option("--policy", help=f"Find the way in a host's policy (default {POLICY})."),
@@ -151,7 +122,7 @@ def send(  # noqa: PLR0913, PLR0917 - the options of one command
     from sekisho.host.transfer.outbox import Job, open_outbox  # noqa: PLC0415 - same
     from sekisho.host.transfer.send import Target  # noqa: PLC0415 - same
 
-    ours, theirs, place, number = _way(to, inventory, policy, address, port, sender)
+    ours, theirs, place, number = _way(to, policy, address, port, sender)
     target = Target(place, number)
     if dry_run:
         found = find_files(directory)

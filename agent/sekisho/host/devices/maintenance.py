@@ -20,10 +20,10 @@ from sekisho.host.devices import exception_state
 from sekisho.host.policy_store import PolicyStore, read_bounded, write_atomic
 from sekisho.host.spent_orders import OrderRecord
 from sekisho.orders.judge import parse_signers, problems_of
+from sekisho.orders.kinds import MAINTENANCE
 from sekisho.orders.model import MAX_BYTES, Order, Phase, write_time
 from sekisho.orders.parse import parse_order
 
-KIND = "maintenance"
 UNIT = "sekisho-maintenance-end"
 #: What an order may open, by the names it uses.
 WALLS = frozenset({"modules"})
@@ -79,8 +79,8 @@ class Maintenance:
         )
         policy = store.load().value
         order = parse_order(raw, where)
-        if order.kind != KIND:
-            raise SekishoError(f"{where} is an order of kind {order.kind}; expected {KIND}")
+        if order.kind != MAINTENANCE:
+            raise SekishoError(f"{where} is an order of kind {order.kind}; expected {MAINTENANCE}")
         strange = sorted(set(order.content["opens"]) - WALLS)
         if strange:
             raise SekishoError(f"{where} opens {', '.join(strange)}; expected {sorted(WALLS)}")
@@ -130,7 +130,7 @@ class Maintenance:
         # Used before it opens: a power cut in between loses the order, not the wall.
         told = _told(order) | {"boot_id": self._boot_id()}
         # "closed": nothing of it is open that the exceptions' timer would have to close.
-        use = told | {"schema": 1, "id": order.id, "kind": KIND, "state": "closed"}
+        use = told | {"schema": 1, "id": order.id, "kind": MAINTENANCE, "state": "closed"}
         exception_state.remember(use | {"at": write_time(now)}, self.record.store)
         exception_state.spool("maintenance.used", told, self.record.store)
         seconds = max(1, int((order.end - now).total_seconds()))

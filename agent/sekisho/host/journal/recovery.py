@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +18,11 @@ from sekisho.core.errors import SekishoError, printable
 from sekisho.host.journal.disk import Disk
 from sekisho.journal.records import MAX_LINE, SEAL, Link, genesis, parse_line, skim_line
 from sekisho.journal.seals import MAX_HEAD, MAX_UNSEALED, Head, parse_head, seal_holds
+from sekisho.local.journal_files import HEAD_FILE, segment_paths
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
-SEGMENT = re.compile(r"[0-9]{20}\.jsonl", re.ASCII)
-HEAD_FILE = "head.json"
 UNREPORTED = ".unreported"
 _STARTS = 24  # records: starts that were killed before their first seal
 
@@ -70,11 +68,6 @@ class Recovered:
     size: int = 0
     reports: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     unreported: list[Path] = field(default_factory=list)
-
-
-def segment_paths(directory: Path) -> list[Path]:
-    """Return the journal's segments in order."""
-    return sorted(path for path in directory.iterdir() if SEGMENT.fullmatch(path.name))
 
 
 def scan(path: Path, host: str, head_n: int) -> Scan:

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any, Self
 from sekisho.core.errors import SekishoError, printable
 from sekisho.host.journal.disk import Disk, not_durable, refusal, take_lock
 from sekisho.host.journal.options import Options, Stats, unix_ms
-from sekisho.host.journal.recovery import HEAD_FILE, mark_reported, recover
+from sekisho.host.journal.recovery import mark_reported, recover
 from sekisho.journal.intake import check_public_kind
 from sekisho.journal.records import SEAL, Origin, check_kind, encode_data, make_line
 from sekisho.journal.seals import Head, fingerprint, head_bytes, seal_data
 from sekisho.journal.verification import segment_name
+from sekisho.local.journal_files import HEAD_FILE
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey

@@ -23,8 +23,8 @@ from sekisho.facts.wire import (
     encode_error,
     encode_response,
 )
-from sekisho.host.probe.key import answer_for
 from sekisho.local.collect import collect
+from sekisho.local.facts_key import answer_for
 from sekisho.probes.registry import registry
 
 #: A client has this long to say what it wants; the unit's RuntimeMaxSec bounds the rest.

@@ -1,7 +1,7 @@
 """The exceptions part: what stands open by an order, what stands open without one, what waits.
 
-It opens and closes nothing (`sekisho.host.devices.exception` does, without the agent). It proves the
-open order again by the policy in force, tells the devices part what is excepted, and brings the
+It opens and closes nothing (`sekisho.host.devices.exception` does, without the agent). It proves
+the open order again by the policy in force, tells the devices part what is excepted, and brings the
 events into the journal that were written while there was none.
 """
 

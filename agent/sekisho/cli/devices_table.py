@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from sekisho.control.cli.audit_table import console
+from sekisho.cli.output import console
 from sekisho.core.errors import printable
 from sekisho.devices.explain import REASONS_JA, Verdict
 
