@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from sekisho.catalogue.model import (
-    ITEM_ID,
     ROLES,
     SLUG,
     Assertion,
@@ -19,6 +18,7 @@ from sekisho.catalogue.model import (
 from sekisho.catalogue.patterns import bounded
 from sekisho.core.canonical import digest
 from sekisho.core.errors import Problem, SekishoError, printable
+from sekisho.core.languages import ITEM_ID
 from sekisho.core.text import is_number
 
 _CHECK_KEYS = {

@@ -11,7 +11,10 @@ import re
 
 LANGUAGES = ("en", "ja")
 
-_ID = re.compile(r"([0-9]{1,2})(?:-([ivx]{1,4})(?:-([a-f])(?:-([1-9]))?)?)?")
+#: The id of an item: article, item, letter, number; `6-iv-d-2`.
+ITEM_ID = re.compile(
+    r"([1-9][0-9]?)(?:-(iii|ii|iv|ix|i|viii|vii|vi|v|x)(?:-([a-f])(?:-([1-9]))?)?)?"
+)
 _CITED = re.compile(r"([0-9]{1,2})(?:\(([ivx]{1,4})\)(?:\(([a-f])\)([1-9])?)?)?")
 _CITED_JA = re.compile(
     r"第([一二三四五六七八九十]{1,3})条"
@@ -48,7 +51,7 @@ def cite(item: str, language: str) -> str:
 
 def item_of(text: str) -> str:
     """Return the id of an item written in any of its three forms; ValueError for other text."""
-    if _ID.fullmatch(text):
+    if ITEM_ID.fullmatch(text):
         return "-".join(part for part in _parts(text) if part)
     if found := _CITED.fullmatch(text):
         return item_of("-".join(part for part in found.groups() if part))
@@ -78,12 +81,10 @@ def language_of(locale: str) -> str:
 
 
 def _parts(item: str) -> tuple[str, str, str, str]:
-    found = _ID.fullmatch(item)
-    if found is None or (found[2] and found[2] not in _ROMANS):
+    found = ITEM_ID.fullmatch(item)
+    if found is None:
         raise ValueError(f"not an item's id: {item[:40]!r}")
     article, number, letter, point = (part or "" for part in found.groups())
-    if article.startswith("0"):
-        raise ValueError(f"not an item's id: {item[:40]!r}")
     return article, number, letter, point
 
 

@@ -77,6 +77,7 @@ _EXPECTED = (
 _REASONS = (
     ("this machine has no site policy to compare with", "比較すべきサイトの方針がこの機械にない"),
     ("the site policy has no {}", "サイトの方針に{}がない"),
+    ("the site policy has {}", "サイトの方針には{}がある"),
     ("this machine has no role", "この機械の役割が定まっていない"),
     ("the host sent no facts", "機械からデータが届いていない"),
     ("the host sent no outcome", "機械から結果が届いていない"),
@@ -230,6 +231,7 @@ _REASONS = (
     ("{}: leap status {}", "{}：うるう秒の状態が{}"),
     ("{}: stratum {}", "{}：stratumが{}"),
     ("{}: no {}", "{}：{}がない"),
+    ("audit rule: {}: {}", "監査ルール：{}：{}"),
     ("{} is not there", "{}がない"),
     ("this machine shows no PCI function at all", "PCIの機能が一つも見えない"),
     ("this machine shows no disk at all, not even its own", "ディスクが一つも見えない"),
