@@ -49,7 +49,10 @@ class Shape(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "main":
             self.inside = dict(attrs)["lang"]
-        shown = [(key, "" if key in ("title", "data-label") else value) for key, value in attrs]
+        shown = [
+            (key, "" if key in ("title", "data-label") or (tag, key) == ("dd", "lang") else value)
+            for key, value in attrs
+        ]
         self.tags.append((tag, tuple(shown)))
 
     def handle_data(self, data: str) -> None:
