@@ -61,7 +61,7 @@ test-spine: ## of these, six attacks, the lock-out, and that nothing is left beh
 test-time: dev needs-check ## on a quiet machine: no wrong packet at boot, reloads, new cards, full tables, under thousands a second (six minutes)
 	@$(BIN)/pytest --quiet-machine tests/kernel/test_time_kernel.py
 
-FRESH ?= "make dev" "make check" "make deb && apt-get install -qq --yes ./dist/sekisho_*_all.deb && sekisho --version && sekisho audit --help >/dev/null"
+FRESH ?= "make dev" "make check" "make deb && apt-get install -qq --yes ./dist/*sekisho*.deb && sekisho --version && sekisho audit --help >/dev/null"
 SUITE ?= trixie
 test-fresh: needs-fresh ## as root: run commands, each from a clean clone in a fresh Debian root (SUITE=bookworm|trixie FRESH='"make dev" …')
 	@tests/fresh-root $(SUITE) $(FRESH)
@@ -78,7 +78,7 @@ lab-down: ## end the lab: nothing of it stays
 lab-clean: lab-down ## forget the lab's box, disks and saved states as well
 	@rm -rf "$$SEKISHO_LAB_STATE"
 
-deb: dev needs-deb ## build the host agent's Debian package into dist/
+deb: dev needs-deb ## build the Debian packages of servers, control side and monitor into dist/
 	@agent/build-deb
 
 docs: dev ## write the generated pages again

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from sekisho.control.cli.verify_journal import verify_journal
+from sekisho.cli.verify_journal import verify_journal
 from sekisho.core.errors import SekishoError
 from sekisho.host.journal.client import submit
 from sekisho.host.journal.options import Options

@@ -1,4 +1,4 @@
-"""The Debian package: equal to the byte when built twice, whole, and with nothing that runs."""
+"""The Debian packages: equal to the byte when built twice, whole, nothing started by them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def run(*argv: str) -> str:
 def checkout(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     """Return a copy of what the package is made of, so that nothing is built in the checkout."""
     folder = tmp_path_factory.mktemp("checkout")
-    for name in ("agent", "hardening"):
+    for name in ("agent", "hardening", "monitors"):
         shutil.copytree(
             repository / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
         )
@@ -27,59 +27,93 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path
     return folder
 
 
+def built(checkout: Path) -> dict[str, Path]:
+    """Return the packages, by name."""
+    lines = run(str(checkout / "agent/build-deb")).splitlines()
+    return {Path(line).name.partition("_")[0]: checkout / line for line in lines}
+
+
 @pytest.fixture(scope="module")
-def package(checkout: Path) -> Path:
-    return checkout / run(str(checkout / "agent/build-deb")).strip()
+def packages(checkout: Path) -> dict[str, Path]:
+    return built(checkout)
 
 
-def test_built_again_it_is_the_same_file_to_the_byte(checkout: Path, package: Path) -> None:
-    first = package.read_bytes()
-    package.unlink()
-    assert checkout / run(str(checkout / "agent/build-deb")).strip() == package
-    assert package.read_bytes() == first
+@pytest.fixture(scope="module")
+def package(packages: dict[str, Path]) -> Path:
+    return packages["sekisho-agent"]
 
 
-def test_other_content_has_another_version_and_one_package_is_left(
-    checkout: Path, package: Path
-) -> None:
-    helper = checkout / "agent/helpers/sekisho-agent"
-    before = helper.read_bytes()
-    helper.write_bytes(before + b"# changed\n")
-    other = checkout / run(str(checkout / "agent/build-deb")).strip()
-    helper.write_bytes(before)
-    assert other != package
-    assert [path.name for path in (checkout / "dist").iterdir()] == [other.name]
-    run(str(checkout / "agent/build-deb"))
-
-
-def test_it_holds_the_program_its_helpers_units_and_the_catalogue(package: Path) -> None:
+def contents(package: Path) -> dict[str, str]:
     rows = [line.split() for line in run("dpkg-deb", "--contents", str(package)).splitlines()]
-    held = {row[5].removeprefix("."): row[0] for row in rows}
     assert all(row[1] == "root/root" for row in rows)
+    return {row[5].removeprefix("."): row[0] for row in rows}
+
+
+def test_built_again_they_are_the_same_files_to_the_byte(
+    checkout: Path, packages: dict[str, Path]
+) -> None:
+    first = {name: path.read_bytes() for name, path in packages.items()}
+    for path in packages.values():
+        path.unlink()
+    assert built(checkout) == packages
+    assert {name: path.read_bytes() for name, path in packages.items()} == first
+
+
+def test_each_package_holds_what_runs_there(packages: dict[str, Path]) -> None:
+    held = {name: contents(path) for name, path in packages.items()}
+    assert sorted(held) == ["python3-sekisho", "sekisho", "sekisho-agent", "sekisho-monitor"]
     for path in (
-        "/usr/bin/sekisho",
         "/usr/lib/sekisho/sekisho-agent",
         "/usr/lib/sekisho/guard",
         "/usr/lib/sekisho/usb-admit",
         "/usr/lib/sekisho/auditor-shell",
+        "/usr/share/initramfs-tools/hooks/sekisho-disks",
+        "/usr/share/initramfs-tools/scripts/init-top/a-sekisho-disks",
     ):
-        assert held[path] == "-rwxr-xr-x", path
-    for path in (
-        "/usr/lib/python3/dist-packages/sekisho/host/agent/main.py",
-        "/usr/lib/systemd/system/sekisho-agent.service",
-        "/usr/share/sekisho/catalogue.json",
+        assert held["sekisho-agent"][path] == "-rwxr-xr-x", path
+    assert held["python3-sekisho"]["/usr/bin/sekisho"] == "-rwxr-xr-x"
+    python = "/usr/lib/python3/dist-packages/sekisho"
+    for name, path in (
+        ("sekisho-agent", f"{python}/host/agent/main.py"),
+        ("sekisho-agent", "/usr/lib/systemd/system/sekisho-agent.service"),
+        ("python3-sekisho", f"{python}/core/errors.py"),
+        ("sekisho", f"{python}/control/cli/audit.py"),
+        ("sekisho", "/usr/share/sekisho/catalogue.json"),
+        ("sekisho-monitor", "/usr/share/sekisho/runbooks/6-iii-c.device-refused.md"),
     ):
-        assert held[path] == "-rw-r--r--", path
-    assert not [path for path in held if "__pycache__" in path or path.startswith("/etc/")]
-    assert not [path for path, mode in held.items() if "s" in mode or mode[8] == "w"]
+        assert held[name][path] == "-rw-r--r--", path
+    everything = [path for one in held.values() for path in one if not path.endswith("/")]
+    assert not [path for path in everything if "__pycache__" in path or path.startswith("/etc/")]
+    own = [path for path in everything if "/doc/" not in path]
+    assert len(own) == len(set(own)), "two packages hold one file"
+    for one in held.values():
+        assert not [path for path, mode in one.items() if "s" in mode or mode[8] == "w"]
 
 
-def test_its_description_says_what_it_needs_and_fits_its_name(package: Path) -> None:
-    fields = run("dpkg-deb", "--field", str(package))
-    assert f"Version: {package.name.split('_')[1]}\n" in fields
-    for needed in ("python3-nftables", "python3-pyudev", "python3-cryptography"):
+def test_a_server_carries_no_authority_compiler_catalogue_or_prover(
+    packages: dict[str, Path],
+) -> None:
+    there = {*contents(packages["python3-sekisho"]), *contents(packages["sekisho-agent"])}
+    rooms = {
+        path.split("/")[6]
+        for path in there
+        if path.startswith("/usr/lib/python3/") and path.count("/") > 6
+    }
+    assert {"core", "host", "probes"} <= rooms
+    assert not rooms & {"control", "site", "compile", "prover", "catalogue", "evidence"}
+
+
+def test_their_descriptions_say_what_they_need_and_fit_their_names(
+    packages: dict[str, Path],
+) -> None:
+    for name, path in packages.items():
+        fields = run("dpkg-deb", "--field", str(path))
+        assert f"Package: {name}\n" in fields
+        assert f"Version: {path.name.split('_')[1]}\n" in fields
+        assert "${" not in fields
+    fields = run("dpkg-deb", "--field", str(packages["sekisho-agent"]), "Depends")
+    for needed in ("python3-nftables", "python3-pyudev", "python3-sekisho (= "):
         assert needed in fields
-    assert "@" not in fields.replace("@sekisho.invalid", "")
 
 
 def test_its_scripts_make_users_and_folders_and_start_nothing(package: Path) -> None:
@@ -114,3 +148,15 @@ def test_the_units_sandbox_names_what_the_agent_needs_and_no_more(repository: Pa
     ]
     for line in ("NoNewPrivileges=yes", "ProtectSystem=strict", "IPAddressDeny=any"):
         assert line in lines
+
+
+def test_other_content_has_another_version_and_no_older_one_is_left(
+    checkout: Path, packages: dict[str, Path]
+) -> None:
+    helper = checkout / "agent/helpers/sekisho-agent"
+    before = helper.read_bytes()
+    helper.write_bytes(before + b"# changed\n")
+    other = built(checkout)
+    helper.write_bytes(before)
+    assert not {path.name for path in other.values()} & {path.name for path in packages.values()}
+    assert sorted((checkout / "dist").iterdir()) == sorted(other.values())

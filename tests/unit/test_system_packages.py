@@ -193,7 +193,7 @@ def test_the_programs_are_found_where_they_are_known_to_be() -> None:
     """The search itself: were it blind, the test above would pass for ever."""
     assert {"nft", "ip", "unshare", "qemu-img", "openssl", "mke2fs", "git"} <= needed("demo")
     assert {"mmdebstrap", "openssl", "chroot"} <= needed("lab")
-    assert {"dpkg-deb"} <= needed("deb")
+    assert {"dpkg-buildpackage"} <= needed("deb")
     assert {"ip", "nft", "promtool", "dpkg-deb", "unshare"} <= needed("check")
 
 

@@ -199,11 +199,14 @@ def roles() -> Callable[[str], None]:
 
 def equip_outside(lab: Lab) -> None:
     """Give the peers outside what a hospital would install: the sender, nothing else."""
-    package = max((REPOSITORY / "dist").glob("sekisho_*_all.deb"))
-    lab.put("outside", "/tmp/sekisho.deb", package.read_bytes())
-    done = lab.root("outside", "mkdir -p /tmp/x && dpkg-deb -x /tmp/sekisho.deb /tmp/x && "
+    commands = "mkdir -p /tmp/x"
+    for name in ("python3-sekisho", "sekisho-agent"):
+        package = max((REPOSITORY / "dist").glob(f"{name}_*_all.deb"))
+        lab.put("outside", f"/tmp/{name}.deb", package.read_bytes())
+        commands += f" && dpkg-deb -x /tmp/{name}.deb /tmp/x"
+    done = lab.root("outside", f"{commands} && "
                     "cp -r /tmp/x/usr/lib/python3/dist-packages/sekisho /usr/lib/python3/dist-packages/ && "
-                    "cp /tmp/x/usr/bin/sekisho /usr/bin/ && rm -rf /tmp/x /tmp/sekisho.deb")  # fmt: skip
+                    "cp /tmp/x/usr/bin/sekisho /usr/bin/ && rm -rf /tmp/x /tmp/*sekisho*.deb")  # fmt: skip
     if done.code != 0:
         raise StoppedError("the sender on `outside`", sentence(done.err), "see tests/vm/demo.py")
 

@@ -126,7 +126,9 @@ def _run(name: str, words: list[str]) -> int:
 
 
 def _add(command: Any, other: Any) -> None:
-    """Add the subcommands of the other side to a command that both sides have."""
+    """Add the subcommands of the other side; a command without any is the control side's."""
+    if not hasattr(command, "commands"):
+        return
     for name, sub in other.commands.items():
         mine = command.commands.get(name)
         if mine is not None and hasattr(mine, "commands"):

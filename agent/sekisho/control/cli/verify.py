@@ -71,7 +71,7 @@ def verify(  # noqa: PLR0913 - the options of a command
         return verify_bundle(
             path, key, json=json_, accept=catalogue, host_keys=host_keys, wish=wish
         )
-    from sekisho.control.cli.verify_journal import verify_journal  # noqa: PLC0415
+    from sekisho.cli.verify_journal import verify_journal  # noqa: PLC0415
 
     only = (catalogue, host_keys, report, lang, law_text)
     if any(option is not None for option in only):
