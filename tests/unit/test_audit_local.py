@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,14 +30,36 @@ def sekisho(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_table_names_the_item_in_both_languages() -> None:
-    done = sekisho("audit", "--local", *ITEM)
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        (
+            "en",
+            ("6(iv)(b)", "Activity is recorded", "English translation of 2019",
+             "no record of an exercise", "could not tell"),
+        ),
+        (
+            "ja",
+            ("第六条第四号ロ", "動作を記録し", "2019年3月29日付の英訳",
+             "演習の記録がない", "判定不能"),
+        ),
+    ],
+)  # fmt: skip
+def test_the_table_names_the_item_in_the_language_asked_for(
+    language: str, words: tuple[str, ...]
+) -> None:
+    done = sekisho("audit", "--local", *ITEM, "--lang", language)
     assert done.returncode in (1, 2), done.stderr
-    assert "6(iv)(b)" in done.stdout
-    assert "動作を記録し" in done.stdout
+    for word in words:
+        assert word in done.stdout
     assert "\x1b" not in done.stdout
-    assert "English translation of 2019" in done.stdout
-    assert "none 無" in done.stdout  # the exercise that no record shows
+    assert bool(re.search(r"[\u3040-\u30ff\u4e00-\u9fff]", done.stdout)) is (language == "ja")
+
+
+def test_another_language_is_refused_with_those_there_are() -> None:
+    done = sekisho("audit", "--local", *ITEM, "--lang", "fr")
+    assert done.returncode == 3
+    assert "expected one of en, ja" in done.stderr
 
 
 def test_a_breach_comes_with_its_remedy_and_a_look_by_hand() -> None:

@@ -24,7 +24,7 @@ title: {en: T, ja: 題}
 reading: {en: R, ja: 読}
 evidence: [machine]
 status: partial
-gaps: [one]
+gaps: [{en: one, ja: 一}]
 """
 CHECK = """\
 id: 6-iv-a.example

@@ -40,7 +40,7 @@ ITEM = {
     "reading": {"en": "Reading", "ja": "解釈"},
     "evidence": ["machine"],
     "status": "partial",
-    "gaps": ["one"],
+    "gaps": [{"en": "one", "ja": "一"}],
 }
 CHECK = {
     "id": "6-iv-a.example",

@@ -53,7 +53,7 @@ ITEM = {
     "reading": {"en": "Reading", "ja": "解釈"},
     "evidence": ["machine"],
     "status": "partial",
-    "gaps": ["one"],
+    "gaps": [{"en": "one", "ja": "一"}],
 }
 
 
@@ -168,10 +168,10 @@ class Forger:
             }
             facts = {name: canonical(value) for name, value in held["facts"].items()}
             now = run_from_json(self.run, facts, held["policies"])
-            _, findings, report = rejudge(
-                parse_sources(from_json(files["catalogue.json"], "")), now
+            _, findings, reports = rejudge(
+                parse_sources(from_json(files["catalogue.json"], "")), now, files
             )
-            files |= {"findings.json": findings, "report.html": report}
+            files |= {"findings.json": findings, "report.html": reports[0]}
             fresh = json.loads(manifest_of(now, files)) | self.manifest
         else:
             fits = {"catalogue": catalogue_digest(files["catalogue.json"])}

@@ -25,8 +25,8 @@ EFFECTS = (
 ALLOWED = {
     "__future__", "base64", "binascii", "collections", "collections.abc", "contextlib",
     "cryptography", "dataclasses", "datetime", "decimal", "enum", "fnmatch", "functools", "hashlib",
-    "hmac", "html", "io", "ipaddress", "itertools", "jinja2", "json", "posixpath", "re", "shlex",
-    "struct", "sys", "types", "typing", "unicodedata", "yaml", "z3", "zlib",
+    "hmac", "html", "io", "ipaddress", "itertools", "jinja2", "json", "markupsafe", "posixpath",
+    "re", "shlex", "struct", "sys", "types", "typing", "unicodedata", "yaml", "z3", "zlib",
 }  # fmt: skip
 #: module → what it alone may import, too.
 ALSO = {

@@ -15,8 +15,6 @@ from sekisho.probes.accounts import read_passwd
 #: Method → files that may call it, and why.
 ALLOWED = {
     "splitlines": {
-        "agent/sekisho/control/cli/audit_table.py": "our own instructions, for a screen",
-        "agent/sekisho/evidence/html.py": "our own instructions, for a page",
         "agent/sekisho/host/kernel/audit_tail.py": "of bytes that hold no carriage return",
     },
     "isdigit": {

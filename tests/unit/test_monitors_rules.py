@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from sekisho.core.languages import cite
 from sekisho.host.agent.main import checks
 from sekisho.host.metrics_table import METRICS
 
@@ -50,13 +51,105 @@ def test_every_alert_has_its_labels_both_languages_and_its_runbook(
         assert name.startswith(labels["item"] + "."), name
         assert labels.get("check", name) == name
         assert (repository / "hardening/catalogue" / f"{labels['item']}.yml").exists()
-        assert notes["runbook"] == f"monitors/runbooks/{name}.md"
-        page = (repository / notes["runbook"]).read_text()
-        assert page.startswith(f"# {name}\n")
-        for part in ("**What it means.**", "**What to do.**", "**日本語.**"):
-            assert part in page, name
+        assert notes["runbook"] == f"/usr/share/sekisho/runbooks/{name}.md"
         for text in (notes["summary"], notes["summary_ja"]):
             assert text.strip()
+        assert JAPANESE.search(notes["summary_ja"]), name
+
+
+SECTIONS = {
+    "English": ("What it says.", "What it means.", "First minute.", "What to do."),
+    "日本語": ("表示。", "意味。", "最初の一分。", "対応。"),
+}
+SEVERITIES = {"critical": "重大", "warning": "警告", "none": "情報"}
+JAPANESE = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]")
+
+
+def sections(half: str) -> dict[str, str]:
+    """Return the text under each bold heading of one language's half, in order."""
+    _, *parts = re.split(r"^\*\*([^*]+)\*\*", half, flags=re.MULTILINE)
+    return dict(zip(parts[::2], (text.strip() for text in parts[1::2]), strict=True))
+
+
+def steps(text: str) -> list[str]:
+    return re.findall(r"^[0-9]+\. (.+)$", text, flags=re.MULTILINE)
+
+
+def commands(text: str) -> set[str]:
+    """Return the commands a text names, without what stands for a value."""
+    return {
+        " ".join(re.findall(r"[\w./:=-]+", code))
+        for code in re.findall(r"`([^`]+)`", text)
+        if re.match(
+            r"(sudo|playbooks/|sekisho |systemctl|ansible-playbook|amtool|promtool) ?", code
+        )
+    }
+
+
+def halves_differ(english: dict[str, str], japanese: dict[str, str]) -> list[str]:
+    """Return what one language's half says and the other does not."""
+    found = []
+    one, other = english["What to do."], japanese["対応。"]
+    if not steps(one) or len(steps(one)) != len(steps(other)):
+        found.append(f"{len(steps(one))} steps in English, {len(steps(other))} in Japanese")
+    if differing := commands(one) ^ commands(other):
+        found.append(f"only one language names {sorted(differing)}")
+    found += [f"no Japanese: {text}" for text in japanese.values() if not JAPANESE.search(text)]
+    found += [f"Japanese in English: {text}" for text in english.values() if JAPANESE.search(text)]
+    return found
+
+
+def summaries_differ(rule: dict[str, Any], english: str, japanese: str) -> list[str]:
+    found = []
+    for key, said in (("summary", english), ("summary_ja", japanese)):
+        label = re.compile(r"\{\{ \$labels\.(\w+) \}\}")
+        summary = label.sub(lambda found: found[1].upper(), rule["annotations"][key])
+        if said.rstrip(".。") != summary.rstrip(".。"):
+            found.append(f"{key} is {summary!r}, the page says {said!r}")
+    return found
+
+
+def test_every_runbook_says_the_same_in_both_languages(
+    repository: Path, rules: dict[str, dict[str, Any]]
+) -> None:
+    """The same sections, as many steps, the same commands; the summary is the alert's own."""
+    problems = []
+    for name, rule in rules.items():
+        item, severity = rule["labels"]["item"], rule["labels"]["severity"]
+        page = (repository / f"monitors/runbooks/{name}.md").read_text(encoding="utf-8")
+        head, *halves = re.split(r"^## (.+)$", page, flags=re.MULTILINE)
+        told = f"Item {cite(item, 'en')} {cite(item, 'ja')} · severity {severity} "
+        found = dict(zip(halves[::2], (sections(half) for half in halves[1::2]), strict=True))
+        if head.strip() != f"# {name}\n\n{told}{SEVERITIES[severity]}":
+            problems.append(f"{name}: its head is not its alert's: {head!r}")
+        if {key: tuple(one) for key, one in found.items()} != SECTIONS:
+            problems.append(f"{name}: not the sections {SECTIONS}")
+            continue
+        english, japanese = found["English"], found["日本語"]
+        says = summaries_differ(rule, english["What it says."], japanese["表示。"])
+        problems += [f"{name}: {one}" for one in (*halves_differ(english, japanese), *says)]
+    assert not problems, "\n".join(problems)
+
+
+def test_the_first_minute_needs_no_root(repository: Path) -> None:
+    """Whoever reads it at three in the morning has an account on the monitor and nothing else."""
+    for path in sorted((repository / "monitors/runbooks").glob("*.md")):
+        halves = re.split(r"^## .+$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+        for half, heading in zip(halves, ("First minute.", "最初の一分。"), strict=True):
+            first = sections(half)[heading]
+            assert "sudo" not in first, path.name
+            assert "/var/lib" not in first, path.name
+
+
+def test_no_runbook_has_the_caller_expand_a_wildcard_in_roots_folder(repository: Path) -> None:
+    """``sudo grep x /var/lib/sekisho/journal/*.jsonl`` finds no file: only root may list it."""
+    for path in [
+        *(repository / "monitors/runbooks").glob("*.md"),
+        *(repository / "docs").glob("*.md"),
+    ]:
+        for code in re.findall(r"`([^`\n]+)`", path.read_text(encoding="utf-8")):
+            bare = re.sub(r"sh -c '[^']*'", "", code)
+            assert not re.search(r"sudo [^|;]*/var/lib/sekisho/\S*\*", bare), f"{path.name}: {code}"
 
 
 def test_every_runbook_belongs_to_an_alert(

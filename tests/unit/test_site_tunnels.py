@@ -18,7 +18,7 @@ from sekisho.control.inventory.files import render
 from sekisho.core.errors import SekishoError
 from sekisho.core.names import IFNAME
 from sekisho.core.yaml_nodes import Reader
-from sekisho.evidence.html import _law
+from sekisho.evidence.page import _notes
 from sekisho.evidence.report import AuditRun, HostRecord
 from sekisho.host.line_request import tunnel_key
 from sekisho.network.drift import addition, declared, off
@@ -488,7 +488,7 @@ def test_the_report_names_the_lines_outside_the_default_ciphers() -> None:
         return AuditRun("ssh", "lab", None, "then", "later", "tool", (host,))
 
     assert run(GATE).unlisted == (f"wan-in-hospital-a: {CIPHERS}",)
-    assert "outside the default cipher list" in _law(run(GATE))
+    assert "outside the default cipher list" in "".join(_notes(run(GATE), "en"))
     assert run(policy("gate-in")).unlisted == ()
-    assert "outside the default" not in _law(run(policy("gate-in")))
+    assert "outside the default" not in "".join(_notes(run(policy("gate-in")), "en"))
     assert run({"tunnels": ["garbled", {}]}).unlisted == ("None: None",)
