@@ -6,6 +6,7 @@ import datetime as dt
 import ipaddress
 import json
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+import siteworld
 from sekisho.core.canonical import canonical
 from sekisho.core.errors import SekishoError
 from sekisho.host.agent.main import checks
 from sekisho.host.agent.reporter import Book, Paths
 from sekisho.host.metrics import Metrics
+from sekisho.policy.host_policy import HostPolicy
 
 OWN = {"family": "inet", "name": "sekisho"}
 SIGNER = ec.generate_private_key(ec.SECP384R1())
@@ -48,41 +51,34 @@ def rules(port: int = 22) -> dict[str, Any]:
     }
 
 
+@cache
+def _compiled() -> bytes:
+    return canonical(siteworld.policy("core-1"))
+
+
 def policy(**changes: Any) -> dict[str, Any]:
-    """Return a policy of core-1, with ``changes``."""
-    return {
-        "schema": 1,
-        "site": "lab",
-        "serial": 5,
-        "issued": "2026-11-20T00:00:00Z",
-        "host": "core-1",
-        "role": "core",
-        "management": {"monitors": ["127.0.0.1"], "interface": "eth0"},
-        "interfaces": {},
-        "routes": [],
-        "accounts": {"aoki": {"role": "administrator", "uid": 2001}},
-        "listeners": [{"proto": "tcp", "address": "10.77.0.13", "port": 22, "program": "sshd"}],
-        "devices": [
-            {
-                "name": "console-keyboard",
-                "vendor": "0627",
-                "product": "0001",
-                "serial": "SEKISHO-KBD-1",
-                "port": "1",
-                "interfaces": ["03:01:01"],
-            }
-        ],
-        "disks": [
-            {
-                "name": "system",
-                "path": "pci-0000:00:03.0",
-                "serial": "SEKISHO-DISK-0013",
-                "mode": "read-write",
-            }
-        ],
-        "metrics": {"address": "127.0.0.1", "port": 9723},
-        "nftables": rules(),
-    } | changes
+    """Return the document of core-1's policy, on the loopback and small, with ``changes``."""
+    compiled: dict[str, Any] = json.loads(_compiled())
+    return (
+        compiled
+        | {
+            "serial": 5,
+            "issued": "2026-11-20T00:00:00Z",
+            "management": compiled["management"] | {"monitors": ["127.0.0.1"]},
+            "interfaces": {},
+            "routes": [],
+            "accounts": {"aoki": compiled["accounts"]["aoki"]},
+            "listeners": [{"proto": "tcp", "address": "10.77.0.13", "port": 22, "program": "sshd"}],
+            "metrics": {"address": "127.0.0.1", "port": 9723},
+            "nftables": rules(),
+        }
+        | changes
+    )
+
+
+def parsed(**changes: Any) -> HostPolicy:
+    """Return the same policy as the agent's parts take it."""
+    return HostPolicy.parse(policy(**changes))
 
 
 def signed(data: bytes, key: ec.EllipticCurvePrivateKey = SIGNER) -> bytes:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sekisho.compile.policy import compile_host
 from sekisho.control.inventory.read import read_inventory
 from sekisho.core.errors import Problem, SekishoError
+from sekisho.policy.host_policy import HostPolicy
 from sekisho.site.model import RawFile, RawInventory, Site
 from sekisho.site.parse import parse_site
 from sekisho.site.rules.invariants import check
@@ -139,8 +140,17 @@ def problems(edits: Mapping[str, tuple[str, str] | str]) -> list[Problem]:
     return check(site, now=NOW)
 
 
+def host_policy(
+    host: str, edits: Mapping[str, tuple[str, str] | str] | None = None, /, **parts: Any
+) -> HostPolicy:
+    """Return a lab host's policy; ``parts`` stand in its document instead of what was compiled."""
+    compiled = compile_host(lab_site(edits), host, serial=1, issued=ISSUED)
+    return HostPolicy.parse(compiled.as_json() | parts) if parts else compiled
+
+
 def policy(host: str, edits: Mapping[str, tuple[str, str] | str] | None = None) -> dict[str, Any]:
-    return compile_host(lab_site(edits), host, serial=1, issued=ISSUED)
+    """Return a lab host's policy as its document."""
+    return host_policy(host, edits).as_json()
 
 
 def big_raw(machines: int) -> RawInventory:

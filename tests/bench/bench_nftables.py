@@ -27,6 +27,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "kernel"), str(ROOT / 
 from flowworld import PORT, inside, sh, tcp  # noqa: E402
 
 from sekisho.nft.filter import compile_ruleset  # noqa: E402
+from sekisho.policy.host_policy import HostPolicy  # noqa: E402
 from siteworld import policy  # noqa: E402
 
 ROUNDS, SECONDS = 7, 1.0
@@ -42,7 +43,7 @@ def rules(peers: int) -> dict[str, Any]:
     for number in range(peers - 1):
         address = f"10.{100 + number // 65536}.{number // 256 % 256}.{number % 256}"
         ours["flows"].append(flow | {"name": f"peer-{number}", "peer_address": address})
-    return compile_ruleset(ours)
+    return compile_ruleset(HostPolicy.parse(ours))
 
 
 def load(document: dict[str, Any]) -> float:

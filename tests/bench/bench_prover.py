@@ -42,7 +42,7 @@ def with_peers(count: int) -> Site:
 def measure(what: str, site: Site, hosts: list[str], goal: float) -> None:
     """Prove and print one line."""
     rules: dict[str, Any] = {
-        host: compile_host(site, host, serial=1, issued=ISSUED)["nftables"] for host in hosts
+        host: compile_host(site, host, serial=1, issued=ISSUED).nftables.value() for host in hosts
     }
     wall, busy = time.perf_counter(), time.process_time()
     found = list(prove(rules, site))

@@ -378,7 +378,8 @@ def lab_policies(root: Path) -> dict[str, dict[str, Any]]:
         dataclasses.replace(read_inventory(root / "inventory/lab"), keys=made_up_keys())
     )
     issued = dt.datetime(2026, 11, 22, tzinfo=dt.UTC)
-    return {name: compile_host(site, name, serial=1, issued=issued) for name in site.machines}
+    compiled = (compile_host(site, name, serial=1, issued=issued) for name in site.machines)
+    return {one.host: one.as_json() for one in compiled}
 
 
 def _runs(text: str, size: int) -> set[tuple[str, ...]]:

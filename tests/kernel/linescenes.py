@@ -9,6 +9,7 @@ import functools
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,8 +165,8 @@ def refused(folder: Path) -> Seen:
     again("good again", lambda: hospital.key.write_bytes((folder / "kept.key.pem").read_bytes()))
     sh("ip", "-n", "hospital-a", "addr", "add", f"{MOVED}/29", "dev", "wan0")
     moved = [
-        {**one, "local_address": MOVED,
-         "children": [{**child, "local_ts": f"{MOVED}/32[tcp]"} for child in one["children"]]}
+        replace(one, local_address=MOVED, children=tuple(
+            replace(child, local_ts=f"{MOVED}/32[tcp]") for child in one.children))
         for one in hospital.lines
     ]  # fmt: skip
     kept, hospital.lines = hospital.lines, moved
@@ -210,15 +211,15 @@ def second(folder: Path) -> Seen:
     # Asks for the first one's selectors with its own certificate.
     sh("ip", "-n", "hospital-z", "addr", "add", f"{PEER_IN}/32", "dev", "lo")
     kept = other.lines
-    line_z = dict(kept[0])
-    child = dict(line_z["children"][0], local_ts=f"{PEER_IN}/32[tcp]",
-                 remote_ts=f"{INBOUND}/32[tcp/7601]")  # fmt: skip
-    other.lines = [line_z | {"children": [child]}]
+    line_z = kept[0]
+    child = replace(line_z.children[0], local_ts=f"{PEER_IN}/32[tcp]",
+                    remote_ts=f"{INBOUND}/32[tcp/7601]")  # fmt: skip
+    other.lines = [replace(line_z, children=(child,))]
     other.stop(), other.forget(), other.write(), other.start()
     seen["first one's selectors"] = [theirs.deliver(seconds=4, source=PEER_IN), other.children()]
     # Calls itself the first one.
     name = "hospital-a.wan-in.lab.sekisho.internal"
-    other.lines = [line_z | {"local_id": name, "children": [child]}]
+    other.lines = [replace(line_z, local_id=name, children=(child,))]
     other.stop(), other.forget(), other.write(), other.start()
     seen["first one's name"] = [theirs.deliver(seconds=4, source=PEER_IN), other.children()]
     # As root it stuffs the first one's packets into its own, valid association.

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from sekisho.network.strongswan import (  # noqa: E402
     swanctl_conf,
 )
 from sekisho.nft.ipsec import peer_ruleset  # noqa: E402
+from sekisho.policy import parts  # noqa: E402
 from sekisho.site.lines import lines_of  # noqa: E402
 
 PEER_IN, GATE_IN, INBOUND = "10.77.1.2", "10.77.1.1", "10.77.2.2"
@@ -111,7 +112,7 @@ def now() -> datetime:
 class Charon:
     """One IKE daemon with a folder of its own, in one namespace."""
 
-    def __init__(self, name: str, folder: Path, lines: list[dict[str, Any]]) -> None:
+    def __init__(self, name: str, folder: Path, lines: Sequence[parts.Line]) -> None:
         self.name, self.folder, self.lines = name, folder, lines
         self.shorter: dict[str, str] = {}  # for a test that cannot wait an hour
         self.socket = f"unix://{folder}/charon.vici"

@@ -21,11 +21,12 @@ from matrixprobes import ACK, CWR, ECE, FIN, ICMP, PSH, RST, SYN, TCP, UDP, URG,
 from matrixworld import MARK, Map, Port
 from z3.z3util import get_vars
 
+from sekisho.policy.parts import DeclaredLine
 from sekisho.prover.constants import CT_STATES, interface_number
 from sekisho.prover.packet import Packet
 from sekisho.prover.passage import Passage, passage
 from sekisho.prover.rules import read_rules
-from sekisho.site.declared import Line, lines
+from sekisho.site.declared import lines
 from sekisho.site.model import Site
 
 #: (host, way, interface in, interface out, packet, its place in the journey) → does it pass?
@@ -159,7 +160,7 @@ class Declared:
     """Judges by the lines the site declares. ``opened``: the probe answers an open connection."""
 
     def __init__(self, site: Site) -> None:
-        self.lines: dict[tuple[str, str], list[Line]] = {}
+        self.lines: dict[tuple[str, str], list[DeclaredLine]] = {}
         for name, machine in site.machines.items():
             for line in lines(site, machine):
                 self.lines.setdefault((name, line.way), []).append(line)
@@ -175,7 +176,7 @@ class Declared:
             return False
         return any(self._holds(line, one, iif, oif) for line in self.lines.get((host, way), ()))
 
-    def _holds(self, line: Line, one: Seen, iif: str, oif: str) -> bool:
+    def _holds(self, line: DeclaredLine, one: Seen, iif: str, oif: str) -> bool:
         place = (line.iif, line.oif, line.protocol) == (iif, oif, one.protocol)
         if not place or not any(one.source in net for net in line.senders):
             return False

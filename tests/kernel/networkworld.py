@@ -14,14 +14,18 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT.parent / "agent")]
 
-from agentworld import Host, policy  # noqa: E402 - path first
+from agentworld import Host, parsed  # noqa: E402 - path first
 from sekisho.host.agent.loop import Loop  # noqa: E402 - path first
 from sekisho.host.agent.parts.network import NetworkPart  # noqa: E402 - path first
 from sekisho.host.kernel.netlink import KernelNetwork  # noqa: E402 - path first
 from sekisho.network.drift import declared, off  # noqa: E402 - path first
 
-POLICY = policy(
-    interfaces={"eth0": {"address": "10.77.0.13/24"}, "eth1": {"address": "10.77.3.2/24"}},
+CARD = {"mac": "52:54:00:77:00:13", "link": "management", "purpose": "management"}
+POLICY = parsed(
+    interfaces={
+        "eth0": CARD | {"address": "10.77.0.13/24"},
+        "eth1": CARD | {"address": "10.77.3.2/24"},
+    },
     routes=[{"to": "10.9.0.0/16", "via": "10.77.3.1", "interface": "eth1"}],
     line_policies=["out 10.3.3.3/32 10.4.4.4/32 tcp 0 7600 esp tunnel 8"],
 )

@@ -170,7 +170,7 @@ def site() -> Site:
 @cache
 def rules_of(host: str) -> Any:
     """Return what the lab compiles to for a host; mutants are copies of it."""
-    return compile_host(site(), host, serial=1, issued=ISSUED)["nftables"]
+    return compile_host(site(), host, serial=1, issued=ISSUED).nftables.value()
 
 
 def judge(host: str, document: Any) -> str:

@@ -25,6 +25,7 @@ import siteworld  # noqa: E402
 from sekisho.host.line_request import tunnel_key  # noqa: E402
 from sekisho.local import collect  # noqa: E402
 from sekisho.network.networkd import FOLDER, TUNNEL_KEY, network_files  # noqa: E402
+from sekisho.policy.host_policy import HostPolicy  # noqa: E402
 from sekisho.probes.model import Run  # noqa: E402
 from sekisho.probes.registry import registry  # noqa: E402
 
@@ -44,7 +45,7 @@ class Gate:
         self.public = str(tunnel_key(self.key, name=self.name)["public"])
         self.process: subprocess.Popen[bytes] | None = None
         sh("mount", "-t", "tmpfs", "none", FOLDER)
-        for path, text in network_files(self.policy).items():
+        for path, text in network_files(HostPolicy.parse(self.policy)).items():
             if "wg-" in path:
                 Path(path).write_text(text)
         # As systemd does for the unit: the credential is networkd's own to read, the file is not.

@@ -25,7 +25,7 @@ from sekisho.core.canonical import canonical
 from sekisho.evidence.bundle import MANIFEST
 from sekisho.evidence.report import AuditRun, HostRecord
 from sekisho.evidence.verification import Verdicts
-from siteworld import policy
+from siteworld import host_policy
 
 #: Types of JSON and the values of each that most often hurt.
 INSTEAD: dict[str, Any] = {
@@ -56,7 +56,7 @@ PART = Sources(
 )
 
 pytestmark = pytest.mark.process  # judging is a process of its own
-POLICY = policy("gate-in")
+POLICY = host_policy("gate-in")
 RAW = {
     "schema": 1,
     "milliseconds": 3,
@@ -77,7 +77,7 @@ RUN = whole(
         tool=TOOL,
         hosts=(
             HostRecord("gate-in", RAW, POLICY),
-            HostRecord("core-1", None, {"host": "core-1"}, reason="no connection"),
+            HostRecord("core-1", None, host_policy("core-1"), reason="no connection"),
         ),
         site_problems=("one",),
         flow_modes=("one-way-tcp",),

@@ -125,7 +125,7 @@ def test_every_host_of_the_site_is_asked_at_its_management_address(
     assert run.flow_modes == ("one-way-tcp",)
     assert run.profile == "producer"
     assert run.site_problems == ()
-    roles = {host.name: host.policy["role"] for host in run.hosts if host.policy is not None}
+    roles = {host.name: host.policy.role for host in run.hosts if host.policy is not None}
     assert roles["core-1"] == "core"
 
 

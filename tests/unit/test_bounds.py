@@ -27,6 +27,7 @@ from sekisho.control.pki import certificates as sign
 from sekisho.control.ssh import pinned_keys
 from sekisho.core.bounds import MAX_DEPTH, MAX_VALUES, json_within
 from sekisho.core.errors import SekishoError, printable
+from sekisho.core.strict_json import strict_json
 from sekisho.devices import descriptors, disks, export_db, pci, policy, policy_file
 from sekisho.facts import wire
 from sekisho.host.kernel.nft import MAX_READ, _parsed
@@ -88,8 +89,8 @@ WAYS_IN: dict[str, Callable[[], Any]] = {
     "the kernel's rules": lambda: _parsed(" " * (MAX_READ + 1)),
     "a compiled catalogue": lambda: from_json(b" " * (MAX_CATALOGUE_BYTES + 1), "x"),
     "a compiled catalogue's values": lambda: from_json(b"[" + b"0," * MAX_VALUES + b"0]", "x"),
-    "any JSON's values": lambda: wire.strict_json(b"[" + b"0," * MAX_VALUES + b"0]"),
-    "any JSON's nesting": lambda: wire.strict_json(_nested(MAX_DEPTH + 1)),
+    "any JSON's values": lambda: strict_json(b"[" + b"0," * MAX_VALUES + b"0]", size=1 << 30),
+    "any JSON's nesting": lambda: strict_json(_nested(MAX_DEPTH + 1), size=1 << 30),
     "a check's pattern": lambda: bounded("a" * (MAX_PATTERN + 1)),
     "a text that is matched": lambda: compare(Op.MATCHES, "a" * (MAX_TEXT + 1), "a+"),
 }  # fmt: skip

@@ -28,7 +28,7 @@ def proven(data: bytes, signature: bytes | None = None, floor: Floor | None = No
 
 def test_a_signed_policy_of_this_host_is_taken() -> None:
     found = proven(canonical(policy()))
-    assert (found.serial, found.value["role"]) == (5, "core")
+    assert (found.serial, found.value.role) == (5, "core")
 
 
 @pytest.mark.parametrize(
@@ -37,9 +37,12 @@ def test_a_signed_policy_of_this_host_is_taken() -> None:
         (policy(host="inbound-1"), "core-1, this host"),
         (policy(schema=2), "update the agent"),
         (policy(serial=0), "or newer"),
-        (policy(serial=True), "of type int"),
-        (policy(nftables=[]), "of type dict"),
-        ({key: inner for key, inner in policy().items() if key != "accounts"}, "accounts"),
+        (policy(serial=True), "serial: got true; expected a whole number"),
+        (policy(nftables=[]), "nftables: got a list of 0; expected a mapping"),
+        (
+            {key: inner for key, inner in policy().items() if key != "accounts"},
+            "accounts: got nothing",
+        ),
     ],
 )
 def test_what_is_signed_but_wrong_is_refused_by_name(value: Any, word: str) -> None:
@@ -69,7 +72,7 @@ def test_a_signer_that_is_no_p384_key_is_refused() -> None:
         (canonical(policy()) + b"\n", "canonical"),
         (canonical(policy())[:-30], "one JSON object"),
         (b'{"a":1,"a":1}', "twice"),
-        (b'{"a":1.5}', "float"),
+        (b'{"a":1.5}', "1.5, which has no canonical form"),
         (b"[]", "one JSON object"),
         (b"\xff\xfe", "UTF-8"),
         (b"[" * 100_000, "one JSON object"),

@@ -32,6 +32,7 @@ from sekisho.core.keys import (
 from sekisho.evidence.bundle import MANIFEST, SIGNATURE, make_bundle
 from sekisho.evidence.report import AuditRun, HostRecord, judge_run
 from sekisho.evidence.verification import Stored, Trust, Verdicts, verify
+from siteworld import host_policy
 
 ITEM = {
     "id": "6-iv-a",
@@ -83,8 +84,8 @@ def run(**changes: Any) -> AuditRun:
         "finished": "2026-11-22T02:00:05Z",
         "tool": TOOL,
         "hosts": (
-            HostRecord("core-1", raw("2\n"), {"host": "core-1", "role": "core", "serial": 1}),
-            HostRecord("gate-in", raw("0\n"), {"host": "gate-in", "role": "gateway", "serial": 1}),
+            HostRecord("core-1", raw("2\n"), host_policy("core-1")),
+            HostRecord("gate-in", raw("0\n"), host_policy("gate-in")),
             HostRecord("gate-out", None, None, reason="no connection within 5 s"),
         ),
         "flow_modes": ("one-way-tcp",),
@@ -365,7 +366,7 @@ def test_the_report_escapes_whatever_a_host_said() -> None:
     evil = '<script>alert("1")</script>\u202e'
     a_run = run(
         hosts=(
-            HostRecord("core-1", raw(evil), {"host": "core-1", "role": evil}),
+            HostRecord("core-1", raw(evil), host_policy("core-1")),
             HostRecord("gate-in", None, None, reason=evil, collector=evil),
         ),
         site=evil,

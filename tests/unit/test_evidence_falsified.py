@@ -45,6 +45,7 @@ from sekisho.evidence.bundle import (
 from sekisho.evidence.report import AuditRun, HostRecord
 from sekisho.evidence.verification import Verdicts
 from sekisho.facts.answer import host_nonce, sign_answer
+from siteworld import host_policy
 
 ITEM = {
     "id": "6-iv-a",
@@ -102,10 +103,6 @@ def raw(value: str) -> dict[str, Any]:
     }
 
 
-def policy(host: str) -> dict[str, Any]:
-    return {"host": host, "role": "core", "serial": 1, "site": "lab"}
-
-
 def run() -> AuditRun:
     return whole(
         AuditRun(
@@ -116,8 +113,8 @@ def run() -> AuditRun:
             finished=FINISHED,
             tool=TOOL,
             hosts=(
-                HostRecord("core-1", raw("2"), policy("core-1")),
-                HostRecord("gate-in", raw("0"), policy("gate-in")),
+                HostRecord("core-1", raw("2"), host_policy("core-1")),
+                HostRecord("gate-in", raw("0"), host_policy("gate-in")),
             ),
         ),
         SOURCES,

@@ -29,6 +29,7 @@ from sekisho.orders.parse import render_order
 from sekisho.orders.register import register
 from sekisho.probes.exceptions import PROBES
 from sekisho.probes.model import ProbeError
+from siteworld import host_policy
 
 PEOPLE = {
     name: {
@@ -38,13 +39,7 @@ PEOPLE = {
     }
     for name, one in SIGNERS.items()
 }
-POLICY: dict[str, Any] = {
-    "site": "lab",
-    "host": "core-1",
-    "issued": "2026-11-20T00:00:00Z",
-    "devices": [],
-    "orders": {"people": PEOPLE},
-}
+POLICY = host_policy("core-1", issued="2026-11-20T00:00:00Z", devices=[], orders={"people": PEOPLE})
 END = int((NOW + timedelta(hours=1)).timestamp())
 
 
@@ -534,7 +529,7 @@ def facts(kept: dict[str, Any] | None = None, let_in: Any = None, **more: Any) -
     }
     opened = {} if let_in is None else {"/run/sekisho-exception/open.json": json.dumps(let_in)}
     raw = {
-        "policy": held({"/etc/sekisho/policy.json": json.dumps(POLICY)}),
+        "policy": held({"/etc/sekisho/policy.json": POLICY.as_bytes().decode()}),
         "now": ran(f"{int(more.get('now', NOW.timestamp()))}\n"),
         "kept": held(files),
         "open": held(opened),
@@ -580,6 +575,11 @@ def test_a_policy_that_cannot_be_read_is_no_pass() -> None:
     with pytest.raises(ProbeError):
         PROBE["devices-mode"].parse(raw)
     raw["policy"] = held({"/etc/sekisho/policy.json": "{}"})
+    with pytest.raises(ProbeError, match="schema"):
+        PROBE["devices-mode"].parse(raw)
+    older = POLICY.as_json()
+    del older["devices_mode"]
+    raw["policy"] = held({"/etc/sekisho/policy.json": json.dumps(older)})
     assert PROBE["devices-mode"].parse(raw) == {"mode": "not said"}
 
 

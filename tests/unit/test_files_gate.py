@@ -49,10 +49,6 @@ _RECEIVER = "/var/lib/sekisho/incoming: the receiver's own, who is not root"
 BY_PATH: dict[str, tuple[str, set[str]]] = {
     "agent/sekisho/host/cli/exception.py": (_STATE, {".unlink"}),
     "agent/sekisho/cli/main.py": ("/dev/null alone", {"os.open"}),
-    "agent/sekisho/host/kernel/audit_cursor.py": (
-        _STATE,
-        {".replace", ".unlink", "tempfile.mkstemp"},
-    ),
     "agent/sekisho/control/bundle/files.py": (_CONTROL, {".mkdir", ".rename", "os.open"}),
     "agent/sekisho/control/inventory/enrolment.py": (_CONTROL, {".mkdir"}),
     "agent/sekisho/host/devices/exception_state.py": (
@@ -76,7 +72,7 @@ BY_PATH: dict[str, tuple[str, set[str]]] = {
     "agent/sekisho/host/devices/maintenance.py": (_STATE, {".mkdir", ".unlink"}),
     "agent/sekisho/host/devices/module_wall.py": (_KERNEL, {".write_text"}),
     "agent/sekisho/control/pki/authority.py": (_CONTROL, {".mkdir", "os.open"}),
-    "agent/sekisho/host/policy_store.py": (
+    "agent/sekisho/core/files.py": (
         f"{_STATE}; {_CONTROL}",
         {".replace", ".unlink", "tempfile.mkstemp"},
     ),

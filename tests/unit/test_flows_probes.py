@@ -12,7 +12,7 @@ from sekisho.catalogue.judge import walk
 from sekisho.network.networkd import network_files
 from sekisho.probes.model import Probe, ProbeError
 from sekisho.probes.registry import registry
-from siteworld import policy
+from siteworld import host_policy, policy
 
 PROBES = registry()
 
@@ -129,7 +129,7 @@ def networkd(texts: dict[str, str]) -> Any:
 def test_our_network_files_read_as_the_policy() -> None:
     files = {
         path: text
-        for path, text in network_files(policy("inbound-1")).items()
+        for path, text in network_files(host_policy("inbound-1")).items()
         if path.endswith(".network")
     }
     dhcp = "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\n"
@@ -162,7 +162,7 @@ def test_our_network_files_read_as_the_policy() -> None:
 def test_a_drop_in_of_any_folder_counts(
     folder: str, drop_in: str, key: str, told: list[str]
 ) -> None:
-    ours = network_files(policy("core-1"))
+    ours = network_files(host_policy("core-1"))
     found = networkd(
         {
             **{path: text for path, text in ours.items() if path.endswith(".network")},

@@ -42,6 +42,7 @@ from sekisho.facts.wire import (
     decode_response,
     encode_response,
 )
+from siteworld import host_policy
 
 pytestmark = pytest.mark.process
 SOURCES = load_sources(Path(__file__).resolve().parents[2] / "hardening")
@@ -53,9 +54,7 @@ SEEDS = json.loads(
 )
 ASK = Request("ab" * 24, PROBES)
 HOSTS = ("core-1", "gate-in", "evil")
-POLICIES: dict[str, dict[str, Any]] = {
-    name: {"host": name, "role": "core", "schema": 1, "serial": 1} for name in HOSTS
-}
+POLICIES = {name: host_policy("core-1", host=name) for name in HOSTS}
 PATIENT = 120.0
 
 

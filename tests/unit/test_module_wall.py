@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from sekisho.host.devices.maintenance import Maintenance, Opened
 from sekisho.host.devices.module_wall import Places, Wall
 from sekisho.probes.model import ProbeError
 from sekisho.probes.module_wall import PROBES
+from siteworld import host_policy
 
 ALLOW = ["ext4", "hid_generic", "usbhid", "virtio_net"]
 
@@ -41,8 +41,9 @@ class World:
         place.write_text(text)
 
     def policy(self, lock: str, allow: Sequence[str] = ALLOW) -> None:
-        value = {"console": "listed-keyboard", "modules": {"lock": lock, "allow": list(allow)}}
-        self.put("etc/sekisho/policy.json", json.dumps(value))
+        told = {"lock": lock, "allow": list(allow), "disabled": "0"}
+        value = host_policy("core-1", console="listed-keyboard", modules=told)
+        self.put("etc/sekisho/policy.json", value.as_bytes().decode())
         (self.root / "etc/sekisho/policy.json").chmod(0o644)
 
     def start(self, boot: str) -> None:
@@ -160,7 +161,9 @@ def test_once_proven_it_closes_whatever_became_of_the_policy(world: World, damag
     elif damage == "writable":
         path.chmod(0o666)
     else:
-        path.write_text("{" if damage == "garbled" else '{"modules": {"lock": "perhaps"}}')
+        odd = path.read_text().replace('"lock":"enforce"', '"lock":"perhaps"')
+        assert odd != path.read_text()
+        path.write_text("{" if damage == "garbled" else odd)
     assert world.wall.boot() == 2
     assert world.wall.closed()
     assert world.wall.loaded() == set(ALLOW)

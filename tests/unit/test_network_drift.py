@@ -15,7 +15,7 @@ from sekisho.network.drift import addition, declared, forwarding, off, removal
 from sekisho.network.netlink import DELROUTE, NEWADDR, NEWROUTE, SETLINK, Change, Fact, route_change
 from sekisho.network.netlink import Message as Netlink
 from siteworld import SITE as SITE_FILE
-from siteworld import lab_site, policy
+from siteworld import host_policy, lab_site
 
 HOSTS = sorted(lab_site().machines)
 IN: dict[str, tuple[str, str] | str] = {
@@ -29,20 +29,20 @@ def sound(value: Any) -> set[Fact]:
     found = set(declared(value).must)
     found |= {Fact("address", "lo 127.0.0.1/8", "lo"), Fact("link", "lo up", "lo")}
     found |= {Fact("rule", "ipv4 0: lookup 255"), Fact("rule", "ipv4 32766: lookup 254")}
-    for name, one in value["interfaces"].items():
-        address, _, length = one["address"].partition("/")
+    for name, one in value.interfaces.items():
+        address, _, length = one.address.partition("/")
         found.add(Fact("route", f"local {address}/32 dev {name} table 255 proto kernel", name))
         if length == "24":
             network = address.rpartition(".")[0] + ".0"
             found.add(Fact("route", f"{network}/24 dev {name} proto kernel", name))
-    if value["role"] == "gateway":
+    if value.role == "gateway":
         found |= {Fact("forwarding", "ipv4 default"), Fact("forwarding", "ipv4 lo")}
     return found
 
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_a_network_as_declared_is_in_order_and_each_change_of_it_is_not(host: str) -> None:
-    value = policy(host)
+    value = host_policy(host)
     wanted, facts = declared(value), sound(value)
     assert off(wanted, facts) == ([], [])
     for one in wanted.must:
@@ -64,8 +64,8 @@ def test_a_network_as_declared_is_in_order_and_each_change_of_it_is_not(host: st
 
 def test_forwarding_is_a_gateways_and_nobody_elses() -> None:
     one = Fact("forwarding", "ipv4 eth1", "eth1")
-    assert off(declared(policy("core-1")), sound(policy("core-1")) | {one})[0] == [one]
-    assert off(declared(policy("gate-in")), sound(policy("gate-in")) - {one})[1] == [one]
+    assert off(declared(host_policy("core-1")), sound(host_policy("core-1")) | {one})[0] == [one]
+    assert off(declared(host_policy("gate-in")), sound(host_policy("gate-in")) - {one})[1] == [one]
     assert forwarding(one, {"eth1": 3}, on=True) != forwarding(one, {"eth1": 3}, on=False)
     kind, _ = forwarding(one, {"eth1": 3}, on=True) or (0, b"")
     assert kind == SETLINK
@@ -74,24 +74,24 @@ def test_forwarding_is_a_gateways_and_nobody_elses() -> None:
 
 
 def test_an_encrypted_line_declares_its_policies_and_associations_and_no_others() -> None:
-    value = policy("gate-in", IN)
+    value = host_policy("gate-in", IN)
     wanted = declared(value)
-    assert value["line_policies"]
-    reqid = value["lines"][0]["children"][0]["reqid"]
-    ends = f"{value['lines'][0]['local_address']} {value['lines'][0]['peer_address']}"
-    good = {Fact("xfrm", text) for text in value["line_policies"]}
+    assert value.line_policies
+    reqid = value.lines[0].children[0].reqid
+    ends = f"{value.lines[0].local_address} {value.lines[0].peer_address}"
+    good = {Fact("xfrm", text) for text in value.line_policies}
     for one in good:  # whoever flushes them stops the line
         assert off(wanted, sound(value) - {one}) == ([], [one])
     good.add(Fact("xfrm", f"association {ends} esp tunnel {reqid}"))
     assert off(wanted, sound(value) | good) == ([], [])
     for text in (f"association {ends} esp tunnel {reqid + 1}",
                  f"association 10.9.9.9 10.9.9.8 esp tunnel {reqid}",
-                 value["line_policies"][0] + " block"):  # fmt: skip
+                 value.line_policies[0] + " block"):  # fmt: skip
         assert off(wanted, sound(value) | {Fact("xfrm", text)})[0] == [Fact("xfrm", text)]
 
 
 def test_nothing_goes_from_the_administrators_interface_and_only_what_is_safe_elsewhere() -> None:
-    wanted = declared(policy("core-1"))
+    wanted = declared(host_policy("core-1"))
     assert wanted.management == "eth0"
     for fact in (Fact("route", "10.8.0.0/16 via 10.77.0.1 dev eth0", "eth0", b"x"),
                  Fact("address", "eth0 10.77.0.99/24", "eth0", b"x"),
@@ -149,7 +149,7 @@ def host(tmp_path: Path) -> Host:
 
 
 def part_of(host: Host, *, settled: bool = True) -> tuple[NetworkPart, Kernel]:
-    value = policy("core-1")
+    value = host_policy("core-1")
     kernel = Kernel(sound(value))
     part = NetworkPart(host.book, host.paths, lambda: settled, kernel)
     part.policy(value)
@@ -219,7 +219,7 @@ def test_while_a_change_waits_or_a_policy_is_being_written_nothing_is_touched(ho
 
 
 def test_a_boot_and_a_new_policy_are_waited_for_but_not_for_ever(host: Host) -> None:
-    value = policy("core-1")
+    value = host_policy("core-1")
     kernel = Kernel(set())
     part = NetworkPart(host.book, host.paths, lambda: True, kernel)
     part.policy(value)
@@ -232,8 +232,9 @@ def test_a_boot_and_a_new_policy_are_waited_for_but_not_for_ever(host: Host) -> 
     assert len(drifts(host)) == 1  # it was there already
     kernel.facts = sound(value)
     part.check()
-    changed = {**value, "interfaces": {**value["interfaces"],
-               "eth1": {**value["interfaces"]["eth1"], "address": "10.99.0.1/24"}}}  # fmt: skip
+    moved = value.as_json()["interfaces"]
+    moved["eth1"]["address"] = "10.99.0.1/24"
+    changed = host_policy("core-1", interfaces=moved)
     part.policy(changed)
     part.check()
     assert (len(drifts(host)), kernel.asked) == (1, 0)  # old address stays, new one is awaited

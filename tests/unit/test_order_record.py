@@ -23,9 +23,10 @@ from sekisho.host.spent_orders import SLACK_S, OrderRecord
 from sekisho.orders.kinds import KINDS
 from sekisho.orders.model import Order, write_time
 from sekisho.orders.parse import render_order
+from siteworld import host_policy
 
 ISSUED = "2026-11-20T00:00:00Z"  # both worlds' policies
-POLICY = {"issued": ISSUED}
+POLICY = host_policy("core-1", issued=ISSUED)
 
 
 class Exceptions:
@@ -159,9 +160,12 @@ def test_an_id_is_used_for_all_kinds(host: Any, kind: str) -> None:
 
 
 def test_a_policy_without_its_time_of_issue_opens_nothing() -> None:
-    for bad in ({}, {"issued": None}, {"issued": "soon"}, {"issued": "0001-01-01T00:00:00+23:00"}):
-        with pytest.raises(SekishoError, match="earliest time"):
-            OrderRecord(Path("/nowhere")).floor(bad)
+    for bad in (None, "soon", "0001-01-01T00:00:00+23:00", "2026-11-22T00:00:00"):
+        with pytest.raises(SekishoError, match="refused"):
+            host_policy("core-1", issued=bad)
+    no_day = host_policy("core-1", issued="2026-02-30T00:00:00Z")
+    with pytest.raises(SekishoError, match="earliest time"):
+        OrderRecord(Path("/nowhere")).floor(no_day)
 
 
 def test_a_journal_that_cannot_be_read_opens_nothing(tmp_path: Path) -> None:

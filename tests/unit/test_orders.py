@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
@@ -16,11 +15,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from orderworld import CONTENT, KEYS, NOW, SIGNERS, STICK, body, good, sign, signer
 from sekisho.core.canonical import canonical
 from sekisho.core.errors import SekishoError
-from sekisho.orders.judge import parse_signers, problems_of, prove
+from sekisho.orders.judge import problems_of, prove, signers_of
 from sekisho.orders.kinds import KINDS
 from sekisho.orders.model import Act, Order, Phase, write_time
 from sekisho.orders.parse import parse_body, parse_order, render_order, signed_by
 from sekisho.orders.sealing import approval_key, message, seal
+from sekisho.policy.host_policy import HostPolicy
+from siteworld import host_policy, policy
 
 
 def why(order: Order, **change: Any) -> str:
@@ -305,9 +306,13 @@ def test_signers_come_from_the_policy_or_not_at_all() -> None:
         "authority_until": "2035-03-31",
         "key": base64.b64encode(SIGNERS["chiba"].key).decode(),
     }
-    assert parse_signers({"orders": {"people": {"chiba": entry}}}) == {"chiba": SIGNERS["chiba"]}
+    told = host_policy("core-1", orders={"people": {"chiba": entry}})
+    assert signers_of(told) == {"chiba": SIGNERS["chiba"]}
+    silent = policy("core-1")
+    del silent["orders"]  # an older compiler's
+    with pytest.raises(SekishoError, match="cannot be told"):
+        signers_of(HostPolicy.parse(silent))
     for broken in (
-        {},
         {"orders": None},
         {"orders": {"people": []}},
         {"orders": {"people": {"chiba": None}}},
@@ -316,8 +321,9 @@ def test_signers_come_from_the_policy_or_not_at_all() -> None:
         {"orders": {"people": {"chiba": {**entry, "key": "?"}}}},
         {"orders": {"people": {"Chiba": entry}}},
     ):
-        with pytest.raises(SekishoError, match="cannot be told"):
-            parse_signers(json.loads(json.dumps(broken)))
+        with pytest.raises(SekishoError, match="refused") as refused:
+            host_policy("core-1", **broken)
+        assert refused.value.problems[0].key.startswith("orders")
 
 
 def test_an_approval_key_is_p384_in_pem() -> None:

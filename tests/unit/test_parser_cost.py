@@ -45,6 +45,7 @@ from sekisho.control.pki.certificates import read_request
 from sekisho.control.ssh.pinned_keys import parse_pinned
 from sekisho.core.bounds import json_within
 from sekisho.core.errors import printable
+from sekisho.core.strict_json import strict_json
 from sekisho.core.yaml_nodes import Reader
 from sekisho.devices.descriptors import parse_descriptors
 from sekisho.devices.export_db import parse_export_db
@@ -54,10 +55,9 @@ from sekisho.devices.udev_rules import _HEAD, _TAIL
 from sekisho.devices.udev_rules import parse as parse_udev_rules
 from sekisho.evidence.bundle import MANIFEST
 from sekisho.evidence.verification import Stored, verify
-from sekisho.facts.wire import Request, decode_request, decode_response, strict_json
+from sekisho.facts.wire import Request, decode_request, decode_response
 from sekisho.host.kernel.audit_tail import parse_status
 from sekisho.host.listeners import parse as parse_listeners
-from sekisho.host.policy_store import _parse as parse_policy
 from sekisho.journal.intake import parse_answer, parse_submission
 from sekisho.journal.records import parse_line as parse_journal_line
 from sekisho.journal.records import skim_line
@@ -66,6 +66,7 @@ from sekisho.network.netlink import attributes, messages
 from sekisho.nft.readback import normalise
 from sekisho.orders.parse import parse_order
 from sekisho.orders.register import register
+from sekisho.policy.host_policy import HostPolicy
 from sekisho.probes.registry import registry
 from sekisho.prover.hostfacts import _Facts
 from sekisho.transfer.header import parse_header
@@ -173,7 +174,14 @@ READERS: dict[str, tuple[Callable[[str], Any], str]] = {
         _encoded(lambda b: parse_pinned(b, "x")),
         "a,b ssh-ed25519 AAAAC3NzaC1lZDI1NTE5\n|1|YWE=|YWE= ssh-rsa AAAA",
     ),
-    "host.policy_store": (_encoded(parse_policy), '{"host":"a","serial":1}'),
+    "policy.host_policy.HostPolicy.parse": (
+        _encoded(HostPolicy.parse),
+        '{"schema":1,"host":"a","serial":1,"flows":[{"direction":"in"}]}',
+    ),
+    "core.strict_json.strict_json": (
+        _encoded(partial(strict_json, size=1 << 30)),
+        '{"host":"\\u00e9","serial":[1]}',
+    ),
     "host.listeners.parse": (lambda text: parse_listeners("tcp", text), _TCP),
     "host.kernel.audit_tail.parse_status": (_encoded(parse_status), "\x34\0\0\0"),
     "core.yaml_nodes.Reader": (
@@ -190,7 +198,6 @@ READERS: dict[str, tuple[Callable[[str], Any], str]] = {
         '{"nonce":"ab","probes":["sysctl"],"schema":1}',
     ),
     "facts.wire.decode_response": (_answered, "sekisho 0.1.0"),
-    "facts.wire.strict_json": (_encoded(strict_json), '{"a":[1,"b",{}]}'),
     "evidence.verification": (
         _encoded(lambda b: verify(Stored({MANIFEST: b}))),
         '{"files":{"a":{"bytes":1,"sha256":"0"}},"kind":"sekisho-evidence","schema":1}',

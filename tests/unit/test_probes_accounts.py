@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import pytest
@@ -14,6 +16,9 @@ from probes_raw import held, link, ran, unreadable
 
 from sekisho.compile.accounts import derived
 from sekisho.compile.accounts import fingerprint as policy_fingerprint
+from sekisho.core.names import PersonRole
+from sekisho.policy.host_policy import HostPolicy
+from sekisho.policy.parts import Account, AccountLists, Session
 from sekisho.probes.account_names import impersonal
 from sekisho.probes.accounts import (
     PROBES,
@@ -26,6 +31,7 @@ from sekisho.probes.accounts import (
 )
 from sekisho.probes.model import ProbeError, Read, Run
 from sekisho.probes.sudo import PROBES as SUDO_PROBES
+from siteworld import host_policy
 
 BY_NAME = {probe.name: probe for probe in (*PROBES, *SUDO_PROBES)}
 PEOPLE = """root:x:0:0:root:/root:/bin/bash
@@ -420,35 +426,37 @@ def test_garbled_sudo_rules_are_no_fact(bad: str) -> None:
 # -- the policy's flat lists -----------------------------------------------------------------------
 
 
-def policy(**change: Any) -> dict[str, Any]:
-    return {
-        "issued": "2026-11-22T00:00:00Z",
-        "management": {
-            "address": "10.77.0.13",
-            "controllers": ["10.77.0.1"],
-            "auditors": ["10.77.0.2"],
-        },
-        "accounts": {
-            "aoki": {
-                "role": "administrator",
-                "uid": 2001,
-                "keys": [f"ssh-ed25519 {KEY_A}"],
-                "authority_until": "2027-03-31",
-                "trained": "2026-10-01",
-            },
-            "auditor": {
-                "role": "auditor",
-                "uid": 2004,
-                "keys": [f"ssh-ed25519 {KEY_B}"],
-                "authority_until": "2028-03-31",
-                "trained": "2026-10-01",
-            },
-        },
-        "sessions": [
-            {"direction": "in", "peer_address": "10.77.7.1", "local_address": "10.77.7.2"},
-            {"direction": "out", "peer_address": "10.77.8.1", "local_address": "10.77.8.2"},
-        ],
-    } | change
+def policy() -> HostPolicy:
+    whole = host_policy("core-1")
+    people = {
+        "aoki": Account(
+            role=PersonRole.ADMINISTRATOR,
+            uid=2001,
+            keys=(f"ssh-ed25519 {KEY_A}",),
+            authority_until=date(2027, 3, 31),
+            trained=date(2026, 10, 1),
+        ),
+        "auditor": Account(
+            role=PersonRole.AUDITOR,
+            uid=2004,
+            keys=(f"ssh-ed25519 {KEY_B}",),
+            authority_until=date(2028, 3, 31),
+            trained=date(2026, 10, 1),
+        ),
+    }
+    return replace(
+        whole,
+        accounts=people,
+        management=replace(whole.management, auditors=("10.77.0.2",)),
+        sessions=(
+            Session("in", "terminal-1", "10.77.7.1", "10.77.7.2", "eth3", 22),
+            Session("out", "core-2", "10.77.8.1", "10.77.8.2", "eth4", 22),
+        ),
+    )
+
+
+def lists(told: HostPolicy) -> AccountLists:
+    return derived(told.accounts, told.sessions, told.management, today=told.issued[:10])
 
 
 def test_both_sides_write_a_key_the_same_way() -> None:
@@ -456,20 +464,21 @@ def test_both_sides_write_a_key_the_same_way() -> None:
 
 
 def test_access_ends_with_authority_or_training_whichever_is_first() -> None:
-    assert derived(policy())["expiry"] == ["aoki 2027-04-01", "auditor 2027-10-03"]
+    assert lists(policy()).expiry == ("aoki 2027-04-01", "auditor 2027-10-03")
 
 
 def test_sessions_come_from_controllers_and_from_the_desk_only() -> None:
-    told = derived(policy())
-    assert told["allow_users"] == ["aoki@10.77.0.1", "aoki@10.77.7.1", "auditor@10.77.0.2"]
-    assert told["listen"] == ["10.77.0.13:22", "10.77.7.2:22"]
+    told = lists(policy())
+    assert told.allow_users == ("aoki@10.77.0.1", "aoki@10.77.7.1", "auditor@10.77.0.2")
+    assert told.listen == ("10.77.0.13:22", "10.77.7.2:22")
 
 
 def test_who_will_be_trained_later_is_not_trained_yet() -> None:
-    held_back = policy()
-    held_back["accounts"]["auditor"]["trained"] = "2026-12-01"
-    assert derived(held_back)["trained"] == ["aoki"]
+    told = policy()
+    later = replace(told.accounts["auditor"], trained=date(2026, 12, 1))
+    held_back = replace(told, accounts={**told.accounts, "auditor": later})
+    assert lists(held_back).trained == ("aoki",)
 
 
 def test_only_administrators_are_in_the_privileged_group() -> None:
-    assert derived(policy())["privileged"] == ["sekisho-admin aoki"]
+    assert lists(policy()).privileged == ("sekisho-admin aoki",)

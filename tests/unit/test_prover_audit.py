@@ -20,10 +20,12 @@ from sekisho.core.errors import SekishoError
 from sekisho.evidence.bundle import MANIFEST, make_bundle
 from sekisho.evidence.report import AuditRun, HostRecord, judge_run
 from sekisho.evidence.verification import Verdicts
+from sekisho.policy.forms import Record
+from sekisho.policy.host_policy import HostPolicy
+from sekisho.policy.parts import Way
 from sekisho.probes.nftables import RULES
 from sekisho.prover import hooks
 from sekisho.prover.prove import prove_way
-from sekisho.site.declared import line_from
 from siteworld import policy
 
 CHECK = "6-iv-e.only-declared-through"
@@ -53,7 +55,7 @@ def run(loaded: Any, *, solver: str | None = "z3 0", there: Any = GATE) -> Audit
     return whole(AuditRun(
         mode="ssh", site="lab", profile="producer", started="2026-11-25T02:00:00Z",
         finished="2026-11-25T02:00:05Z", tool="sekisho test", solver=solver,
-        hosts=(HostRecord("gate-in", raw, there),),
+        hosts=(HostRecord("gate-in", raw, None if there is None else HostPolicy.parse(there)),),
     ), OWN)  # fmt: skip
 
 
@@ -87,8 +89,11 @@ def test_what_the_prover_does_not_know_is_could_not_tell(statement: Any) -> None
 def test_without_solver_policy_or_rules_it_could_not_tell() -> None:
     assert found(run(GATE["nftables"], solver=None))[0] is Verdict.ERROR
     assert found(run(GATE["nftables"], there=None))[0] is Verdict.ERROR
+    older = {key: part for key, part in GATE.items() if key != "declared"}
+    assert found(run(GATE["nftables"], there=older))[0] is Verdict.ERROR
     garbled = {**GATE, "declared": {"forward": {"way": "forward", "lines": [["x"]]}}}
-    assert found(run(GATE["nftables"], there=garbled))[0] is Verdict.ERROR
+    with pytest.raises(SekishoError, match="refused"):
+        run(GATE["nftables"], there=garbled)
 
 
 def test_jumps_that_multiply_are_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,13 +137,13 @@ def test_a_forged_verdict_does_not_survive() -> None:
 
 
 def test_a_line_survives_its_row_and_nothing_else_does() -> None:
-    rows = [row for way in GATE["declared"].values() for row in way["lines"]]
-    assert rows
-    for row in rows:
-        assert line_from(row).row() == row
-        for place in range(len(row)):
-            with pytest.raises((TypeError, ValueError)):
-                line_from([*row[:place], None, *row[place + 1 :]])
+    form = Record(Way)
+    for told in GATE["declared"].values():
+        assert form.write(Way.parse(told)) == told
+        for row in told["lines"]:
+            for place in range(len(row)):
+                with pytest.raises(ValueError, match="declared"):
+                    Way.parse(told | {"lines": [[*row[:place], None, *row[place + 1 :]]]})
 
 
 def test_an_audit_of_an_unconfigured_machine_asks_for_no_solver(

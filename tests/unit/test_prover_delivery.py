@@ -13,6 +13,7 @@ import pytest
 
 from sekisho.cli.main import main
 from sekisho.core.errors import SekishoError
+from sekisho.policy.host_policy import HostPolicy
 from sekisho.prover.deliver import Delivery, deliverable
 from sekisho.prover.explain import explain, follow, wanted
 from sekisho.prover.findings import Finding, Outcome, exit_code
@@ -24,7 +25,7 @@ from sekisho.prover.relations import relations
 from sekisho.site.declared import lines
 from sekisho.site.model import Site
 from siteworld import SITE as SITE_FILE
-from siteworld import copy_lab, lab_site, policy, tunnelled
+from siteworld import copy_lab, host_policy, lab_site, policy, tunnelled
 
 IN: dict[str, tuple[str, str] | str] = {
     SITE_FILE: ("network: 10.77.1.0/29", "encryption: ipsec\n      network: 10.77.1.0/29")
@@ -114,7 +115,8 @@ def nets(change: Change | None = None) -> dict[str, HostNet | SekishoError]:
     facts = copy.deepcopy(FACTS)
     if change is not None:
         change(facts)
-    found: dict[str, HostNet | SekishoError] = {"terminal-1": compiled(policies()["terminal-1"])}
+    desk = compiled(host_policy("terminal-1"))
+    found: dict[str, HostNet | SekishoError] = {"terminal-1": desk}
     return found | {host: read(probes, host) for host, probes in facts.items()}
 
 
@@ -149,7 +151,7 @@ def test_everything_declared_arrives_by_the_facts_of_real_machines_and_as_compil
     assert len(found) > 30
     assert found["intake"].reason == ""
     assert found["desk terminal-1 to core-1"].reason == "terminal-1 as compiled"
-    whole = {host: compiled(one) for host, one in policies().items()}
+    whole = {host: compiled(HostPolicy.parse(one)) for host, one in policies().items()}
     assert exit_code(list(deliverable(network(), site_of(), whole))) == 0
 
 
@@ -392,7 +394,7 @@ def by_tunnels() -> tuple[Network, Site, dict[str, HostNet | SekishoError]]:
     site = lab_site(edits)
     own = {host: policy(host, edits) for host in site.machines}
     held = network_of({host: one["nftables"] for host, one in own.items()}, site)[0]
-    return held, site, {host: compiled(one) for host, one in own.items()}
+    return held, site, {host: compiled(HostPolicy.parse(one)) for host, one in own.items()}
 
 
 def test_a_flow_through_a_tunnel_is_an_error_by_name_and_never_a_pass() -> None:
@@ -551,7 +553,8 @@ def test_the_laws_of_direction_do_not_ask_the_routes() -> None:
 
 def sealed_nets(change: Callable[[str], str] = str, host: str = "gate-in") -> dict[str, Any]:
     """Return the site's hosts as compiled, but ``host`` with what the kernel would list."""
-    found: dict[str, Any] = {name: compiled(one) for name, one in policies(sealed=True).items()}
+    told = policies(sealed=True)
+    found: dict[str, Any] = {n: compiled(HostPolicy.parse(one)) for n, one in told.items()}
     facts = copy.deepcopy(FACTS[host])
     reqid = policies(sealed=True)["gate-in"]["lines"][0]["children"][0]["reqid"]
     tunnel = (
@@ -599,7 +602,7 @@ def test_an_encrypted_flow_arrives_and_so_does_what_carries_it() -> None:
     found = sealed()
     assert found["intake"].outcome is Outcome.PROVEN, found["intake"].reason
     assert found["wan-in, IPsec gate-in and hospital-a"].outcome is Outcome.PROVEN
-    whole = {host: compiled(one) for host, one in policies(sealed=True).items()}
+    whole = {host: compiled(HostPolicy.parse(one)) for host, one in policies(sealed=True).items()}
     delivery = Delivery(sealed_network(), site_of(sealed=True), whole)
     found = [delivery.judge(one) for one in relations(site_of(sealed=True))
              if one.name == "intake" or "IPsec" in one.name]  # fmt: skip

@@ -22,7 +22,7 @@ from sekisho.nft.quarantine import CHAINS, effect, is_on, switch, switched
 from sekisho.prover.findings import Outcome, exit_code
 from sekisho.prover.laws import QUARANTINE
 from sekisho.prover.prove import prove
-from siteworld import lab_site, policy
+from siteworld import host_policy, lab_site, policy
 
 SITE = lab_site()
 HOSTS = sorted(SITE.machines)
@@ -100,12 +100,12 @@ def test_rules_without_the_switch_are_no_pass() -> None:
 
 def test_what_is_cut_names_every_flow_session_and_administrator() -> None:
     for host in HOSTS:
-        kept, cut = effect(policy(host))
+        kept, cut = effect(host_policy(host))
         text = "\n".join(cut)
         assert all(flow["name"] in text for flow in policy(host)["flows"])
         assert all(who in text for who in policy(host)["management"]["controllers"])
         assert "metrics to monitor 10.77.0.16" in "\n".join(kept)
-    assert "nobody watches" in "\n".join(effect(policy("monitor-1"))[1])
+    assert "nobody watches" in "\n".join(effect(host_policy("monitor-1"))[1])
 
 
 # -- who keeps it on -----------------------------------------------------------------------------
@@ -232,7 +232,8 @@ def test_what_cannot_be_kept_is_not_thrown(tmp_path: Path) -> None:
 def console(host: Host, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a host at whose console `sekisho quarantine` is called."""
     nft = FalseNft(EMPTY)
-    value = {**policy("core-1"), "console_proof": {"by": "aoki", "on": "2026-11-01"}}
+    proof = {"reference": "ticket 12", "tested": "2026-11-01"}
+    value = host_policy("core-1", console_proof=proof)
     told: list[Any] = []
     monkeypatch.setattr(command, "STATE", host.paths.state)
     monkeypatch.setattr(command, "Nft", lambda: nft)
@@ -273,13 +274,13 @@ def test_on_and_off_are_done_kept_and_journalled(
 def test_no_console_no_quarantine_unless_said_and_no_journal_no_way_back(
     console: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file, _, value, _ = console
+    file, *_ = console
 
     def nobody(*_: Any, **__: Any) -> int:
         raise SekishoError("the journal does not answer")
 
     monkeypatch.setattr(command, "submit", nobody)
-    value["console_proof"] = None
+    monkeypatch.setattr(command, "_policy", lambda: host_policy("core-1"))  # nobody's word
     assert main(["quarantine", "on", "--now", "--why", "x"]) == 3
     assert not file.exists()
     assert main(["quarantine", "on", "--now", "--why", "x", "--without-console"]) == 0

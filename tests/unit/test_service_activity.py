@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agentworld import Host, MemoryJournal, policy
+from agentworld import Host, MemoryJournal, parsed, policy
 from sekisho.core.errors import SekishoError
 from sekisho.host.agent.parts import activity as agent_activity
 from sekisho.host.agent.parts.activity import STOPPED, ActivityPart
@@ -57,7 +57,7 @@ def part_of(host: Host) -> tuple[ActivityPart, Journal]:
     journal = host.journal
     assert isinstance(journal, Journal)
     part = ActivityPart(host.book, host.paths, journal, lambda: None)  # type: ignore[arg-type]
-    part.policy(policy())
+    part.policy(parsed())
     return part, journal
 
 
@@ -103,7 +103,7 @@ def test_a_new_policy_goes_on_where_the_old_one_was(host: Host) -> None:
     host.paths.audit_log.write_text(event(1, "first"))
     part, journal = part_of(host)
     part.poll()
-    part.policy(policy(accounts={"baba": {"role": "operator", "uid": 2001}}))
+    part.policy(parsed(accounts={"baba": policy()["accounts"]["aoki"] | {"role": "operator"}}))
     with host.paths.audit_log.open("a") as log:
         log.write(event(2, "second"))
     part.poll()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agentworld import Host
+from agentworld import Host, parsed
 from sekisho.core.errors import SekishoError
 from sekisho.host.agent.parts.modules import OPEN, ModulesPart
 
@@ -23,7 +23,7 @@ class World:
         self.kernel("1")
 
     def want(self, lock: str) -> None:
-        self.host.book.policy = {"modules": {"lock": lock, "allow": []}}
+        self.host.book.policy = parsed(modules={"lock": lock, "allow": [], "disabled": "0"})
 
     def kernel(self, word: str) -> None:
         (self.host.paths.proc / "sys/kernel/modules_disabled").write_text(f"{word}\n")

@@ -12,9 +12,10 @@ from sekisho.control.inventory.read import read_inventory
 from sekisho.core.canonical import canonical
 from sekisho.core.errors import SekishoError
 from sekisho.network.networkd import network_files
+from sekisho.policy.parts import Route
 from sekisho.site.parse import parse_site
 from sekisho.site.rules.invariants import check
-from siteworld import ISSUED, ROOT, SITE, lab_site, policy
+from siteworld import ISSUED, ROOT, SITE, host_policy, lab_site, policy
 
 HOSTS = ["inbound-1", "core-1", "outbound-1", "gate-in", "gate-out", "monitor-1", "terminal-1"]
 
@@ -74,9 +75,9 @@ def test_listeners_are_on_single_addresses() -> None:
 def test_a_peer_behind_the_carriers_router_gets_a_route_of_its_own() -> None:
     site = parse_site(read_inventory(ROOT / "inventory" / "example"))
     gate = compile_host(site, "gate-east", serial=1, issued=ISSUED)
-    assert {"to": "192.168.140.5/32", "via": "172.20.8.9", "interface": "enp2s0"} in gate["routes"]
+    assert Route("192.168.140.5/32", "172.20.8.9", "enp2s0") in gate.routes
     inbound = compile_host(site, "inbound-1", serial=1, issued=ISSUED)
-    assert [(route["to"], route["via"]) for route in inbound["routes"]] == [
+    assert [(route.to, route.via) for route in inbound.routes] == [
         ("172.20.8.0/24", "10.20.16.1"),
         ("172.21.8.0/24", "10.20.16.5"),
         ("192.168.140.5/32", "10.20.16.1"),
@@ -94,7 +95,7 @@ def test_an_unknown_host_is_told() -> None:
 
 
 def test_network_files_bind_name_and_card_and_learn_nothing() -> None:
-    files = network_files(policy("inbound-1"))
+    files = network_files(host_policy("inbound-1"))
     text = files["/etc/systemd/network/05-sekisho-eth1.network"]
     for line in ("MACAddress=52:54:00:77:02:02", "Name=eth1", "Address=10.77.2.2/29", "DHCP=no",
                  "IPv6AcceptRA=no", "LinkLocalAddressing=no", "LLMNR=no", "MulticastDNS=no",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from sekisho.control.inventory.files import line_files
 from sekisho.network.strongswan import ESP_PROPOSAL, IKE_PROPOSAL, strongswan_conf, swanctl_conf
 from sekisho.nft.ipsec import peer_ruleset
+from sekisho.policy.host_policy import HostPolicy
 from sekisho.probes.lines import PROBES
 from sekisho.probes.nftables import _facts
 from sekisho.site.lines import lines_of, reqid
-from siteworld import SITE, lab_site, policy, problems
+from siteworld import SITE, host_policy, lab_site, policy, problems
 
 Edits = dict[str, tuple[str, str] | str]
 
@@ -36,7 +38,7 @@ def test_a_site_that_asks_for_nothing_has_no_line_and_no_file() -> None:
     for host in ("gate-in", "core-1"):
         compiled = policy(host, said("wan-in", "carrier"))
         assert compiled["lines"] == compiled["line_flows"] == compiled["everywhere"] == []
-        assert line_files(compiled) == {}
+        assert line_files(HostPolicy.parse(compiled)) == {}
         assert "ipsec" not in json.dumps(compiled["nftables"])
 
 
@@ -52,11 +54,11 @@ def test_a_line_is_one_child_per_flow_with_exact_selectors() -> None:
         }
     ]
     (theirs,) = lines_of(lab_site(IN), "hospital-a")
-    assert (theirs["local_id"], theirs["peer_id"]) == (line["peer_id"], line["local_id"])
-    assert theirs["children"][0]["local_ts"] == line["children"][0]["remote_ts"]
-    assert theirs["children"][0]["reqid"] == line["children"][0]["reqid"]
+    assert (theirs.local_id, theirs.peer_id) == (line["peer_id"], line["local_id"])
+    assert theirs.children[0].local_ts == line["children"][0]["remote_ts"]
+    assert theirs.children[0].reqid == line["children"][0]["reqid"]
     assert line["starts"]
-    assert not theirs["starts"]
+    assert not theirs.starts
     assert policy("inbound-1", IN)["lines"] == []
 
 
@@ -85,7 +87,7 @@ def test_every_number_is_one_the_kernel_takes(link: str, flow: str) -> None:
 
 
 def test_no_proposal_but_one_and_no_plugin_that_exempts() -> None:
-    text = swanctl_conf(policy("gate-in", IN)["lines"])
+    text = swanctl_conf(host_policy("gate-in", IN).lines)
     offered = {line.split("=")[1].strip() for line in text.splitlines() if "proposals =" in line}
     assert offered == {IKE_PROPOSAL, ESP_PROPOSAL}
     assert "revocation = strict" in text
@@ -96,9 +98,9 @@ def test_no_proposal_but_one_and_no_plugin_that_exempts() -> None:
 
 
 def test_a_value_that_would_end_a_section_is_refused() -> None:
-    (line,) = policy("gate-in", IN)["lines"]
+    (line,) = host_policy("gate-in", IN).lines
     with pytest.raises(ValueError, match="cannot stand"):
-        swanctl_conf([line | {"peer_id": "x\n}"}])
+        swanctl_conf([replace(line, peer_id="x\n}")])
 
 
 BAD: dict[str, tuple[Edits, str, str]] = {
@@ -211,7 +213,7 @@ def raw(configuration: str, **more: str) -> dict[str, Any]:
 
 def test_the_probe_reads_back_what_is_rendered() -> None:
     compiled = policy("gate-in", IN)
-    fact = PROBES[0].parse(raw(swanctl_conf(compiled["lines"]), key="x"))
+    fact = PROBES[0].parse(raw(swanctl_conf(HostPolicy.parse(compiled).lines), key="x"))
     assert fact["configured"] == compiled["line_flows"]
     assert fact["proposals"] == sorted([ESP_PROPOSAL, IKE_PROPOSAL])
     assert fact["trust"] == ["ecdsa-384-sha384-ike:ecdsa-sha384 strict"]

@@ -91,7 +91,7 @@ def test_a_rendered_policy_is_accepted_by_the_agents_own_reader(
             floor=Floor(),
         )
         assert policy.serial == 1
-        assert json.loads((folder / "nftables.json").read_text()) == policy.value["nftables"]
+        assert json.loads((folder / "nftables.json").read_text()) == policy.value.nftables.value()
 
 
 def test_a_serial_grows_when_the_content_changes_and_only_then(keyed: Path, tmp_path: Path) -> None:

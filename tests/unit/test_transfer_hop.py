@@ -23,6 +23,7 @@ from sekisho.host.transfer.receive import Pace
 from sekisho.host.transfer.send import Outcome, Target, send_bytes, send_span
 from sekisho.host.transfer.store import Store
 from sekisho.transfer.header import Header
+from siteworld import host_policy
 
 pytestmark = pytest.mark.process
 AGENT = Path(__file__).resolve().parents[2] / "agent"
@@ -282,33 +283,11 @@ def test_a_dry_run_lists_and_sends_nothing(
     assert not (tmp_path / "state").exists()
 
 
-POLICY = {
-    "host": "core-1",
-    "flows": [
-        {
-            "name": "store",
-            "mode": "one-way-tcp",
-            "direction": "in",
-            "peer": "inbound-1",
-            "peer_address": "10.77.3.1",
-            "local_address": "10.77.3.2",
-            "port": 7601,
-        },
-        {
-            "name": "release",
-            "mode": "one-way-tcp",
-            "direction": "out",
-            "peer": "outbound-1",
-            "peer_address": "10.77.4.2",
-            "local_address": "10.77.4.1",
-            "port": 7601,
-        },
-    ],
-}
+POLICY = host_policy("core-1")
 
 
 def test_the_policy_says_where_to_listen_and_for_whom() -> None:
-    plan = plan_of_policy(json.dumps(POLICY).encode(), "policy.json")
+    plan = plan_of_policy(POLICY.as_bytes(), "policy.json")
     assert plan.host == "core-1"
     assert [(one.address, one.port, dict(one.peers)) for one in plan.listen] == [
         ("10.77.3.2", 7601, {"10.77.3.1": "inbound-1"})
@@ -317,7 +296,7 @@ def test_the_policy_says_where_to_listen_and_for_whom() -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"{}", b"[]", b'{"host":"a","flows":[]}', b'{"host":"a","flows":[{"direction":"in"}]}'],
+    [b"", b"{}", b"[]", *(host_policy(host).as_bytes() for host in ("gate-in", "monitor-1"))],
 )
 def test_a_policy_without_an_incoming_flow_is_no_reason_to_listen(raw: bytes) -> None:
     with pytest.raises(SekishoError):
@@ -333,7 +312,7 @@ def test_nobody_in_particular_is_no_peer(peers: list[str]) -> None:
 def test_the_way_is_found_in_the_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = source(tmp_path)
     policy = tmp_path / "policy.json"
-    policy.write_text(json.dumps(POLICY))
+    policy.write_bytes(POLICY.as_bytes())
     words = ["send", str(root), "--to", "outbound-1", "--policy", str(policy), "--dry-run"]
     assert main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["address"] == "10.77.4.2"

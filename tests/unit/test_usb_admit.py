@@ -14,6 +14,7 @@ from sekisho.devices.policy import hash_serial
 from sekisho.devices.udev_rules import render
 from sekisho.host.devices import admit as usb_admit
 from sekisho.host.devices import exception_state, usb_policy
+from siteworld import policy
 
 # It writes relative to an open directory, which the tests' own guard cannot follow.
 pytestmark = pytest.mark.process
@@ -68,8 +69,8 @@ class Sys:
         self.write_policy()
 
     def write_policy(self, **change: Any) -> None:
-        policy = {"devices": [KEYBOARD], "console": "serial"} | change
-        self.policy.write_text(json.dumps(policy))
+        told = policy("core-1") | {"devices": [KEYBOARD], "console": "serial"} | change
+        self.policy.write_text(json.dumps(told))
         self.policy.chmod(0o644)
 
     def plug(
@@ -297,7 +298,7 @@ def test_a_persons_word_in_the_site_model_is_enough(sys: Sys, console: str) -> N
 
 
 def test_a_dry_run_tells_and_refuses_nothing(sys: Sys, capsys: pytest.CaptureFixture[str]) -> None:
-    sys.write_policy(devices_mode="dry-run", console="none")
+    sys.write_policy(devices_mode="dry-run", console="out-of-band")
     sys.parameter.write_text("0\n")
     (sys.bus / "usb1/authorized_default").write_text("0\n")
     folder = sys.plug("2-1", serial="STICK", authorized="1")

@@ -115,8 +115,6 @@ def test_json_of_a_hostile_site_name_is_ascii(
 ) -> None:
     one = forger()
     one.run["site"] = "\ud800\x9b[2J\u202e"
-    for host in HOSTS:
-        del one.values[f"policies/{host}.json"]["site"]
     assert verify(put(place, one.bundle()), "--json") in (0, 1)
     assert capsys.readouterr().out.isascii()
     assert main(["verify", str(place / "b")]) in (1, 2)

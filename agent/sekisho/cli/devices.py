@@ -16,12 +16,12 @@ from typing import Annotated, Any
 import typer
 
 from sekisho.core.errors import Problem, SekishoError, printable
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.devices import export_db
 from sekisho.devices.explain import Verdict, judge_device, judge_dump
 from sekisho.devices.policy import HEX4, INTERFACE, KEY_BYTES, PORT, Device
 from sekisho.devices.policy_file import MAX_BYTES as MAX_LIST
 from sekisho.devices.policy_file import Listed, parse_listed
-from sekisho.host.policy_store import read_bounded, write_atomic
 
 HOST_POLICY = Path("/etc/sekisho/policy.json")
 HELP = (

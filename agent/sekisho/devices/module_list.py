@@ -41,31 +41,21 @@ class Wanted:
         return digest(sorted(self.allow))
 
 
-def parse_wanted(policy: Mapping[str, Any]) -> Wanted:
-    """Return the modules of a compiled policy; SekishoError when they are garbled.
+def wanted(lock: str, allow: Iterable[str]) -> Wanted:
+    """Return the modules of a policy's ``modules``, each by the kernel's own name, once."""
+    return Wanted(lock, tuple(sorted({canonical(name) for name in allow})))
 
-    A policy from before this wall has none: the lock is off.
-    """
-    raw = policy.get("modules", {"lock": "off", "allow": []})
-    where = "policy.json"
-    if not isinstance(raw, dict):
-        raise _garbled(where, "modules", raw, "a mapping")
-    lock, allow = raw.get("lock"), raw.get("allow")
-    if lock not in LOCKS:
-        raise _garbled(where, "modules.lock", lock, f"one of {', '.join(LOCKS)}")
+
+def parse_proven(allow: Any, where: str) -> Wanted:
+    """Return the list that a boot has proven, as ``where`` holds it; SekishoError when garbled."""
     if (
         not isinstance(allow, list)
         or len(allow) > MAX_MODULES
         or not all(isinstance(name, str) and NAME.fullmatch(name) for name in allow)
     ):
-        raise _garbled(where, "modules.allow", allow, "a list of module names")
-    return Wanted(lock, tuple(sorted({canonical(name) for name in allow})))
-
-
-def _garbled(where: str, key: str, got: object, expected: str) -> SekishoError:
-    return SekishoError(
-        "the module list was not understood", (Problem(where, key, printable(got), expected),)
-    )
+        problem = Problem(where, "allow", printable(allow), "a list of module names")
+        raise SekishoError("the module list was not understood", (problem,))
+    return wanted("enforce", allow)
 
 
 def required(*, console: str, role: str) -> dict[str, tuple[str, ...]]:

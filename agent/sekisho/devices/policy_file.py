@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sekisho.core.errors import Problem, SekishoError, printable
+from sekisho.core.strict_json import strict_json
 from sekisho.core.yaml_nodes import Node, Reader, yaml_type
 from sekisho.devices.disks import Disk, parse_disks
 from sekisho.devices.policy import Rule, parse_devices
-from sekisho.facts.wire import strict_json
 
 MAX_BYTES = 8 * 1024 * 1024
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)
@@ -82,7 +82,7 @@ def parse_values(raw: bytes, where: str) -> Any:
         raise _refuse(where, f"byte {bad.start}: no UTF-8", "JSON or YAML in UTF-8") from None
     if text.lstrip()[:1] in ("{", "["):
         try:
-            return strict_json(raw)
+            return strict_json(raw, size=MAX_BYTES)
         except ValueError as bad:
             json_said = printable(str(bad))
             if not text.lstrip().startswith("["):  # YAML may begin so too, a policy may not

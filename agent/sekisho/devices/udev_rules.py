@@ -8,6 +8,7 @@ need no agent. udev(7) matches ATTR before it assigns, so one line can do both.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from sekisho.core.errors import Problem, SekishoError
@@ -76,8 +77,12 @@ def render(devices: Any, *, dry: bool = False) -> str:
 
     No character is escaped because none that needs it is accepted: see `SERIAL` and `NAME`.
     """
+    return render_rules(parse_devices(devices), dry=dry)
+
+
+def render_rules(rules: Iterable[Rule], *, dry: bool = False) -> str:
+    """Return the rules file that admits what ``rules`` list; a dry run's looks and tells only."""
     lines = []
-    rules = parse_devices(devices)
     if dry:
         return _DRY
     for rule in rules:

@@ -72,10 +72,10 @@ def bind_hosts(run: AuditRun) -> list[str]:
     if extra := sorted(there - asked):
         found.append(f"run.json: hosts that were not asked for: {_list(extra)}")
     found += [
-        f"policies/{host.name}.json is of site {printable(host.policy['site'], 80)}, "
+        f"policies/{host.name}.json is of site {printable(host.policy.site, 80)}, "
         f"the run of {printable(run.site, 80)}"
         for host in run.hosts
-        if host.policy is not None and host.policy.get("site", run.site) != run.site
+        if host.policy is not None and host.policy.site != run.site
     ]
     found += [
         f"{host.name}: facts and a reason why there are none"

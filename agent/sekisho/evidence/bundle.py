@@ -27,13 +27,16 @@ from typing import Any
 
 from sekisho.catalogue.model import Catalogue
 from sekisho.core.canonical import canonical, digest, speaks
+from sekisho.core.errors import SekishoError
 from sekisho.core.languages import LANGUAGES
+from sekisho.core.strict_json import strict_json
 from sekisho.evidence.html import render
 from sekisho.evidence.report import AuditRun, HostRecord, Judged, as_json, judge_run
 from sekisho.evidence.scope import scope_from_json
 from sekisho.evidence.summary import KINDS
 from sekisho.facts.answer import Answer, answer_from_json
-from sekisho.facts.wire import Packed, strict_json
+from sekisho.facts.wire import Packed
+from sekisho.policy.host_policy import HostPolicy
 
 SCHEMA = 2
 KIND = "sekisho-evidence"
@@ -87,7 +90,7 @@ def make_bundle(  # noqa: PLR0913 - a bundle has these inputs
         if host.raw is not None:
             files[f"facts/{host.name}.json"] = facts_file(host)
         if host.policy is not None:
-            files[f"policies/{host.name}.json"] = canonical(dict(host.policy))
+            files[f"policies/{host.name}.json"] = host.policy.as_bytes()
     evidence = evidence_digest(files)
     files[REPORT] = render(catalogue, run, judged, evidence=evidence, first=language).encode()
     if signer is not None:
@@ -133,9 +136,7 @@ def facts_of(host: str, data: bytes) -> tuple[Packed, Answer | None]:
     packed = Packed.of(data[at + len(middle) : -len(_FACTS_TAIL)])
     told = data[len(_FACTS_HEAD) : at]
     try:
-        value = strict_json(told)
-        if canonical(value) != told:
-            raise ValueError("not in canonical form")  # noqa: TRY301 - one answer for each
+        value = strict_json(told, size=_FACTS_MOST, surrogates=True, form=True)
         return packed, None if value is None else answer_from_json(value)
     except (ValueError, TypeError) as bad:
         raise BadBundleError(f"{where}: not as it was written: {bad}") from None
@@ -281,6 +282,17 @@ def run_from_json(raw: Any, facts: Mapping[str, bytes], policies: Mapping[str, A
     )
 
 
+def _policy(value: dict[str, Any], host: str) -> HostPolicy:
+    where = f"policies/{host}.json"
+    try:
+        policy = HostPolicy.parse(value, where)
+    except SekishoError as bad:
+        raise BadBundleError(bad.problems[0].line()) from None
+    if policy.host != host:
+        raise BadBundleError(f"{where} is the policy of {policy.host!r}")
+    return policy
+
+
 def _host(
     entry: dict[str, Any], facts: Mapping[str, bytes], policies: Mapping[str, Any]
 ) -> HostRecord:
@@ -299,9 +311,7 @@ def _host(
         raise BadBundleError(f"facts/{name}.json is there, run.json says there are none")
     policy = None
     if _flag(entry["policy"], "run.json: policy"):
-        policy = _mapping(policies.get(name), f"policies/{name}.json")
-        if policy.get("host", name) != name:
-            raise BadBundleError(f"policies/{name}.json is the policy of {policy.get('host')!r}")
+        policy = _policy(_mapping(policies.get(name), f"policies/{name}.json"), name)
     elif name in policies:
         raise BadBundleError(f"policies/{name}.json is there, run.json says there is none")
     took = entry["milliseconds"]

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 from sekisho.core.errors import Problem, SekishoError, printable
 from sekisho.core.languages import item_of
+from sekisho.core.strict_json import strict_json
 from sekisho.core.text import lines_of
-from sekisho.facts.wire import strict_json
 
 MAX_BYTES = 1024 * 1024
 MAX_ITEMS = 200
@@ -126,7 +126,7 @@ def _body(where: str, text: str) -> str:
 
 def _from_json(data: bytes) -> list[tuple[str, str, str]]:
     try:
-        value = strict_json(data.removeprefix(b"\xef\xbb\xbf"))
+        value = strict_json(data.removeprefix(b"\xef\xbb\xbf"), size=MAX_BYTES)
     except ValueError as bad:
         raise _BadLawTextError("", printable(str(bad)), "one JSON object, item to text") from None
     if not isinstance(value, dict):

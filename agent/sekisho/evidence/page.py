@@ -342,10 +342,9 @@ def _unknown(findings: Iterable[Finding], language: str) -> list[View]:
 
 
 def _host(host: HostRecord, language: str) -> View:
-    role = host.policy.get("role") if host.policy is not None else None
     return {
         "name": host.name,
-        "role": _word(ROLE_WORDS, role, language) if isinstance(role, str) else "-",
+        "role": _word(ROLE_WORDS, host.role, language) if host.role is not None else "-",
         "reason": "" if host.reason is None else reason_in(host.reason, language) or "-",
         "signed": host.signed,
         "fingerprint": host.fingerprint or "-",

@@ -19,6 +19,7 @@ from sekisho.evidence.scope import NO_SCOPE, LeftOut, Scope, left_out
 from sekisho.evidence.summary import KINDS, Row, rows
 from sekisho.facts.answer import Answer
 from sekisho.facts.wire import Packed
+from sekisho.policy.host_policy import HostPolicy
 
 SCHEMA = 1
 
@@ -42,7 +43,7 @@ class HostRecord:
 
     name: str
     raw: Mapping[str, Any] | Packed | None
-    policy: Mapping[str, Any] | None = None
+    policy: HostPolicy | None = None
     reason: str | None = None
     fingerprint: str | None = None
     collector: str | None = None
@@ -55,29 +56,34 @@ class HostRecord:
         """Whether the host gave its facts with a signature (not whether it holds)."""
         return self.answer is not None and self.answer.signature is not None
 
+    @property
+    def role(self) -> str | None:
+        """The host's role, when there is a policy to say it."""
+        return self.policy.role.value if self.policy is not None else None
+
     def as_facts(self, probes: Sequence[str]) -> HostFacts:
         """Return the parsed facts for judging; a host without raw facts is unreachable."""
-        role = self.policy.get("role") if self.policy is not None else None
+        policy = self.policy.as_json() if self.policy is not None else None
         if self.raw is None or self.reason is not None:
             why = self.reason if self.reason is not None else "the host sent no facts"
             return HostFacts(
-                host=self.name, role=_text(role), facts={}, policy=self.policy, unreachable=why
+                host=self.name, role=self.role, facts={}, policy=policy, unreachable=why
             )
         raw = self.raw.value() if isinstance(self.raw, Packed) else self.raw
         return HostFacts(
             host=self.name,
-            role=_text(role),
+            role=self.role,
             facts=facts_from_raw(raw, probes),
-            policy=self.policy,
+            policy=policy,
         )
 
     def as_json(self) -> dict[str, Any]:
         """Return the host's line of the report."""
         return {
             "name": self.name,
-            "role": _text(self.policy.get("role")) if self.policy is not None else None,
+            "role": self.role,
             "has_policy": self.policy is not None,
-            "policy_serial": self.policy.get("serial") if self.policy is not None else None,
+            "policy_serial": self.policy.serial if self.policy is not None else None,
             "answered": self.raw is not None and self.reason is None,
             "reason": self.reason,
             "fingerprint": self.fingerprint,
@@ -108,15 +114,8 @@ class AuditRun:
     @property
     def unlisted(self) -> tuple[str, ...]:
         """Lines whose ciphers are outside the default list, by the policies the run judges by."""
-        found = set()
-        for host in self.hosts:
-            tunnels = host.policy.get("tunnels") if host.policy is not None else None
-            found |= {
-                f"{one.get('name')}: {one.get('ciphers')}"
-                for one in (tunnels if isinstance(tunnels, list) else ())
-                if isinstance(one, Mapping)
-            }
-        return tuple(sorted(found))
+        policies = [host.policy for host in self.hosts if host.policy is not None]
+        return tuple(sorted({f"{one.name}: {one.ciphers}" for p in policies for one in p.tunnels}))
 
 
 @dataclass(frozen=True, slots=True)

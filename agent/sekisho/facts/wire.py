@@ -11,7 +11,6 @@ Names of registered probes are the only thing a request can say: no argument rea
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import struct
 import zlib
@@ -19,9 +18,10 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sekisho.core.bounds import MAX_VALUES, json_within
+from sekisho.core.bounds import MAX_VALUES
 from sekisho.core.canonical import canonical, digest, speaks
 from sekisho.core.errors import printable
+from sekisho.core.strict_json import strict_json
 from sekisho.facts.answer import ANSWER_KEYS, Answer, answer_from_json
 
 SCHEMA = 1
@@ -223,40 +223,11 @@ def _unpack(body: bytes) -> bytes:
     return plain
 
 
-def strict_json(data: bytes, values: int = MAX_VALUES) -> Any:
-    """Return JSON without floats, NaN or a key twice; ValueError says what is wrong.
-
-    More than ``values`` values, or deeper nesting than `sekisho.core.bounds.MAX_DEPTH`, is refused
-    before anything is parsed.
-    """
-    json_within(data, values=values)
-    try:
-        return json.loads(
-            data,
-            parse_float=_refuse,
-            parse_constant=_refuse,
-            object_pairs_hook=_unique,
-        )
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
 def _json(data: bytes, what: str, values: int = MAX_VALUES) -> dict[str, Any]:
     try:
-        value = strict_json(data, values)
+        value = strict_json(data, size=MAX_RAW_BYTES, values=values, surrogates=True)
     except ValueError as bad:
         raise WireError(f"the {what} is no JSON of ours: {printable(str(bad))}") from None
     if not isinstance(value, dict):
         raise WireError(f"the {what} is {type(value).__name__}, not an object")
     return value
-
-
-def _refuse(text: str) -> Any:
-    raise ValueError(f"the number {printable(text, 40)} has no canonical form")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice")
-    return found

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sekisho.core.errors import Problem, SekishoError
-from sekisho.host.policy_store import read_bounded, write_atomic
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.journal.seals import fingerprint
 
 if TYPE_CHECKING:

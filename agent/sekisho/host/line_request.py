@@ -11,8 +11,8 @@ import stat
 from pathlib import Path
 
 from sekisho.core.errors import Problem, SekishoError
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.host.enrol import load_key
-from sekisho.host.policy_store import read_bounded, write_atomic
 
 
 def request(key_file: Path, *, name: str, check: bool = False) -> dict[str, object]:

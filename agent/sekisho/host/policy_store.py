@@ -5,44 +5,23 @@ What the caller must still do: act on the value, and ``accept`` it once it is in
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import json
-import os
 import re
-import stat
-import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from sekisho.core.canonical import canonical, speaks
 from sekisho.core.errors import Problem, SekishoError, printable
+from sekisho.core.files import read_bounded, write_atomic
+from sekisho.policy.host_policy import MAX_BYTES, HostPolicy
 
-MAX_POLICY = 8 * 1024 * 1024  # bytes
+MAX_POLICY = MAX_BYTES
 MAX_SIGNATURE = 256  # bytes; a DER ECDSA P-384 signature has at most 104
-SCHEMA = 1
 
 POLICY = "policy.json"
 SIGNATURE = "policy.sig"
 SIGNER = "policy-signer.pub.pem"
 
 _SERIAL = re.compile(r"([1-9][0-9]{0,17}) ([0-9a-f]{64})\n", re.ASCII)
-#: What the agent reads of a policy, and its type; the site's compiler proves the rest.
-_NEEDED: dict[str, type] = {
-    "schema": int,
-    "site": str,
-    "serial": int,
-    "host": str,
-    "role": str,
-    "management": dict,
-    "accounts": dict,
-    "listeners": list,
-    "devices": list,
-    "metrics": dict,
-    "nftables": dict,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +29,7 @@ class Policy:
     """A policy that was proven: signed by the site, for this host, not older than the last.
 
     Attributes:
-        value: the policy as parsed JSON.
+        value: the policy.
         serial: its serial, larger is newer.
         digest: SHA-256 of the bytes that were signed, hex.
         data: the bytes that were signed.
@@ -58,7 +37,7 @@ class Policy:
 
     """
 
-    value: Mapping[str, Any]
+    value: HostPolicy
     serial: int
     digest: str
     data: bytes = field(repr=False)
@@ -77,19 +56,6 @@ def _refuse(where: str, key: str, got: str, expected: str, hint: str = "") -> Se
     return SekishoError(
         "the policy was refused", (Problem(where, key, got, expected, "6-iv-a", hint),)
     )
-
-
-def _no_float(text: str) -> Any:
-    raise ValueError(f"a float: {text[:40]}")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value: dict[str, Any] = {}
-    for key, inner in pairs:
-        if key in value:
-            raise ValueError(f"the key {printable(key, 40)!r} twice")
-        value[key] = inner
-    return value
 
 
 def _check_signature(data: bytes, signature: bytes, signer_pem: bytes, where: str) -> None:
@@ -123,7 +89,7 @@ def prove(data: bytes, signature: bytes, signer_pem: bytes, *, host: str, floor:
     1. It is not huge, and has a signature.
     2. The site's key signed exactly these bytes (ECDSA P-384, SHA-384).
     3. It is JSON without floats or doubled keys, in canonical form.
-    4. It holds what the agent reads, in the right types.
+    4. It is a policy: every part in its form (`HostPolicy.parse`).
     5. It is for this host.
     6. It is not older than the newest accepted, and not another one of that serial.
 
@@ -140,16 +106,11 @@ def prove(data: bytes, signature: bytes, signer_pem: bytes, *, host: str, floor:
             SIGNATURE, "", f"more than {MAX_SIGNATURE} bytes", f"at most {MAX_SIGNATURE} bytes"
         )
     _check_signature(data, signature, signer_pem, SIGNATURE)
-    value = _parse(data)
-    for key, kind in _NEEDED.items():
-        if type(value.get(key)) is not kind:
-            raise _refuse(POLICY, key, printable(value.get(key), 60), f"of type {kind.__name__}")
-    if not speaks(value["schema"], SCHEMA):
-        raise _refuse(POLICY, "schema", str(value["schema"]), f"{SCHEMA}", "update the agent")
-    if value["host"] != host:
-        raise _refuse(POLICY, "host", printable(value["host"]), f"{host}, this host")
+    value = HostPolicy.parse(data, POLICY, form=True)
+    if value.host != host:
+        raise _refuse(POLICY, "host", value.host, f"{host}, this host")
     digest = hashlib.sha256(data).hexdigest()
-    serial = int(value["serial"])
+    serial = value.serial
     if serial < max(1, floor.serial):
         raise _refuse(
             POLICY,
@@ -163,83 +124,6 @@ def prove(data: bytes, signature: bytes, signer_pem: bytes, *, host: str, floor:
             POLICY, "serial", f"{serial} with other content", "a new serial for new content"
         )
     return Policy(value, serial, digest, data, signature)
-
-
-def _parse(data: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_float=_no_float,
-            parse_constant=_no_float,
-        )
-        form = canonical(value)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise _refuse(POLICY, "", printable(str(error)), "one JSON object in UTF-8") from None
-    if not isinstance(value, dict):
-        raise _refuse(POLICY, "", type(value).__name__, "one JSON object")
-    if form != data:
-        raise _refuse(POLICY, "", "another form of JSON", "the canonical form")
-    return value
-
-
-def _unreadable(path: Path, error: OSError) -> SekishoError:
-    problem = Problem(str(path), "", error.strerror or "an error", "a readable file")
-    return SekishoError(f"{path} cannot be read", (problem,))
-
-
-def read_bounded(path: Path, limit: int) -> bytes:
-    """Return a file's bytes, at most ``limit`` and one more, so that the caller sees the excess.
-
-    Raises:
-        SekishoError: not there, not readable, or no regular file.
-
-    """
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-        try:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise OSError(errno.EINVAL, "not a regular file")
-            data = b""
-            while len(data) <= limit and (more := os.read(handle, limit + 1 - len(data))):
-                data += more
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    return data
-
-
-def write_atomic(path: Path, data: bytes, mode: int = 0o600, *, prefix: str = ".sekisho-") -> None:
-    """Write a file so that it is the old one or the new one after a power cut, never half.
-
-    A writer that is killed leaves a file behind whose name begins with ``prefix``. An OSError names
-    ``path``, not the temporary file beside it.
-    """
-    try:
-        _write_beside(path, data, mode, prefix)
-    except OSError as error:
-        error.filename = str(path)
-        raise
-
-
-def _write_beside(path: Path, data: bytes, mode: int, prefix: str) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=prefix, dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            os.fchmod(stream.fileno(), mode)
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 class PolicyStore:

@@ -14,16 +14,17 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sekisho.core.errors import Problem, SekishoError, printable
-from sekisho.host.policy_store import read_bounded
+from sekisho.core.files import read_bounded
 from sekisho.journal.records import MAX_LINE, Record, parse_line, skim_line
 from sekisho.local.journal_files import segment_paths
 from sekisho.orders.model import Order, write_time
+from sekisho.policy.host_policy import HostPolicy
 
 #: The clock may be this far behind what was written down: records are stamped by several clocks.
 SLACK_S = 5
@@ -46,18 +47,17 @@ class OrderRecord:
 
     # -- the clock ------------------------------------------------------------------------------
 
-    def floor(self, policy: Mapping[str, Any]) -> datetime:
+    def floor(self, policy: HostPolicy) -> datetime:
         """Return the earliest time it can be now.
 
         Raises:
-            SekishoError: the policy has no time of issue, or the journal cannot be read.
+            SekishoError: the policy's time of issue is none, or the journal cannot be read.
 
         """
         try:
-            issued = datetime.fromisoformat(str(policy.get("issued"))).astimezone(UTC)
+            issued = datetime.fromisoformat(policy.issued).astimezone(UTC)
         except (ValueError, OverflowError):
-            got = printable(str(policy.get("issued")), 80)
-            problem = Problem("policy", "issued", got, "a time", "6-iv-b")
+            problem = Problem("policy", "issued", policy.issued, "a time", "6-iv-b")
             raise SekishoError("cannot determine the earliest time it can be", (problem,)) from None
         try:
             return max(issued, datetime.fromtimestamp(max(self._times(), default=0) / 1000, UTC))
@@ -69,7 +69,7 @@ class OrderRecord:
             )  # fmt: skip
             raise SekishoError("cannot determine the earliest time it can be", (problem,)) from None
 
-    def check_clock(self, now: datetime, policy: Mapping[str, Any]) -> None:
+    def check_clock(self, now: datetime, policy: HostPolicy) -> None:
         """Refuse when the clock is before what this host must have seen already."""
         floor = self.floor(policy)
         if now.timestamp() < floor.timestamp() - SLACK_S:

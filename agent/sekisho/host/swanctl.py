@@ -11,8 +11,8 @@ from pathlib import Path
 
 from sekisho.core.canonical import canonical
 from sekisho.core.errors import Problem, SekishoError, printable
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.core.text import lines_of
-from sekisho.host.policy_store import read_bounded, write_atomic
 from sekisho.network.strongswan import REVOKED
 
 #: The revoked serial numbers the running daemon's associations have been judged by.

@@ -6,12 +6,12 @@ The bytes come from outside the writer: they are parsed once, here, and refused 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from sekisho.core.canonical import canonical
 from sekisho.core.errors import Problem, SekishoError, printable
+from sekisho.core.strict_json import strict_json
 from sekisho.journal.records import (
     MAX_DATA,
     RESERVED,
@@ -37,17 +37,6 @@ def _refuse(key: str, got: str, expected: str) -> SekishoError:
     return SekishoError("the event was refused", (Problem("submission", key, got, expected),))
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("the same key twice")
-    return value
-
-
-def _no_float(text: str) -> Any:
-    raise ValueError(f"a float: {text[:40]}")
-
-
 def check_public_kind(kind: str) -> str:
     """Return ``kind`` unless it is none or belongs to the writer alone (seals, ``journal.*``)."""
     check_kind(kind)
@@ -66,14 +55,8 @@ def parse_submission(raw: bytes) -> Submission:
     if len(raw) > MAX_MESSAGE:
         raise _refuse("", f"{len(raw)} bytes or more", f"at most {MAX_MESSAGE} bytes")
     try:
-        value = json.loads(
-            raw.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_float=_no_float,
-            parse_constant=_no_float,
-        )
+        value = strict_json(raw, size=MAX_MESSAGE)
         check_value(value)
-        canonical(value).decode("utf-8")  # a lone surrogate written as an escape
     except (ValueError, TypeError, RecursionError) as error:
         raise _refuse("", printable(str(error)), "one JSON object in UTF-8") from error
     if not isinstance(value, dict) or value.keys() != {"kind", "data"}:
@@ -105,7 +88,7 @@ def refused(error: SekishoError) -> bytes:
 def parse_answer(raw: bytes) -> int:
     """Return the record number of an answer; SekishoError when it is a refusal or no answer."""
     try:
-        value = json.loads(raw.decode("utf-8"))
+        value = strict_json(raw, size=MAX_ANSWER)
     except (ValueError, RecursionError) as error:
         raise _refuse("answer", printable(raw), "JSON with n or error") from error
     if isinstance(value, dict) and value.keys() == {"error"}:

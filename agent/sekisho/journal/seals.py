@@ -7,13 +7,13 @@ kept elsewhere, it shows later whether the journal lost its end.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sekisho.core.canonical import canonical
 from sekisho.core.errors import Problem, SekishoError, printable
+from sekisho.core.strict_json import strict_json
 from sekisho.journal.records import HEX64, HOST, INT_HIGH
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def parse_head(raw: bytes, key: EllipticCurvePublicKey) -> Head:
     if len(raw) > MAX_HEAD:
         raise refuse("", f"{len(raw)} bytes", f"at most {MAX_HEAD} bytes")
     try:
-        value = json.loads(raw.decode("utf-8"))
+        value = strict_json(raw, size=MAX_HEAD)
     except (ValueError, RecursionError) as error:
         raise refuse("", str(error), "JSON") from error
     keys = {"v", "host", "n", "t", "hash", "key", "alg", "sig"}

@@ -11,7 +11,6 @@ import struct
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from typing import Any
 
 from sekisho.network.netlink import (
     AF_INET,
@@ -26,6 +25,8 @@ from sekisho.network.netlink import (
     Fact,
     attribute,
 )
+from sekisho.policy.host_policy import HostPolicy
+from sekisho.policy.parts import Route
 
 _DELETIONS = {"address": DELADDR, "route": DELROUTE, "rule": DELRULE}
 _RULES = ("ipv4 0: lookup 255", "ipv4 32766: lookup 254", "ipv4 32767: lookup 253",
@@ -51,29 +52,28 @@ class Declared:
     management: str
 
 
-def declared(policy: Mapping[str, Any]) -> Declared:
+def declared(policy: HostPolicy) -> Declared:
     """Return what a policy declares of its host's network."""
-    cards = {name: IPv4Interface(one["address"]) for name, one in policy["interfaces"].items()}
+    cards = {name: IPv4Interface(one.address) for name, one in policy.interfaces.items()}
     must = {Fact("address", f"{name} {one}", name) for name, one in cards.items()}
-    named = {*cards, *(one["interface"] for one in policy.get("tunnels", ()))}
+    named = {*cards, *(one.interface for one in policy.tunnels)}
     must |= {Fact("link", f"{name} up", name) for name in named}
-    must |= {Fact("route", _words(one), one["interface"]) for one in policy["routes"]}
-    forwards = policy["role"] == "gateway"
+    must |= {Fact("route", _words(one), one.interface) for one in policy.routes}
+    forwards = policy.role == "gateway"
     if forwards:
         must |= {Fact("forwarding", f"ipv4 {name}", name) for name in ("all", *named)}
     made = _made([*cards.items(), ("lo", IPv4Interface("127.0.0.1/8"))])
-    lines = policy.get("lines", ())
-    policies = set(policy.get("line_policies", ()))
+    policies = set(policy.line_policies)
     # strongSwan keeps a line's policies in the kernel with and without an association; without one
     # nothing passes, and who took it away is to be told.
     must |= {Fact("xfrm", text) for text in policies}
     associations = {
-        f"association {ends} esp tunnel {child['reqid']}"
-        for line in lines
-        for child in line["children"]
+        f"association {ends} esp tunnel {child.reqid}"
+        for line in policy.lines
+        for child in line.children
         for ends in (
-            f"{line['local_address']} {line['peer_address']}",
-            f"{line['peer_address']} {line['local_address']}",
+            f"{line.local_address} {line.peer_address}",
+            f"{line.peer_address} {line.local_address}",
         )
     }
 
@@ -93,13 +93,13 @@ def declared(policy: Mapping[str, Any]) -> Declared:
         # Of what kind a card of the site's is says its identity, which is 6-iii-a's business.
         return text == "lo up" or (fact.device in named and not text.endswith(" listens in"))
 
-    return Declared(frozenset(must), may, policy["management"]["interface"])
+    return Declared(frozenset(must), may, policy.management.interface)
 
 
-def _words(route: Mapping[str, str]) -> str:
+def _words(route: Route) -> str:
     """Return a declared route as the kernel tells it; one into a tunnel goes via nobody."""
-    via = f" via {route['via']}" if route["via"] else ""
-    return f"{route['to']}{via} dev {route['interface']}"
+    via = f" via {route.via}" if route.via else ""
+    return f"{route.to}{via} dev {route.interface}"
 
 
 def _made(cards: Iterable[tuple[str, IPv4Interface]]) -> frozenset[str]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sekisho.policy.parts import Child, Line
+
 #: AES-256-GCM with 16 octets of ICV, HMAC-SHA-384, ECP-384: all on the CRYPTREC list.
 IKE_PROPOSAL = "aes256gcm16-prfsha384-ecp384"
 ESP_PROPOSAL = "aes256gcm16-ecp384"
@@ -42,16 +44,16 @@ Tree = Mapping[str, Any]
 _HEAD = "# Written by Sekisho from the site model; changes are overwritten.\n"
 
 
-def swanctl_conf(lines: Iterable[Mapping[str, Any]]) -> str:
+def swanctl_conf(lines: Iterable[Line]) -> str:
     """Return swanctl.conf for a host's (or a peer's) lines; see `sekisho.site.lines.lines_of`."""
-    return _HEAD + _text({"connections": {line["name"]: _connection(line) for line in lines}})
+    return _HEAD + _text({"connections": {line.name: _connection(line) for line in lines}})
 
 
-def _connection(line: Mapping[str, Any]) -> Tree:
+def _connection(line: Line) -> Tree:
     return {
         "version": "2",
-        "local_addrs": line["local_address"],
-        "remote_addrs": line["peer_address"],
+        "local_addrs": line.local_address,
+        "remote_addrs": line.peer_address,
         "proposals": IKE_PROPOSAL,
         "mobike": "no",  # the ends are exactly these two addresses
         "encap": "no",
@@ -60,39 +62,39 @@ def _connection(line: Mapping[str, Any]) -> Tree:
         "rekey_time": f"{IKE_HOURS}h",
         "unique": "replace",
         # 0: for ever. The end that starts comes back by itself, however long the line was down.
-        "keyingtries": "0" if line["starts"] else "1",
+        "keyingtries": "0" if line.starts else "1",
         "send_certreq": "no",
         "send_cert": "always",
         "local": {
             "auth": "pubkey",
             "certs": CERTIFICATE.rpartition("/")[2],
-            "id": f"fqdn:{line['local_id']}",
+            "id": f"fqdn:{line.local_id}",
         },
         "remote": {
             "auth": AUTHENTICATION,
-            "id": f"fqdn:{line['peer_id']}",
+            "id": f"fqdn:{line.peer_id}",
             "cacerts": AUTHORITY.rpartition("/")[2],
             # No fresh word of the CA on the certificate is no word: refused.
             "revocation": "strict",
         },
-        "children": {child["flow"]: _child(line, child) for child in line["children"]},
+        "children": {child.flow: _child(line, child) for child in line.children},
     }
 
 
-def _child(line: Mapping[str, Any], child: Mapping[str, Any]) -> Tree:
+def _child(line: Line, child: Child) -> Tree:
     return {
         "mode": "tunnel",
-        "local_ts": child["local_ts"],
-        "remote_ts": child["remote_ts"],
+        "local_ts": child.local_ts,
+        "remote_ts": child.remote_ts,
         "esp_proposals": ESP_PROPOSAL,
-        "reqid": str(child["reqid"]),
+        "reqid": str(child.reqid),
         "rekey_time": f"{CHILD_MINUTES}m",
         "rekey_packets": str(CHILD_PACKETS),
         "replay_window": str(REPLAY_WINDOW),
         # The trap stays in the kernel: a packet without an association asks for one, and waits.
-        "start_action": "trap|start" if line["starts"] else "trap",
-        "close_action": "start" if line["starts"] else "trap",
-        "dpd_action": "start" if line["starts"] else "trap",
+        "start_action": "trap|start" if line.starts else "trap",
+        "close_action": "start" if line.starts else "trap",
+        "dpd_action": "start" if line.starts else "trap",
     }
 
 

@@ -10,7 +10,7 @@ The document is one transaction: the table is added (so that the deletion succee
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from sekisho.nft.ipsec import is_line, line_ends, line_hops
@@ -33,6 +33,8 @@ from sekisho.nft.statements import (
     payload,
 )
 from sekisho.nft.wireguard import tunnel_rules
+from sekisho.policy.host_policy import HostPolicy
+from sekisho.policy.parts import Flow, Hop, Passage, Session
 
 #: TCP data offset (32-bit words) → IPv4 total length of a segment without payload (bytes).
 BARE_LENGTHS = tuple((words, 20 + 4 * words) for words in range(5, 16))
@@ -41,14 +43,14 @@ _HOP_TYPE = ["ifname", "ipv4_addr", "ipv4_addr", "inet_service"]
 _PASS_TYPE = ["ifname", *_HOP_TYPE]
 
 
-def compile_ruleset(policy: Mapping[str, Any]) -> Json:
+def compile_ruleset(policy: HostPolicy) -> Json:
     """Return the rules of a host from its policy (`sekisho.compile.policy`), as libnftables JSON.
 
     Only declared flows, sessions and the management services of the policy pass; an empty policy
     part passes nothing.
     """
     rules = Ruleset()
-    management = policy["management"]["interface"]
+    management = policy.management.interface
     for chain, interface in (("input", iif), ("output", oif)):
         rules.rule(chain, "6-iv-a.default-drop", interface("lo"), {"accept": None})
     for chain, direction in (("input", "iifname"), ("forward", "iifname"), ("output", "oifname")):
@@ -71,10 +73,10 @@ def compile_ruleset(policy: Mapping[str, Any]) -> Json:
             rules.count(f"drop-{chain}-not-syn"),
             {"drop": None},
         )
-    tunnel_rules(rules, policy["tunnels"])
-    _hops(rules, policy["flows"])
-    line_ends(rules, policy["lines"])
-    _sessions(rules, policy["sessions"])
+    tunnel_rules(rules, policy.tunnels)
+    _hops(rules, policy.flows)
+    line_ends(rules, policy.lines)
+    _sessions(rules, policy.sessions)
     management_rules(rules, policy)
     quarantine_chains(rules, policy)
     _bare(rules)
@@ -82,21 +84,25 @@ def compile_ruleset(policy: Mapping[str, Any]) -> Json:
     return rules.document()
 
 
-def _hop(entry: Mapping[str, Any]) -> list[Any]:
-    return [entry["interface"], entry["peer_address"], entry["local_address"], entry["port"]]
+def _hop(entry: Hop | Session) -> list[Any]:
+    return [entry.interface, entry.peer_address, entry.local_address, entry.port]
 
 
-def _passage(entry: Mapping[str, Any]) -> list[Any]:
+def _passage(entry: Passage) -> list[Any]:
     return [
-        entry["in_interface"],
-        entry["out_interface"],
-        entry["from_address"],
-        entry["to_address"],
-        entry["port"],
+        entry.in_interface,
+        entry.out_interface,
+        entry.from_address,
+        entry.to_address,
+        entry.port,
     ]
 
 
-def _hops(rules: Ruleset, flows: Iterable[Mapping[str, Any]]) -> None:
+def _place(flow: Flow) -> list[Any]:
+    return _passage(flow) if isinstance(flow, Passage) else _hop(flow)
+
+
+def _hops(rules: Ruleset, flows: Iterable[Flow]) -> None:
     """Pass each declared flow: pushes in full, replies only without payload."""
     # direction → chain of pushes, chain of replies, fields of the pushed packet in a hop's order
     shapes: dict[str, tuple[str, str, list[Json], list[Json]]] = {
@@ -132,25 +138,24 @@ def _hops(rules: Ruleset, flows: Iterable[Mapping[str, Any]]) -> None:
     chosen = list(flows)
     for direction, (push, reply, there, back) in shapes.items():
         kind = _PASS_TYPE if direction == "forward" else _HOP_TYPE
-        shape = _passage if direction == "forward" else _hop
         # First: of an encrypted flow nothing may fall through to a rule that asks for less.
         line_hops(
             rules,
-            [flow for flow in chosen if flow["direction"] == direction],
+            [flow for flow in chosen if flow.direction == direction],
             direction=direction,
             kind=kind,
             push=(push, there),
             reply=(reply, back),
-            places={flow["name"]: shape(flow) for flow in chosen if flow["direction"] == direction},
+            places={flow.name: _place(flow) for flow in chosen if flow.direction == direction},
         )
         for mode, protocol, name in (
             ("one-way-tcp", "tcp", f"flow_{direction}"),
             ("diode", "udp", f"diode_{direction}"),
         ):
             hops = {
-                f"flow-{flow['name']}": shape(flow)
+                f"flow-{flow.name}": _place(flow)
                 for flow in chosen
-                if flow["direction"] == direction and flow["mode"] == mode and not is_line(flow)
+                if flow.direction == direction and flow.mode == mode and not is_line(flow)
             }
             if not hops:
                 continue
@@ -217,11 +222,11 @@ def _bare(rules: Ruleset) -> None:
     rules.rule("bare", check, off, {"drop": None})
 
 
-def _sessions(rules: Ruleset, sessions: Iterable[Mapping[str, Any]]) -> None:
+def _sessions(rules: Ruleset, sessions: Iterable[Session]) -> None:
     """Pass the terminals' SSH to core, over the desk link and nothing else."""
     chosen = list(sessions)
     for direction, there, back in (("in", "input", "output"), ("out", "output", "input")):
-        hops = [_hop(entry) for entry in chosen if entry["direction"] == direction]
+        hops = [_hop(entry) for entry in chosen if entry.direction == direction]
         if not hops:
             continue
         where = rules.set(f"session_{direction}", _HOP_TYPE, ({"concat": hop} for hop in hops))

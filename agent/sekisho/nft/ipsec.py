@@ -19,6 +19,7 @@ from typing import Any
 
 from sekisho.nft.ruleset import Ruleset
 from sekisho.nft.statements import Json, ct_reply, ct_state, equals, key, meta, payload
+from sekisho.policy.parts import Association, Flow, Line
 
 CHECK = "6-iv-d-4.line-flows-encrypted"
 OUTER = "6-iv-d-4.line-carries-ipsec-only"
@@ -32,14 +33,14 @@ PEER_RULES = "/etc/sekisho/line.nft.json"
 _SELECTOR = re.compile(r"([0-9.]+)/32\[tcp(?:/([0-9]+))?\]")
 
 
-def is_line(flow: Mapping[str, Any]) -> bool:
+def is_line(flow: Flow) -> bool:
     """Return whether a flow of the policy crosses an encrypted line on this host."""
-    return "line_from" in flow or "line_to" in flow
+    return flow.line_from is not None or flow.line_to is not None
 
 
-def line_ends(rules: Ruleset, lines: Iterable[Mapping[str, Any]]) -> None:
+def line_ends(rules: Ruleset, lines: Iterable[Line]) -> None:
     """Pass ESP and IKE between the two ends of each line, and nothing else of theirs."""
-    ends = sorted([one["interface"], one["peer_address"], one["local_address"]] for one in lines)
+    ends = sorted([one.interface, one.peer_address, one.local_address] for one in lines)
     if not ends:
         return
     where = rules.set(
@@ -72,7 +73,7 @@ def line_ends(rules: Ruleset, lines: Iterable[Mapping[str, Any]]) -> None:
 
 def line_hops(  # noqa: PLR0913 - a direction has these parts
     rules: Ruleset,
-    flows: Iterable[Mapping[str, Any]],
+    flows: Iterable[Flow],
     *,
     direction: str,
     kind: list[str],
@@ -90,12 +91,12 @@ def line_hops(  # noqa: PLR0913 - a direction has these parts
     for flow in chosen:
         _chains(rules, flow)
     there = rules.verdict_map(
-        f"line_{direction}", kind, [(places[one["name"]], f"line-{one['name']}") for one in chosen]
+        f"line_{direction}", kind, [(places[one.name], f"line-{one.name}") for one in chosen]
     )
     back = rules.verdict_map(
         f"line_reply_{direction}",
         kind,
-        [(places[one["name"]], f"back-{one['name']}") for one in chosen],
+        [(places[one.name], f"back-{one.name}") for one in chosen],
     )
     rules.rule(
         push[0],
@@ -112,17 +113,17 @@ def line_hops(  # noqa: PLR0913 - a direction has these parts
     )
 
 
-def _chains(rules: Ruleset, flow: Mapping[str, Any]) -> None:
-    came, goes = flow.get("line_from"), flow.get("line_to")
+def _chains(rules: Ruleset, flow: Flow) -> None:
+    came, goes = flow.line_from, flow.line_to
     clear = rules.count("drop-line-clear")
     for chain, comes_by, goes_by, end in (
         (
-            f"line-{flow['name']}",
+            f"line-{flow.name}",
             came,
             goes,
-            (rules.count(f"flow-{flow['name']}"), {"accept": None}),
+            (rules.count(f"flow-{flow.name}"), {"accept": None}),
         ),
-        (f"back-{flow['name']}", goes, came, ({"goto": {"target": "bare"}},)),
+        (f"back-{flow.name}", goes, came, ({"goto": {"target": "bare"}},)),
     ):
         rules.chain(chain)
         matches = [*_by(comes_by, "in"), *_by(goes_by, "out")]
@@ -143,7 +144,7 @@ def _chains(rules: Ruleset, flow: Mapping[str, Any]) -> None:
         rules.rule(chain, CHECK, clear, {"drop": None})
 
 
-def _by(line: Mapping[str, Any] | None, way: str) -> list[Json]:
+def _by(line: Association | None, way: str) -> list[Json]:
     """Match packets that came in by (``in``) or will go out by (``out``) the line's association."""
     if line is None:
         return []
@@ -153,13 +154,13 @@ def _by(line: Mapping[str, Any] | None, way: str) -> list[Json]:
         return {"ipsec": {"key": name, **more, "dir": way, "spnum": 0}}
 
     return [
-        equals(ipsec("reqid"), line["reqid"]),
-        equals(ipsec(far, family="ip"), line["peer_address"]),
-        equals(ipsec(near, family="ip"), line["local_address"]),
+        equals(ipsec("reqid"), line.reqid),
+        equals(ipsec(far, family="ip"), line.peer_address),
+        equals(ipsec(near, family="ip"), line.local_address),
     ]
 
 
-def peer_ruleset(lines: Iterable[Mapping[str, Any]]) -> Json:
+def peer_ruleset(lines: Iterable[Line]) -> Json:
     """Return a packet filter for a peer's own end: its flows leave and come by IPsec or not at all.
 
     A table of its own, ``inet sekisho_line``, that passes everything else on: the rest of the
@@ -168,11 +169,10 @@ def peer_ruleset(lines: Iterable[Mapping[str, Any]]) -> Json:
     table = {"family": "inet", "table": "sekisho_line"}
     rules: list[Json] = []
     for line in lines:
-        for child in line["children"]:
-            ours, own_port = selector(child["local_ts"])
-            theirs, port = selector(child["remote_ts"])
-            by = {"reqid": child["reqid"], "peer_address": line["peer_address"],
-                  "local_address": line["local_address"]}  # fmt: skip
+        for child in line.children:
+            ours, own_port = selector(child.local_ts)
+            theirs, port = selector(child.remote_ts)
+            by = Association(child.reqid, line.local_address, line.peer_address)
             for chains, way, near, far in (
                 (("output", "forward"), "out", "saddr", "daddr"),
                 (("input", "forward"), "in", "daddr", "saddr"),

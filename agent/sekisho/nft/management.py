@@ -7,30 +7,29 @@ from typing import Any
 
 from sekisho.nft.ruleset import Ruleset
 from sekisho.nft.statements import addresses, ct_reply, ct_state, equals, iif, oif, payload
+from sekisho.policy.host_policy import HostPolicy
 
 SSH, TIME, METRICS = 22, 123, 9723
 
 
-def management_rules(rules: Ruleset, policy: Mapping[str, Any]) -> None:
+def management_rules(rules: Ruleset, policy: HostPolicy) -> None:
     """Pass administration, metrics and time on the management interface only."""
-    ours = policy["management"]
-    own, network, where = ours["address"], ours["network"], ours["interface"]
+    ours = policy.management
+    own, network, where = ours.address, ours.network, ours.interface
     prefix, length = network.split("/")
     everyone = {"prefix": {"addr": prefix, "len": int(length)}}
-    admins = rules.set(
-        "ssh_from", "ipv4_addr", addresses({*ours["controllers"], *ours["auditors"]})
-    )
-    monitors = rules.set("monitors", "ipv4_addr", addresses(ours["monitors"]))
-    servers = rules.set("time_servers", "ipv4_addr", addresses(policy["time"]["servers"]))
+    admins = rules.set("ssh_from", "ipv4_addr", addresses({*ours.controllers, *ours.auditors}))
+    monitors = rules.set("monitors", "ipv4_addr", addresses(ours.monitors))
+    servers = rules.set("time_servers", "ipv4_addr", addresses(policy.time.servers))
     ssh, metrics = "6-iv-a.ssh-from-controllers-only", "6-iv-b.metrics-to-monitors-only"
     serve = Served(rules, where, own)
     serve.incoming(ssh, "management-ssh", "tcp", SSH, admins)
     serve.incoming(metrics, "management-metrics", "tcp", METRICS, monitors)
     serve.echo(ssh, admins)
-    if policy["role"] == "monitor":
+    if policy.role == "monitor":
         serve.outgoing(metrics, "management-scrape", "tcp", METRICS, everyone)
         serve.incoming("6-iv-b.time-from-monitors-only", "management-time", "udp", TIME, everyone)
-    if policy["time"]["servers"]:
+    if policy.time.servers:
         serve.outgoing("6-iv-b.time-from-monitors-only", "management-time", "udp", TIME, servers)
 
 

@@ -8,12 +8,14 @@ with the transaction that adds the element. The way back is the console.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from sekisho.nft.management import METRICS, TIME, Served
 from sekisho.nft.ruleset import FAMILY, TABLE, Ruleset
 from sekisho.nft.statements import Json, equals, meta
+from sekisho.policy.host_policy import HostPolicy
+from sekisho.policy.parts import Passage
 
 SET = "quarantine"
 #: What the set holds while the host is quarantined: a protocol family, of the type ``nf_proto``.
@@ -33,16 +35,16 @@ def quarantine_jump(rules: Ruleset, hook: str) -> None:
     rules.rule(hook, _CHECK, equals(meta("nfproto"), f"@{SET}"), target)
 
 
-def quarantine_chains(rules: Ruleset, policy: Mapping[str, Any]) -> None:
+def quarantine_chains(rules: Ruleset, policy: HostPolicy) -> None:
     """Add what passes while the host is quarantined; the sets ``monitors``, ``time_servers`` exist.
 
     A monitor serves no time and scrapes nobody then: it may be the seized machine.
     """
-    ours = policy["management"]
-    served = Served(rules, ours["interface"], ours["address"], chains=CHAINS)
+    ours = policy.management
+    served = Served(rules, ours.interface, ours.address, chains=CHAINS)
     check = "6-iv-b.metrics-to-monitors-only"
     served.incoming(check, "quarantine-metrics", "tcp", METRICS, "@monitors")
-    if policy["time"]["servers"]:
+    if policy.time.servers:
         check = "6-iv-b.time-from-monitors-only"
         served.outgoing(check, "quarantine-time", "udp", TIME, "@time_servers")
     for chain in CHAINS.values():
@@ -76,34 +78,29 @@ def is_on(objects: Iterable[Any]) -> bool | None:
     return None
 
 
-def effect(policy: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def effect(policy: HostPolicy) -> tuple[list[str], list[str]]:
     """Return what quarantine leaves and what it cuts, for a reader, from a host's policy."""
-    ours = policy["management"]
-    here = f"{ours['address']} on {ours['interface']}"
+    ours = policy.management
+    here = f"{ours.address} on {ours.interface}"
     kept = ["the loopback, and the console"]
-    kept += [f"metrics to monitor {who} (tcp/{METRICS} of {here})" for who in ours["monitors"]]
-    kept += [f"time from monitor {who} (udp/{TIME})" for who in policy["time"]["servers"]]
-    cut = [f"SSH and echo from controller {who} to {here}" for who in ours["controllers"]]
-    cut += [f"SSH and echo from auditor {who} to {here}" for who in ours["auditors"]]
-    if policy["role"] == "monitor":
-        cut += [f"scraping of {ours['network']}: nobody watches the other machines"]
-        cut += [f"time served to {ours['network']}"]
+    kept += [f"metrics to monitor {who} (tcp/{METRICS} of {here})" for who in ours.monitors]
+    kept += [f"time from monitor {who} (udp/{TIME})" for who in policy.time.servers]
+    cut = [f"SSH and echo from controller {who} to {here}" for who in ours.controllers]
+    cut += [f"SSH and echo from auditor {who} to {here}" for who in ours.auditors]
+    if policy.role == "monitor":
+        cut += [f"scraping of {ours.network}: nobody watches the other machines"]
+        cut += [f"time served to {ours.network}"]
     ways = {"in": "from", "out": "to"}
-    for flow in policy["flows"]:
-        if flow["direction"] == "forward":
-            ends = f"{flow['from_address']} to {flow['to_address']}, passed on"
+    for flow in policy.flows:
+        if isinstance(flow, Passage):
+            ends = f"{flow.from_address} to {flow.to_address}, passed on"
         else:
-            ends = f"{ways[flow['direction']]} {flow['peer']} ({flow['peer_address']})"
-        cut.append(f"flow {flow['name']} {ends}, port {flow['port']}")
+            ends = f"{ways[flow.direction]} {flow.peer} ({flow.peer_address})"
+        cut.append(f"flow {flow.name} {ends}, port {flow.port}")
     cut += [
-        f"SSH session {ways[one['direction']]} {one['peer']} ({one['peer_address']})"
-        for one in policy["sessions"]
+        f"SSH session {ways[one.direction]} {one.peer} ({one.peer_address})"
+        for one in policy.sessions
     ]
-    cut += [
-        f"WireGuard with {one['peer_address']} on {one['outside']}"
-        for one in policy.get("tunnels", ())
-    ]
-    cut += [
-        f"IPsec with {one['peer_address']} on {one['interface']}" for one in policy.get("lines", ())
-    ]
+    cut += [f"WireGuard with {one.peer_address} on {one.outside}" for one in policy.tunnels]
+    cut += [f"IPsec with {one.peer_address} on {one.interface}" for one in policy.lines]
     return kept, cut

@@ -8,17 +8,17 @@ Source: nft(8); wireguard.com/protocol.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from sekisho.nft.ipsec import SEGMENT
 from sekisho.nft.ruleset import Ruleset
 from sekisho.nft.statements import equals, jump_if_in, key, meta, payload
+from sekisho.policy.parts import Tunnel
 
 CHECK = "6-iv-d-1.tunnels-as-declared"
 
 
-def tunnel_rules(rules: Ruleset, tunnels: Iterable[Mapping[str, Any]]) -> None:
+def tunnel_rules(rules: Ruleset, tunnels: Iterable[Tunnel]) -> None:
     """Pass the tunnels' own UDP, and have what goes through them say that its segments are short.
 
     Before the hops: what they pass is passed.
@@ -26,7 +26,7 @@ def tunnel_rules(rules: Ruleset, tunnels: Iterable[Mapping[str, Any]]) -> None:
     chosen = list(tunnels)
     if not chosen:
         return
-    cards = rules.set("tunnel_cards", "ifname", sorted(one["interface"] for one in chosen))
+    cards = rules.set("tunnel_cards", "ifname", sorted(one.interface for one in chosen))
     # A SYN tells the other end how long its segments may be; no ICMP tells of a smaller MTU here.
     for side in ("iifname", "oifname"):
         rules.rule(
@@ -45,7 +45,7 @@ def tunnel_rules(rules: Ruleset, tunnels: Iterable[Mapping[str, Any]]) -> None:
         "tunnel_ends",
         ["ifname", "ipv4_addr", "ipv4_addr", "inet_service"],
         (
-            {"concat": [one["outside"], one["peer_address"], one["local_address"], one["port"]]}
+            {"concat": [one.outside, one.peer_address, one.local_address, one.port]}
             for one in chosen
         ),
     )

@@ -6,56 +6,42 @@ before anything is opened), act, and close at its end.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Mapping
-from datetime import date, datetime
-from typing import Any
+from datetime import datetime
 
 from sekisho.core.errors import Problem, SekishoError, printable
-from sekisho.core.names import PersonRole
 from sekisho.orders.kinds import KINDS, Kind
 from sekisho.orders.model import APPROVERS, Act, Order, Phase, Signature, Signer, write_time
-from sekisho.orders.parse import PERSON, parse_order
+from sekisho.orders.parse import parse_order
 from sekisho.orders.sealing import holds
+from sekisho.policy.host_policy import HostPolicy
+from sekisho.policy.parts import Approver
 
 Wrong = Callable[[str, object, str], None]
 
 
-def parse_signers(policy: Mapping[str, Any]) -> dict[str, Signer]:
+def signers_of(policy: HostPolicy) -> dict[str, Signer]:
     """Return who may sign, from a host's policy (``orders.people``).
 
     Raises:
-        SekishoError: the policy has no such part, or it is garbled.
+        SekishoError: the policy is of a compiler that did not write that yet.
 
     """
-    orders = policy.get("orders")
-    people = orders.get("people") if isinstance(orders, Mapping) else None
-    if not isinstance(people, Mapping):
-        raise _no_signers("nothing", "orders.people: the site's approval keys")
-    found: dict[str, Signer] = {}
-    for name, entry in people.items():
-        try:
-            if not PERSON.fullmatch(name) or set(entry) != {"role", "authority_until", "key"}:
-                raise ValueError("other keys")  # noqa: TRY301 - one refusal for all of it
-            found[name] = Signer(
-                id=name,
-                role=PersonRole(entry["role"]),
-                authority_until=date.fromisoformat(entry["authority_until"]),
-                key=base64.b64decode(entry["key"], validate=True),
-            )
-        except (ValueError, TypeError, binascii.Error) as bad:
-            got = f"{printable(name, 40)}: {printable(str(bad), 60)}"
-            raise _no_signers(got, "a person's role, end of authority and key") from None
-    return found
+    if not policy.says("orders"):
+        raise SekishoError(
+            "who may sign orders cannot be told",
+            (Problem("policy", "orders.people", "nothing", "the site's approval keys", "6-iii-c",
+                     "give people an approval_key in the site model and apply the policy"),),
+        )  # fmt: skip
+    return signers(policy.orders.people)
 
 
-def _no_signers(got: str, expected: str) -> SekishoError:
-    return SekishoError(
-        "who may sign orders cannot be told",
-        (Problem("policy", "orders.people", got, expected, "6-iii-c",
-                 "give people an approval_key in the site model and apply the policy"),),
-    )  # fmt: skip
+def signers(people: Mapping[str, Approver]) -> dict[str, Signer]:
+    """Return who may sign, of these people."""
+    return {
+        name: Signer(id=name, role=one.role, authority_until=one.authority_until, key=one.key)
+        for name, one in people.items()
+    }
 
 
 def prove(  # noqa: PLR0913 - what an order is held against

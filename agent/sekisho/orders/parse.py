@@ -11,7 +11,7 @@ from typing import Any
 from sekisho.core.canonical import canonical, speaks
 from sekisho.core.errors import Problem, SekishoError, printable
 from sekisho.core.names import HOST_NAME, NAME
-from sekisho.facts.wire import strict_json
+from sekisho.core.strict_json import strict_json
 from sekisho.orders.kinds import KINDS
 from sekisho.orders.model import APPROVERS, MAX_BYTES, SCHEMA, Act, Order, Signature, write_time
 
@@ -81,7 +81,7 @@ def _file(raw: bytes, problems: list[Problem], wrong: Wrong) -> Order | None:
         wrong("", f"more than {MAX_BYTES} bytes", "an order")
         return None
     try:
-        value = strict_json(raw)
+        value = strict_json(raw, size=MAX_BYTES)
         form = canonical(value) + b"\n"
     except (ValueError, TypeError, RecursionError) as bad:
         wrong("", str(bad), "an order: one line of JSON")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from sekisho.core.errors import SekishoError
 from sekisho.devices.disks import LIST, Disk, Named, Seen, fits_list, judge_disk, parse_disks
+from sekisho.probes.host_policy import POLICY, policy_of
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, files, text_of
 
 STATE = "/run/sekisho-disk-wall"
@@ -36,12 +36,10 @@ _STORAGE = re.compile(r"0x(01[0-9a-f]{4}|0805[0-9a-f]{2}|0c00[0-9a-f]{2}|0c0340)
 
 def _policy(found: Mapping[str, FileOutcome]) -> list[Any]:
     """Return the policy's own entries as they stand there; judging compares them whole."""
-    entry = found.get("/etc/sekisho/policy.json")
     try:
-        disks = json.loads((entry.text or "") if entry else "null")["disks"]
-    except (ValueError, TypeError, KeyError):
+        return [one.as_json() for one in policy_of(found).disks]
+    except ProbeError:
         return []
-    return disks if isinstance(disks, list) else []
 
 
 def _vital(text: str) -> str:
@@ -236,7 +234,7 @@ PROBES = (
             ),
             "slaves": Read((f"{_BLOCK}/*/slaves/*",), content=False),
             "ports": Read(("/sys/class/ata_port/*/port_no",)),
-            "policy": Read(("/etc/sekisho/policy.json",)),
+            "policy": Read((POLICY,)),
         },
         parse=_disks,
     ),
@@ -253,7 +251,7 @@ PROBES = (
             "classes": Read(("/sys/bus/pci/devices/*/class",)),
             "drivers": Read(("/sys/bus/pci/devices/*/driver",), content=False),
             "virtio": Read(("/sys/bus/virtio/drivers/virtio_*/virtio*",), content=False),
-            "policy": Read(("/etc/sekisho/policy.json",)),
+            "policy": Read((POLICY,)),
         },
         parse=_wall,
     ),

@@ -8,27 +8,18 @@ from datetime import datetime
 from typing import Any
 
 from sekisho.core.errors import SekishoError
-from sekisho.orders.judge import parse_signers, problems_of
+from sekisho.orders.judge import problems_of, signers_of
 from sekisho.orders.parse import parse_order
-from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, Run, files, text_of, time_of
+from sekisho.policy.host_policy import HostPolicy
+from sekisho.probes.host_policy import POLICY, policy_of
+from sekisho.probes.model import FileOutcome, Probe, Read, Run, files, time_of
 
-_POLICY = "/etc/sekisho/policy.json"
 _OPEN = "/run/sekisho-exception/open.json"
 _KEPT = "/var/lib/sekisho/orders"
 
 
-def _policy(found: Mapping[str, FileOutcome]) -> dict[str, Any]:
-    try:
-        value = json.loads(text_of(found, _POLICY))
-    except (ValueError, RecursionError):
-        raise ProbeError(f"{_POLICY}: no JSON") from None
-    if not isinstance(value, dict):
-        raise ProbeError(f"{_POLICY}: no policy")
-    return value
-
-
 def _exceptions(raw: Mapping[str, Any]) -> dict[str, Any]:
-    policy = _policy(files(raw, "policy"))
+    policy = policy_of(files(raw, "policy"))
     now = time_of(raw, "now")
     entries: dict[str, dict[str, Any]] = {}
     unproven: dict[str, str] = {}
@@ -74,14 +65,14 @@ def _let_in(
         unproven["open.json"] = "garbled"
 
 
-def _wrong(name: str, entry: Mapping[str, Any], policy: Mapping[str, Any]) -> str:
+def _wrong(name: str, entry: Mapping[str, Any], policy: HostPolicy) -> str:
     try:
         order = parse_order(str(entry["file"]).encode("utf-8", "replace"), name)
         found = problems_of(
             order,
-            parse_signers(policy),
-            site=str(policy["site"]),
-            host=str(policy["host"]),
+            signers_of(policy),
+            site=policy.site,
+            host=policy.host,
             now=None,
             where=name,
         )
@@ -103,20 +94,20 @@ def _ended(entry: Mapping[str, Any], now: datetime) -> bool:
 
 
 def _mode(raw: Mapping[str, Any]) -> dict[str, Any]:
-    policy = _policy(files(raw, "policy"))
-    return {"mode": str(policy.get("devices_mode", "not said"))}
+    policy = policy_of(files(raw, "policy"))
+    return {"mode": policy.devices_mode if policy.says("devices_mode") else "not said"}
 
 
 PROBES = (
     Probe(
         name="exceptions",
         operations={
-            "policy": Read((_POLICY,)),
+            "policy": Read((POLICY,)),
             "now": Run(("date", "+%s")),
             "kept": Read((f"{_KEPT}/*.json",)),
             "open": Read((_OPEN,)),
         },
         parse=_exceptions,
     ),
-    Probe(name="devices-mode", operations={"policy": Read((_POLICY,))}, parse=_mode),
+    Probe(name="devices-mode", operations={"policy": Read((POLICY,))}, parse=_mode),
 )

@@ -15,7 +15,7 @@ def registry() -> dict[str, Probe]:
     """Return every probe by name; ValueError when two share one."""
     found: dict[str, Probe] = {}
     for module in pkgutil.iter_modules(package.__path__):
-        if module.name in ("account_names", "model", "ownership", "registry"):
+        if module.name in ("account_names", "host_policy", "model", "ownership", "registry"):
             continue
         for probe in importlib.import_module(f"sekisho.probes.{module.name}").PROBES:
             if probe.name in found:

@@ -45,13 +45,13 @@ def _sudo_rule(spec: Mapping[str, Any]) -> list[str]:
 
 def _sudo(raw: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        policy = json.loads(output(raw, "effective"))
+        told = json.loads(output(raw, "effective"))
     except ValueError as bad:
         raise ProbeError(f"cvtsudoers: {bad}") from None
-    if not isinstance(policy, dict):
-        raise ProbeError(f"cvtsudoers: {type(policy).__name__}, not an object")
+    if not isinstance(told, dict):
+        raise ProbeError(f"cvtsudoers: {type(told).__name__}, not an object")
     defaults: dict[str, Any] = {}
-    for entry in policy.get("Defaults") or []:
+    for entry in told.get("Defaults") or []:
         if not entry.get("Binding"):
             for option in entry.get("Options") or []:
                 defaults |= {
@@ -62,17 +62,15 @@ def _sudo(raw: Mapping[str, Any]) -> dict[str, Any]:
         # What is let in from the caller's environment, or taken from a file.
         "environment": sorted(
             f"{key} {name}"
-            for entry in policy.get("Defaults") or []
+            for entry in told.get("Defaults") or []
             for option in entry.get("Options") or []
             for key in ("env_keep", "env_check", "env_file", "restricted_env_file")
             if option.get(key) and option.get("operation") != "list_remove"
             for name in (option[key] if isinstance(option[key], list) else [option[key]])
         ),
-        "rules": sorted(
-            rule for spec in policy.get("User_Specs") or [] for rule in _sudo_rule(spec)
-        ),
+        "rules": sorted(rule for spec in told.get("User_Specs") or [] for rule in _sudo_rule(spec)),
         "defaults": defaults,
-        "bound_defaults": sum(1 for e in policy.get("Defaults") or [] if e.get("Binding")),
+        "bound_defaults": sum(1 for e in told.get("Defaults") or [] if e.get("Binding")),
         "files": sorted(path for path, entry in found.items() if entry.kind != "dir"),
         "loose": sorted(
             f"{path} {entry.mode:04o}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +11,7 @@ from sekisho.core.text import lines_of
 from sekisho.devices.policy import NEVER, serial_fits
 from sekisho.devices.udev_rules import PATH as RULES
 from sekisho.devices.udev_rules import parse as parse_rules
+from sekisho.probes.host_policy import POLICY, policy_of
 from sekisho.probes.kernel import effective_files
 from sekisho.probes.model import FileOutcome, Probe, ProbeError, Read, files, text_of
 from sekisho.probes.mounts import parse_mountinfo
@@ -41,12 +41,10 @@ def _attributes(found: Mapping[str, FileOutcome]) -> dict[str, dict[str, str]]:
 
 def _listed(found: Mapping[str, FileOutcome]) -> list[dict[str, Any]]:
     """Return the devices of the host's own policy; only a label: judging compares every field."""
-    entry = found.get("/etc/sekisho/policy.json")
     try:
-        devices = json.loads((entry.text or "") if entry else "null")["devices"]
-    except (ValueError, TypeError, KeyError):
+        return [one.as_json() for one in policy_of(found).devices]
+    except ProbeError:
         return []
-    return [one for one in devices if isinstance(one, dict)] if isinstance(devices, list) else []
 
 
 def _serial_fits(entry: Mapping[str, Any], serial: str) -> bool:
@@ -238,7 +236,7 @@ PROBES = (
                 )
             ),
             "core": Read((_PARAMETER,)),
-            "policy": Read(("/etc/sekisho/policy.json",)),
+            "policy": Read((POLICY,)),
         },
         parse=_usb,
     ),
@@ -247,7 +245,7 @@ PROBES = (
         operations={
             "rules": Read(tuple(f"{folder}/*.rules" for folder in UDEV_DIRS)),
             "helper": Read(("/usr/lib/sekisho/usb-admit",), content=False),
-            "policy": Read(("/etc/sekisho/policy.json",)),
+            "policy": Read((POLICY,)),
         },
         parse=_udev,
     ),

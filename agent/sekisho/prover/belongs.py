@@ -13,13 +13,13 @@ from typing import Any
 
 import z3
 
+from sekisho.policy.parts import ESP, ICMP, TCP, DeclaredLine
 from sekisho.prover.constants import interface_number
 from sekisho.prover.expressions import Track
 from sekisho.prover.packet import Bool, Packet, within
-from sekisho.site.declared import ESP, ICMP, TCP, Line
 
 
-def _tuple(line: Line, packet: Packet) -> Bool:
+def _tuple(line: DeclaredLine, packet: Packet) -> Bool:
     found = [
         z3.Not(packet.six),
         packet.get("iif") == interface_number(line.iif),
@@ -39,7 +39,7 @@ def _tuple(line: Line, packet: Packet) -> Bool:
     return z3.And(*found, packet.bits("nh4", 51, 13) == 0, service)
 
 
-def may(line: Line, packet: Packet, track: Track) -> Bool:
+def may(line: DeclaredLine, packet: Packet, track: Track) -> Bool:
     """Return whether the packet belongs to this line and has the shape the law allows."""
     states = [track.state == 2] if line.back else [track.state == 2, track.state == 8]
     if line.mode_untracked:
@@ -58,7 +58,7 @@ def may(line: Line, packet: Packet, track: Track) -> Bool:
     return z3.And(*found)
 
 
-def must(line: Line, packet: Packet, track: Track) -> Bool:
+def must(line: DeclaredLine, packet: Packet, track: Track) -> Bool:
     """Return whether the packet is a regular one of this line, which has to pass."""
     length = packet.transport_length
     found = [_tuple(line, packet), packet.bits("nh4", 50, 14) == 0]
@@ -91,14 +91,14 @@ def _in(packet: Packet, side: str, networks: tuple[IPv4Network, ...]) -> Bool:
     return within(packet.field("ip", side), listed)
 
 
-def alike(lines: Iterable[Line]) -> list[tuple[Line, list[Line]]]:
+def alike(lines: Iterable[DeclaredLine]) -> list[tuple[DeclaredLine, list[DeclaredLine]]]:
     """Return lines that differ in nothing but who sends, or who receives, as one, with which.
 
     What the one may hold is what one of them may, exactly: one question for many like peers.
     """
     found = [(line, [line]) for line in lines]
     for side in ("senders", "receivers"):
-        groups: dict[Line, list[tuple[Line, list[Line]]]] = {}
+        groups: dict[DeclaredLine, list[tuple[DeclaredLine, list[DeclaredLine]]]] = {}
         for one in found:
             nobody: dict[str, Any] = {side: ()}
             groups.setdefault(replace(one[0], name="", **nobody), []).append(one)
@@ -106,7 +106,9 @@ def alike(lines: Iterable[Line]) -> list[tuple[Line, list[Line]]]:
     return found
 
 
-def _together(side: str, group: list[tuple[Line, list[Line]]]) -> tuple[Line, list[Line]]:
+def _together(
+    side: str, group: list[tuple[DeclaredLine, list[DeclaredLine]]]
+) -> tuple[DeclaredLine, list[DeclaredLine]]:
     (first, _), *more = group
     if not more:
         return group[0]

@@ -14,6 +14,7 @@ from typing import Any
 import z3
 
 from sekisho.core.errors import SekishoError, printable
+from sekisho.policy.parts import ESP, ICMP, TCP, UDP
 from sekisho.prover.arp import arp_checks
 from sekisho.prover.findings import Finding, Outcome
 from sekisho.prover.hostnet import HostNet
@@ -33,7 +34,6 @@ from sekisho.prover.relations import (
 from sekisho.prover.routing import Check, Talk, number
 from sekisho.prover.stages import checks
 from sekisho.prover.tables import UnknownConstructError, at_host
-from sekisho.site.declared import ESP, ICMP, TCP, UDP
 from sekisho.site.model import Site
 
 FORWARDS = "6-iv-e.nothing-forwarded"

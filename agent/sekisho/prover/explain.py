@@ -111,8 +111,8 @@ def follow(
     steps = [(one.host, one.packet["iif"], one.packet["oif"]) for one in found.steps]
     for host, *both in steps:
         for one in tunnels_of(site, site.machines[host]):
-            if one["interface"] in both:
-                raise through_tunnel(host, one["interface"])
+            if one.interface in both:
+                raise through_tunnel(host, one.interface)
     start, end = (site.peers.get(name) for name in ends)
     source = start.address if start else site.machines[ends[0]].interfaces[steps[0][2]].address
     target = end.address if end else site.machines[ends[1]].interfaces[steps[-1][1]].address

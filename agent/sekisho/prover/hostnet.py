@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from typing import Any
 
 from sekisho.nft.ipsec import selector
+from sekisho.policy.host_policy import HostPolicy
+from sekisho.policy.parts import Child, Line
 
 ANYWHERE = IPv4Network("0.0.0.0/0")
 #: Tables by the numbers the kernel has for them.
@@ -133,29 +134,29 @@ class HostNet:
         return frozenset(one.ip for card in self.cards.values() for one in card.addresses)
 
 
-def compiled(policy: Mapping[str, Any]) -> HostNet:
+def compiled(policy: HostPolicy) -> HostNet:
     """Return what a host's policy makes of a kernel, its lines up and every wire there."""
-    held = {name: IPv4Interface(one["address"]) for name, one in policy["interfaces"].items()}
+    held = {name: IPv4Interface(one.address) for name, one in policy.interfaces.items()}
     held["lo"] = IPv4Interface("127.0.0.1/8")
-    macs = {name: str(one["mac"]) for name, one in policy["interfaces"].items()}
+    macs = {name: one.mac for name, one in policy.interfaces.items()}
     cards = {name: Card(name, up=True, carrier=True, mac=macs.get(name, ""), addresses=(one,))
              for name, one in held.items()}  # fmt: skip
     routes = [route for name, one in held.items() for route in _made(name, one)]
     routes += [
-        Route(TABLES["main"], "unicast", IPv4Network(one["to"]), one["interface"],
-              IPv4Address(one["via"]) if one["via"] else None)
-        for one in policy["routes"]
+        Route(TABLES["main"], "unicast", IPv4Network(one.to), one.interface,
+              IPv4Address(one.via) if one.via else None)
+        for one in policy.routes
     ]  # fmt: skip
-    forwards = "1" if policy["role"] == "gateway" else "0"
+    forwards = "1" if policy.role == "gateway" else "0"
     switches = {"net.ipv4.conf.all.forwarding": forwards}
     for name in ("all", *held):
         base = f"net.ipv4.conf.{name}"
         switches |= {f"{base}.{key}": value for key, value in _SWITCHES.items()}
         switches[f"{base}.forwarding"] = forwards
         switches[f"{base}.ignore_routes_with_linkdown"] = "0"
-    children = [(line, child) for line in policy["lines"] for child in line["children"]]
+    children = [(line, child) for line in policy.lines for child in line.children]
     return HostNet(
-        host=policy["host"],
+        host=policy.host,
         live=False,
         cards=cards,
         rules=tuple(RoutingRule(priority, table) for priority, table in
@@ -164,10 +165,10 @@ def compiled(policy: Mapping[str, Any]) -> HostNet:
         switches=switches,
         policies=tuple(one for line, child in children for one in _policies(line, child)),
         associations=frozenset(
-            (*ends, int(child["reqid"]))
+            (*ends, child.reqid)
             for line, child in children
-            for ends in ((line["local_address"], line["peer_address"]),
-                         (line["peer_address"], line["local_address"]))
+            for ends in ((line.local_address, line.peer_address),
+                         (line.peer_address, line.local_address))
         ),
     )  # fmt: skip
 
@@ -183,12 +184,12 @@ def _made(name: str, one: IPv4Interface) -> list[Route]:
             Route(main, "unicast", network, name, source=one.ip)]  # fmt: skip
 
 
-def _policies(line: Mapping[str, Any], child: Mapping[str, Any]) -> list[XfrmPolicy]:
+def _policies(line: Line, child: Child) -> list[XfrmPolicy]:
     """Return the three policies strongSwan installs for a child."""
-    (near, near_port), (far, far_port) = map(selector, (child["local_ts"], child["remote_ts"]))
+    (near, near_port), (far, far_port) = map(selector, (child.local_ts, child.remote_ts))
     ours, theirs = IPv4Network(near), IPv4Network(far)
-    ends = (line["local_address"], line["peer_address"])
-    reqid = int(child["reqid"])
+    ends = (line.local_address, line.peer_address)
+    reqid = child.reqid
     out = XfrmPolicy("out", ours, theirs, 6, near_port, far_port, 0, ends=ends, reqid=reqid)
     return [out, *(
         XfrmPolicy(way, theirs, ours, 6, far_port, near_port, 0, ends=ends[::-1], reqid=reqid)

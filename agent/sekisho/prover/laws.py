@@ -16,6 +16,7 @@ import z3
 from sekisho.core.errors import SekishoError
 from sekisho.nft.quarantine import MEMBER, SET
 from sekisho.nft.ruleset import FAMILY, TABLE
+from sekisho.policy.parts import TCP, DeclaredLine
 from sekisho.prover.belongs import alike, may, must
 from sekisho.prover.constants import interface_number
 from sekisho.prover.expressions import Track
@@ -24,7 +25,7 @@ from sekisho.prover.network import Network, unknown
 from sekisho.prover.packet import Bool, Packet
 from sekisho.prover.passage import NEW, Passage
 from sekisho.prover.tables import NamedSet, Rules, UnknownConstructError
-from sekisho.site.declared import TCP, Line, lines, stays
+from sekisho.site.declared import lines, stays
 from sekisho.site.model import MANAGEMENT, Site
 
 _LO = interface_number("lo")
@@ -96,14 +97,14 @@ def _begins_otherwise(packet: Packet, side: str, management: int) -> Bool:
 
 
 def _all_pass(
-    network: Network, ways: Mapping[str, Passage], asked: Sequence[tuple[str, Line]]
+    network: Network, ways: Mapping[str, Passage], asked: Sequence[tuple[str, DeclaredLine]]
 ) -> Iterator[Finding]:
     """Yield for each (law, line) whether every regular packet of the line passes.
 
     All lines of a way are one question; only where a packet of them does not pass is it asked, half
     by half, whose it is.
     """
-    found: dict[Line, Finding] = {}
+    found: dict[DeclaredLine, Finding] = {}
     left = [[one for one in asked if one[1].way == way] for way in ways]
     while left:
         group = left.pop()
@@ -124,7 +125,7 @@ def _all_pass(
     yield from (found[line] for _, line in asked)
 
 
-def any_must(lines: Sequence[Line], one: Passage) -> Bool:
+def any_must(lines: Sequence[DeclaredLine], one: Passage) -> Bool:
     """Return whether the packet is a regular one of some of these lines."""
     return z3.Or(*[must(line, one.packet, one.track) for line, _ in alike(lines)])
 
@@ -146,7 +147,7 @@ def _switch(rules: Rules) -> NamedSet | None:
     return None
 
 
-def _quarantine(network: Network, host: str, left: list[Line]) -> Iterator[Finding]:
+def _quarantine(network: Network, host: str, left: list[DeclaredLine]) -> Iterator[Finding]:
     """Ask both ways of the same rules with the switch on, wherever it stands."""
     rules, held = network.rules[host], _switch(network.rules[host])
     if held is None:
@@ -168,7 +169,7 @@ def _quarantine(network: Network, host: str, left: list[Line]) -> Iterator[Findi
     network.asked += on.asked
 
 
-def undeclared(one: Passage, declared: Iterable[Line]) -> list[Bool]:
+def undeclared(one: Passage, declared: Iterable[DeclaredLine]) -> list[Bool]:
     """Return the terms of a packet that passes although no line of this way holds it.
 
     As it comes, or as it leaves: a rule that rewrites it makes another packet of it.
@@ -177,7 +178,7 @@ def undeclared(one: Passage, declared: Iterable[Line]) -> list[Bool]:
     return [_not_loopback(one), _either(one, partial(_held_by_none, lines=here, track=one.track))]
 
 
-def _held_by_none(packet: Packet, lines: Iterable[Line], track: Track) -> Bool:
+def _held_by_none(packet: Packet, lines: Iterable[DeclaredLine], track: Track) -> Bool:
     return z3.Not(z3.Or(*[may(line, packet, track) for line in lines]))
 
 
@@ -194,7 +195,7 @@ def _management(
     network: Network,
     host: str,
     ways: dict[str, Passage],
-    declared: list[Line],
+    declared: list[DeclaredLine],
     management: int,
 ) -> Iterator[Finding]:
     law = "6-iv-a.management-serves-administration"
@@ -207,7 +208,7 @@ def _management(
             )
         ]  # fmt: skip
 
-        def wrong(packet: Packet, side: str = side, here: list[Line] = here,
+        def wrong(packet: Packet, side: str = side, here: list[DeclaredLine] = here,
                   one: Passage = one) -> Bool:  # fmt: skip
             there = packet.get(side) == management
             return z3.And(there, _held_by_none(packet, here, one.track))

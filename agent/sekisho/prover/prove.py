@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from sekisho.core.errors import SekishoError
+from sekisho.policy.parts import Way
 from sekisho.prover.findings import Finding
 from sekisho.prover.laws import HOST_LAWS, host_laws, undeclared
 from sekisho.prover.network import Network, unknown
 from sekisho.prover.paths import path_laws
 from sekisho.prover.rules import read_rules
 from sekisho.prover.tables import Rules, UnknownConstructError
-from sekisho.site.declared import line_from
 from sekisho.site.model import Site
 from sekisho.site.tunnels import cards
 
@@ -61,9 +61,9 @@ def prove_way(document: Any, declared: Any) -> tuple[bool, str]:
 
     """
     network = Network({"": _known(read_rules(document))})
-    one = network.way("", declared["way"])
-    listed = [line_from(row) for row in declared["lines"]]
-    found = network.openings(one, undeclared(one, listed))
+    told = Way.parse(declared)
+    one = network.way("", told.way)
+    found = network.openings(one, undeclared(one, told.lines))
     if found is None:
         return True, "proven"
     return False, f"undeclared packets pass by {', '.join(found) or 'no rule: none stops them'}"

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from sekisho.nft.ipsec import IKE_PORTS
 from sekisho.nft.management import METRICS, SSH, TIME
-from sekisho.site.declared import ESP, ICMP, TCP, UDP
+from sekisho.policy.parts import ESP, ICMP, TCP, UDP
 from sekisho.site.lines import encrypted, end, reqid
 from sekisho.site.model import (
     MANAGEMENT,

@@ -8,64 +8,19 @@ host's policy carries its lines, so that an audit's evidence can be proven again
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
 from ipaddress import IPv4Network
-from typing import Any
 
 from sekisho.nft.ipsec import IKE_PORTS
 from sekisho.nft.management import METRICS, SSH, TIME
+from sekisho.policy.parts import ESP, ICMP, TCP, UDP, DeclaredLine, Way
 from sekisho.site.lines import encrypted, end
 from sekisho.site.model import MANAGEMENT, Encryption, Flow, Machine, Mode, Purpose, Role, Site
 from sekisho.site.tunnels import tunnel
 
-TCP, UDP, ICMP, ESP = 6, 17, 1, 50
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One direction of one declared line at one machine.
-
-    Attributes:
-        name: what the site calls it.
-        way: input, forward or output.
-        iif: the interface in ("" on output); oif: the interface out ("" on input).
-        senders: networks the source may be in; receivers: the same of the destination.
-        protocol: TCP, UDP or ICMP.
-        port: the service's port (ICMP: the type of message).
-        back: the answering direction (the port is then the source's).
-        bare: only segments without payload.
-        syn: a connection must begin with a SYN here.
-        ipsec: "in", "out" or both, by which side it has to come or go encrypted; "outer": these are
-            IPsec's or WireGuard's own packets.
-
-    """
-
-    name: str
-    way: str
-    iif: str
-    oif: str
-    senders: tuple[IPv4Network, ...]
-    receivers: tuple[IPv4Network, ...]
-    protocol: int
-    port: int
-    back: bool
-    bare: bool
-    syn: bool
-    ipsec: str = ""
-
-    @property
-    def mode_untracked(self) -> bool:
-        """Whether no state is asked of its packets: a diode's, or a line's own around it."""
-        return self.ipsec == "outer" or (self.protocol == UDP and self.syn)
-
-    def row(self) -> list[Any]:
-        """Return the line as plain JSON, field by field: a policy may hold ten thousand."""
-        row = [getattr(self, one.name) for one in fields(self)]
-        return [[str(net) for net in one] if isinstance(one, tuple) else one for one in row]
-
-
-def stays(line: Line, management: str) -> bool:
+def stays(line: DeclaredLine, management: str) -> bool:
     """Return whether a line still stands at a quarantined host: what joins it to its monitor.
 
     Metrics are asked of it and time is asked by it, on its management interface; a monitor itself
@@ -79,24 +34,11 @@ def stays(line: Line, management: str) -> bool:
     return line.name.startswith("time") and (line.way == "output") is not line.back
 
 
-def line_from(row: Any) -> Line:
-    """Return the line of a `Line.row`; TypeError or ValueError for anything else."""
-    if not isinstance(row, list) or len(row) != len(fields(Line)):
-        raise TypeError("no row of a declared line")
-    for value, one in zip(row, fields(Line), strict=True):
-        if type(value) is not {"str": str, "int": int, "bool": bool}.get(str(one.type), list):
-            raise TypeError(f"{one.name} is no {one.type}")
-    values: list[Any] = [
-        tuple(map(IPv4Network, one)) if isinstance(one, list) else one for one in row
-    ]
-    return Line(*values)
-
-
-def declared(site: Site, machine: Machine) -> dict[str, dict[str, Any]]:
+def declared(site: Site, machine: Machine) -> dict[str, Way]:
     """Return what the prover asks of a machine's rules, way by way, as its policy carries it."""
     every = lines(site, machine)
     return {
-        way: {"way": way, "lines": [line.row() for line in every if line.way == way]}
+        way: Way(way, tuple(line for line in every if line.way == way))
         for way in ("input", "output", "forward")
     }
 
@@ -105,7 +47,7 @@ def _one(address: object) -> tuple[IPv4Network, ...]:
     return (IPv4Network(str(address)),)
 
 
-def lines(site: Site, machine: Machine) -> list[Line]:
+def lines(site: Site, machine: Machine) -> list[DeclaredLine]:
     """Return every direction of every line the site declares at ``machine``."""
     found = [line for flow in site.flows.values() for line in _flow(site, machine, flow)]
     found += [*_outer(site, machine), *_around(site, machine)]
@@ -121,7 +63,7 @@ def _address(site: Site, name: str, neighbour: str) -> tuple[IPv4Network, ...]:
     return _one(site.wires[site.joins[name, neighbour]][name].address)
 
 
-def _flow(site: Site, machine: Machine, flow: Flow) -> Iterator[Line]:
+def _flow(site: Site, machine: Machine, flow: Flow) -> Iterator[DeclaredLine]:
     stops = [flow.sender, *([flow.via] if flow.via else []), flow.receiver]
     if machine.name not in stops:
         return
@@ -136,13 +78,13 @@ def _flow(site: Site, machine: Machine, flow: Flow) -> Iterator[Line]:
     protocol = UDP if diode else TCP
     came = bool(before) and encrypted(site, before, machine.name) is not None
     goes = bool(after) and encrypted(site, machine.name, after) is not None
-    yield Line(flow.name, way, left, right, senders, receivers, protocol, flow.port,
+    yield DeclaredLine(flow.name, way, left, right, senders, receivers, protocol, flow.port,
                back=False, bare=False, syn=True, ipsec=_by(came, goes))  # fmt: skip
     if diode:
         return
     way = {"input": "output", "output": "input"}.get(way, way)
-    yield Line(f"{flow.name}, replies", way, right, left, receivers, senders, protocol, flow.port,
-               back=True, bare=True, syn=False, ipsec=_by(goes, came))  # fmt: skip
+    yield DeclaredLine(f"{flow.name}, replies", way, right, left, receivers, senders, protocol,
+               flow.port, back=True, bare=True, syn=False, ipsec=_by(goes, came))  # fmt: skip
 
 
 def _near(site: Site, name: str, neighbour: str) -> str:
@@ -155,7 +97,7 @@ def _by(came: object, goes: object) -> str:
     return " ".join(word for word, asked in (("in", came), ("out", goes)) if asked)
 
 
-def _outer(site: Site, machine: Machine) -> Iterator[Line]:
+def _outer(site: Site, machine: Machine) -> Iterator[DeclaredLine]:
     """Yield what carries the encrypted lines: ESP and IKE between their ends."""
     for link in site.links.values():
         if link.encryption is not Encryption.IPSEC or machine.name not in link.between:
@@ -167,13 +109,13 @@ def _outer(site: Site, machine: Machine) -> Iterator[Line]:
         )
         for protocol, port in ((ESP, 0), *((UDP, port) for port in IKE_PORTS)):
             name = f"{link.name}, IPsec"
-            yield Line(name, "input", own.name, "", far, near, protocol, port,
+            yield DeclaredLine(name, "input", own.name, "", far, near, protocol, port,
                        back=False, bare=False, syn=False, ipsec="outer")  # fmt: skip
-            yield Line(name, "output", "", own.name, near, far, protocol, port,
+            yield DeclaredLine(name, "output", "", own.name, near, far, protocol, port,
                        back=False, bare=False, syn=False, ipsec="outer")  # fmt: skip
 
 
-def _around(site: Site, machine: Machine) -> Iterator[Line]:
+def _around(site: Site, machine: Machine) -> Iterator[DeclaredLine]:
     """Yield what carries the tunnels: WireGuard's UDP between each two ends."""
     for link in site.links.values():
         if link.encryption is not Encryption.WIREGUARD or machine.name not in link.between:
@@ -183,20 +125,21 @@ def _around(site: Site, machine: Machine) -> Iterator[Line]:
             assert peer.wireguard is not None  # noqa: S101 - an invariant of the site
             far, near, name = _one(peer.vpn), _one(own.address), f"{link.name}, WireGuard"
             port = peer.wireguard.port
-            yield Line(name, "input", own.name, "", far, near, UDP, port,
+            yield DeclaredLine(name, "input", own.name, "", far, near, UDP, port,
                        back=False, bare=False, syn=False, ipsec="outer")  # fmt: skip
-            yield Line(name, "output", "", own.name, near, far, UDP, port,
+            yield DeclaredLine(name, "output", "", own.name, near, far, UDP, port,
                        back=False, bare=False, syn=False, ipsec="outer")  # fmt: skip
 
 
-def _both(line: Line) -> Iterator[Line]:
+def _both(line: DeclaredLine) -> Iterator[DeclaredLine]:
     yield line
     way = {"input": "output", "output": "input"}[line.way]
-    yield Line(f"{line.name}, replies", way, line.oif, line.iif, line.receivers, line.senders,
-               line.protocol, line.port, back=True, bare=False, syn=False)  # fmt: skip
+    yield DeclaredLine(f"{line.name}, replies", way, line.oif, line.iif, line.receivers,
+               line.senders, line.protocol, line.port, back=True, bare=False, syn=False,
+               ipsec="")  # fmt: skip
 
 
-def _desk(site: Site, machine: Machine) -> Iterator[Line]:
+def _desk(site: Site, machine: Machine) -> Iterator[DeclaredLine]:
     for own in machine.interfaces.values():
         link = site.links.get(own.link)
         if link is None or link.purpose is not Purpose.TERMINAL:
@@ -211,14 +154,14 @@ def _desk(site: Site, machine: Machine) -> Iterator[Line]:
             continue
         far, near = tuple(IPv4Network(str(one)) for one in others), _one(own.address)
         if core:
-            yield from _both(Line("desk", "input", own.name, "", far, near, TCP, SSH,
-                                  back=False, bare=False, syn=True))  # fmt: skip
+            yield from _both(DeclaredLine("desk", "input", own.name, "", far, near, TCP, SSH,
+                                  back=False, bare=False, syn=True, ipsec=""))  # fmt: skip
         else:
-            yield from _both(Line("desk", "output", "", own.name, near, far, TCP, SSH,
-                                  back=False, bare=False, syn=True))  # fmt: skip
+            yield from _both(DeclaredLine("desk", "output", "", own.name, near, far, TCP, SSH,
+                                  back=False, bare=False, syn=True, ipsec=""))  # fmt: skip
 
 
-def _services(site: Site, machine: Machine) -> Iterator[Line]:
+def _services(site: Site, machine: Machine) -> Iterator[DeclaredLine]:
     ours = machine.on(MANAGEMENT)
     if ours is None:
         return
@@ -230,21 +173,25 @@ def _services(site: Site, machine: Machine) -> Iterator[Line]:
     watching = [other.on(MANAGEMENT) for other in site.of(Role.MONITOR)]
     monitors = tuple(IPv4Network(str(one.address)) for one in watching if one is not None)
 
-    def asked(what: str, who: tuple[IPv4Network, ...], protocol: int, port: int) -> Iterator[Line]:
-        yield from _both(Line(what, "input", name, "", who, own, protocol, port,
-                              back=False, bare=False, syn=False))  # fmt: skip
+    def asked(
+        what: str, who: tuple[IPv4Network, ...], protocol: int, port: int
+    ) -> Iterator[DeclaredLine]:
+        yield from _both(DeclaredLine(what, "input", name, "", who, own, protocol, port,
+                              back=False, bare=False, syn=False, ipsec=""))  # fmt: skip
 
-    def asks(what: str, whom: tuple[IPv4Network, ...], protocol: int, port: int) -> Iterator[Line]:
-        yield from _both(Line(what, "output", "", name, own, whom, protocol, port,
-                              back=False, bare=False, syn=False))  # fmt: skip
+    def asks(
+        what: str, whom: tuple[IPv4Network, ...], protocol: int, port: int
+    ) -> Iterator[DeclaredLine]:
+        yield from _both(DeclaredLine(what, "output", "", name, own, whom, protocol, port,
+                              back=False, bare=False, syn=False, ipsec=""))  # fmt: skip
 
     yield from asked("administration", admins, TCP, SSH)
     yield from asked("metrics", monitors, TCP, METRICS)
     anywhere = (IPv4Network("0.0.0.0/0"),)
-    yield Line("echo", "input", name, "", admins, anywhere, ICMP, _ECHO_REQUEST,
-               back=False, bare=False, syn=False)  # fmt: skip
-    yield Line("echo, replies", "output", "", name, anywhere, admins, ICMP, _ECHO_REPLY,
-               back=True, bare=False, syn=False)  # fmt: skip
+    yield DeclaredLine("echo", "input", name, "", admins, anywhere, ICMP, _ECHO_REQUEST,
+               back=False, bare=False, syn=False, ipsec="")  # fmt: skip
+    yield DeclaredLine("echo, replies", "output", "", name, anywhere, admins, ICMP, _ECHO_REPLY,
+               back=True, bare=False, syn=False, ipsec="")  # fmt: skip
     if machine.role is Role.MONITOR:
         yield from asks("scraping", everyone, TCP, METRICS)
         yield from asked("time", everyone, UDP, TIME)

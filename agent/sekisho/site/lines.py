@@ -7,11 +7,13 @@ association with exact selectors: the sender's address, the receiver's, TCP and 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
 
 from sekisho.nft.ipsec import selector
+from sekisho.policy.parts import Association, Child, Line
+from sekisho.policy.parts import Flow as Declared
 from sekisho.site.model import Encryption, Flow, Machine, Site
 
 #: The last labels of a line's identities; ``internal`` is nobody's name in the world.
@@ -66,9 +68,10 @@ def _address(site: Site, name: str, neighbour: str) -> IPv4Address:
     return peer.address if peer else site.wires[site.joins[name, neighbour]][name].address
 
 
-def lines_of(site: Site, name: str) -> list[dict[str, Any]]:
+def lines_of(site: Site, name: str) -> tuple[Line, ...]:
     """Return the lines of machine or peer ``name``, each with its children, sorted by name."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Line] = {}
+    children: dict[str, list[Child]] = {}
     for flow in site.flows.values():
         sent, received = selectors(site, flow) if _meets(site, flow, name) else ("", "")
         for left, right in hops(flow):
@@ -81,53 +84,49 @@ def lines_of(site: Site, name: str) -> list[dict[str, Any]]:
                 # One end tries by itself, so that two do not race: ours towards the outside, the
                 # sender's inside.
                 starts = name in site.machines and (other in site.peers or name == left)
-                found[key] = _line(site, link, name, other) | {"starts": starts}
-            line = found[key]
+                found[key] = _line(site, link, name, other, starts=starts)
+                children[key] = []
             ours, theirs = (sent, received) if name == left else (received, sent)
-            line["children"].append(
-                {
-                    "flow": flow.name,
-                    "reqid": reqid(link, flow.name),
-                    "local_ts": ours,
-                    "remote_ts": theirs,
-                }
-            )
-    return [found[key] for key in sorted(found)]
+            children[key].append(Child(flow.name, reqid(link, flow.name), ours, theirs))
+    return tuple(replace(found[key], children=tuple(children[key])) for key in sorted(found))
 
 
 def _meets(site: Site, flow: Flow, name: str) -> bool:
     return any(name in hop and encrypted(site, *hop) for hop in hops(flow))
 
 
-def _line(site: Site, link: str, name: str, other: str) -> dict[str, Any]:
+def _line(site: Site, link: str, name: str, other: str, *, starts: bool) -> Line:
     wire = site.wires[link].get(name)
-    return {
-        "name": f"{link}-{other}",
-        "link": link,
-        "peer": other,
-        "interface": wire.name if wire else "",
-        "local_address": str(end(site, link, name)),
-        "peer_address": str(end(site, link, other)),
-        "local_id": identity(site.name, link, name),
-        "peer_id": identity(site.name, link, other),
-        "children": [],
-    }
+    return Line(
+        name=f"{link}-{other}",
+        link=link,
+        peer=other,
+        interface=wire.name if wire else "",
+        local_address=str(end(site, link, name)),
+        peer_address=str(end(site, link, other)),
+        local_id=identity(site.name, link, name),
+        peer_id=identity(site.name, link, other),
+        children=(),
+        starts=starts,
+    )
 
 
-def across(site: Site, machine: Machine, flow: Flow) -> dict[str, dict[str, Any]]:
-    """Return ``line_from`` and ``line_to`` of a flow on a machine, those that are encrypted."""
-    found: dict[str, dict[str, Any]] = {}
+def across(
+    site: Site, machine: Machine, flow: Flow
+) -> tuple[Association | None, Association | None]:
+    """Return what a flow comes and goes by on a machine, where that is encrypted."""
+    found: dict[str, Association] = {}
     for left, right in hops(flow):
         link = encrypted(site, left, right) if machine.name in (left, right) else None
         if link is None:
             continue
         other = right if machine.name == left else left
-        found["line_to" if machine.name == left else "line_from"] = {
-            "reqid": reqid(link, flow.name),
-            "local_address": str(end(site, link, machine.name)),
-            "peer_address": str(end(site, link, other)),
-        }
-    return found
+        found["to" if machine.name == left else "from"] = Association(
+            reqid=reqid(link, flow.name),
+            local_address=str(end(site, link, machine.name)),
+            peer_address=str(end(site, link, other)),
+        )
+    return found.get("from"), found.get("to")
 
 
 def members(site: Site) -> dict[tuple[str, str], dict[str, Any]]:
@@ -148,32 +147,30 @@ def members(site: Site) -> dict[tuple[str, str], dict[str, Any]]:
     return found
 
 
-def flat_lines(policy: Mapping[str, Any]) -> dict[str, list[str]]:
+def flat_lines(lines: tuple[Line, ...], flows: tuple[Declared, ...]) -> dict[str, tuple[str, ...]]:
     """Return a policy's lines as flat lists of text: the form checks compare with probes."""
-    children = [(line, child) for line in policy["lines"] for child in line["children"]]
+    children = [(line, child) for line in lines for child in line.children]
     return {
-        "line_ends": [
-            f"{one['interface']} {one['peer_address']} {one['local_address']}"
-            for one in policy["lines"]
-        ],
-        "line_flows": [
-            f"{line['name']} {child['flow']} {child['reqid']} "
-            f"{child['local_ts']} {child['remote_ts']}"
+        "line_ends": tuple(
+            f"{one.interface} {one.peer_address} {one.local_address}" for one in lines
+        ),
+        "line_flows": tuple(
+            f"{line.name} {child.flow} {child.reqid} {child.local_ts} {child.remote_ts}"
             for line, child in children
-        ],
-        "line_policies": [words for _, child in children for words in _policies(child)],
-        "line_hops": [
-            f"{flow['name']} {way} {line['reqid']} {line['peer_address']} {line['local_address']}"
-            for flow in policy["flows"]
-            for way, key in (("from", "line_from"), ("to", "line_to"))
-            if (line := flow.get(key)) is not None
-        ],
+        ),
+        "line_policies": tuple(words for _, child in children for words in _policies(child)),
+        "line_hops": tuple(
+            f"{flow.name} {way} {line.reqid} {line.peer_address} {line.local_address}"
+            for flow in flows
+            for way, line in (("from", flow.line_from), ("to", flow.line_to))
+            if line is not None
+        ),
     }
 
 
-def _policies(child: Mapping[str, Any]) -> list[str]:
+def _policies(child: Child) -> list[str]:
     """Return what the kernel holds for a child: out, and in and through the other way round."""
-    (near, near_port), (far, far_port) = map(selector, (child["local_ts"], child["remote_ts"]))
-    end = f"esp tunnel {child['reqid']}"
+    (near, near_port), (far, far_port) = map(selector, (child.local_ts, child.remote_ts))
+    end = f"esp tunnel {child.reqid}"
     back = f"{far}/32 {near}/32 tcp {far_port} {near_port} {end}"
     return [f"out {near}/32 {far}/32 tcp {near_port} {far_port} {end}", f"in {back}", f"fwd {back}"]

@@ -12,23 +12,17 @@ from dataclasses import dataclass, field
 from datetime import date
 from ipaddress import IPv4Address, IPv4Network
 
+from sekisho.core import names as words
 from sekisho.core.names import PersonRole
-from sekisho.devices.disks import Disk as Named
 
 #: The link every machine has one interface on; it is described under ``management``.
 MANAGEMENT = "management"
 
-
-class Role(enum.StrEnum):
-    """What a machine is for; one Ansible group each (see `GROUPS`)."""
-
-    INBOUND = "inbound"
-    CORE = "core"
-    OUTBOUND = "outbound"
-    GATEWAY = "gateway"
-    MONITOR = "monitor"
-    TERMINAL = "terminal"
-
+# Words of the host's policy, too.
+Role = words.Role
+Purpose = words.Purpose
+Mode = words.Mode
+Console = words.Console
 
 #: Ansible group → role.
 GROUPS: Mapping[str, Role] = {
@@ -64,29 +58,6 @@ class Encryption(enum.StrEnum):
     NONE = "none"
 
 
-class Purpose(enum.StrEnum):
-    """What a link or an interface is for."""
-
-    DATA = "data"
-    TERMINAL = "terminal"
-    MANAGEMENT = "management"
-
-
-class Mode(enum.StrEnum):
-    """How a hop is kept one-way: replies without payload, or no reverse packet at all."""
-
-    ONE_WAY_TCP = "one-way-tcp"
-    DIODE = "diode"
-
-
-class Console(enum.StrEnum):
-    """How the owner gets in when the network is shut."""
-
-    LISTED_KEYBOARD = "listed-keyboard"
-    SERIAL = "serial"
-    OUT_OF_BAND = "out-of-band"
-
-
 @dataclass(frozen=True, slots=True)
 class ConsoleProof:
     """Somebody's word that the way in works: where it is written down, and the day it was tried."""
@@ -94,10 +65,6 @@ class ConsoleProof:
     reference: str
     tested: date
     at: str
-
-    def as_json(self) -> dict[str, str]:
-        """Return the proof as the host's policy writes it."""
-        return {"reference": self.reference, "tested": self.tested.isoformat()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,18 +136,6 @@ class Device:
     serial_hash: str = ""
     count: int = 1
 
-    def as_json(self) -> dict[str, object]:
-        """Return the device as the host's policy writes it."""
-        return {
-            "name": self.name,
-            "vendor": self.vendor,
-            "product": self.product,
-            **({"serial_hash": self.serial_hash} if self.serial_hash else {"serial": self.serial}),
-            "port": self.port,
-            "interfaces": list(self.interfaces),
-            **({} if self.count == 1 else {"count": self.count}),
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Modules:
@@ -201,10 +156,6 @@ class Disk:
     wwn: str
     mode: str
     at: str
-
-    def as_json(self) -> dict[str, str]:
-        """Return the disk as the host's policy writes it."""
-        return Named(self.name, self.path, self.serial, self.wwn, self.mode).as_json()
 
 
 @dataclass(frozen=True, slots=True)

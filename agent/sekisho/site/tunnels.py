@@ -7,9 +7,8 @@ a packet came through, the packet filter knows whose it is (6-iv-d-1). Source: w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
 
+from sekisho.policy.parts import Tunnel
 from sekisho.site.model import Encryption, Machine, Site
 
 #: What every place that shows such a line says of it.
@@ -33,10 +32,10 @@ def tunnel(site: Site, name: str, neighbour: str) -> str | None:
 def cards(site: Site, machine: Machine) -> dict[str, str]:
     """Return interface → link of a machine: its cards, and its tunnels, which are on one too."""
     found = {name: one.link for name, one in machine.interfaces.items()}
-    return found | {one["interface"]: one["link"] for one in tunnels_of(site, machine)}
+    return found | {one.interface: one.link for one in tunnels_of(site, machine)}
 
 
-def tunnels_of(site: Site, machine: Machine) -> list[dict[str, Any]]:
+def tunnels_of(site: Site, machine: Machine) -> tuple[Tunnel, ...]:
     """Return the tunnels of a machine, sorted by name."""
     found = []
     for card in machine.interfaces.values():
@@ -48,40 +47,38 @@ def tunnels_of(site: Site, machine: Machine) -> list[dict[str, Any]]:
             if peer is None or peer.wireguard is None:
                 continue
             found.append(
-                {
-                    "name": f"{link.name}-{name}",
-                    "link": link.name,
-                    "peer": name,
-                    "interface": tunnel_name(link.name, name),
-                    "outside": card.name,
-                    "local_address": str(card.address),
-                    "peer_address": str(peer.vpn),
-                    "port": peer.wireguard.port,
-                    "peer_key": peer.wireguard.key,
-                    "allowed": f"{peer.address}/32",
-                    "ciphers": CIPHERS,
-                }
+                Tunnel(
+                    name=f"{link.name}-{name}",
+                    link=link.name,
+                    peer=name,
+                    interface=tunnel_name(link.name, name),
+                    outside=card.name,
+                    local_address=str(card.address),
+                    peer_address=str(peer.vpn),
+                    port=peer.wireguard.port,
+                    peer_key=peer.wireguard.key,
+                    allowed=f"{peer.address}/32",
+                    ciphers=CIPHERS,
+                )
             )
-    return sorted(found, key=lambda one: one["name"])
+    return tuple(sorted(found, key=lambda one: one.name))
 
 
-def flat_tunnels(policy: Mapping[str, Any]) -> dict[str, list[str]]:
+def flat_tunnels(tunnels: tuple[Tunnel, ...]) -> dict[str, tuple[str, ...]]:
     """Return a policy's tunnels as flat lists of text: the form checks compare with probes."""
     return {
-        "tunnel_cards": [one["interface"] for one in policy["tunnels"]],
-        "tunnel_peers": [
-            f"{one['interface']} {one['port']} {one['peer_key']} "
-            f"{one['peer_address']}:{one['port']} {one['allowed']}"
-            for one in policy["tunnels"]
-        ],
-        "tunnel_ends": [
-            f"{one['outside']} {one['peer_address']} {one['local_address']} {one['port']}"
-            for one in policy["tunnels"]
-        ],
+        "tunnel_cards": tuple(one.interface for one in tunnels),
+        "tunnel_peers": tuple(
+            f"{one.interface} {one.port} {one.peer_key} {one.peer_address}:{one.port} {one.allowed}"
+            for one in tunnels
+        ),
+        "tunnel_ends": tuple(
+            f"{one.outside} {one.peer_address} {one.local_address} {one.port}" for one in tunnels
+        ),
         # The kernel's own sockets: held by no program, on every address, of both families.
-        "tunnel_sockets": [
-            f"udp {address}:{one['port']}"
-            for one in policy["tunnels"]
+        "tunnel_sockets": tuple(
+            f"udp {address}:{one.port}"
+            for one in tunnels
             for address in ("0.0.0.0", "[::]")  # noqa: S104 - looked for, not bound
-        ],
+        ),
     }

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Literal
 
 from sekisho.core.canonical import canonical
 from sekisho.core.errors import Problem, SekishoError, printable
+from sekisho.core.strict_json import strict_json
 from sekisho.transfer.manifest import DELIVERY, HEX64, MAX_MANIFEST, MAX_PART, MAX_PARTS
 
 MAX_HEADER = 64 * 1024  # bytes with the newline
@@ -48,12 +48,11 @@ def parse_header(line: bytes) -> Header:
     if len(line) > MAX_HEADER or not line.endswith(b"\n"):
         raise refuse("", f"{len(line)} bytes", f"one line of at most {MAX_HEADER} bytes")
     try:
-        value = json.loads(line[:-1].decode("utf-8"))
-        whole = canonical(value)
+        value = strict_json(line[:-1], size=MAX_HEADER, form=True)
     except (ValueError, TypeError, RecursionError) as error:
         raise refuse("", str(error), "canonical JSON") from error
     keys = {"v", "kind", "delivery", "index", "size", "sha256"}
-    if not isinstance(value, dict) or value.keys() != keys or whole != line[:-1]:
+    if not isinstance(value, dict) or value.keys() != keys:
         raise refuse("", printable(line), f"canonical JSON with {', '.join(sorted(keys))}")
     if value["v"] != 1 or value["kind"] not in {"manifest", "part"}:
         raise refuse("v, kind", (value["v"], value["kind"]), "1 and manifest or part")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from sekisho.core.canonical import canonical
 from sekisho.core.errors import Problem, SekishoError, printable
+from sekisho.core.strict_json import strict_json
 
 MAX_MISSING = 1000  # numbers kept, the highest
 #: How far a number may be ahead of the highest one seen. A sender counts by one and a delivery in
 #: between is lost now and then; one leap to the end would make every later number a repeated one.
 MAX_STEP = 1000
+#: Of the state on disk: `MAX_MISSING` numbers and their commas.
+MAX_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Sequence:
 def parse_sequence(raw: bytes) -> Sequence:
     """Return the state kept in a file; SekishoError when it is none."""
     try:
-        value = json.loads(raw.decode("utf-8"))
+        value = strict_json(raw, size=MAX_BYTES)
         highest, missing = value["highest"], tuple(value["missing"])
         if any(type(n) is not int or n < 0 for n in (highest, *missing)):
             raise ValueError("no whole numbers")  # noqa: TRY301 - one refusal for all of it

@@ -9,7 +9,7 @@ import secrets
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,6 +29,7 @@ from sekisho.evidence.report import (
 )
 from sekisho.evidence.scope import NO_SCOPE, Scope
 from sekisho.evidence.summary import KINDS
+from sekisho.policy.host_policy import MAX_BYTES, HostPolicy
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -245,8 +246,7 @@ def local_run(
     expectations = read_policy(policy)
     started = now_text()
     raw = collect(known[name] for name in probes)
-    told = expectations.get("host") if expectations else None
-    named = told if isinstance(told, str) else os.uname().nodename
+    named = expectations.host if expectations else os.uname().nodename
     name = named if HOST_NAME.fullmatch(named) else "localhost"
     nonce = secrets.token_hex(32)
     host = HostRecord(
@@ -258,11 +258,10 @@ def local_run(
         answer=answer_for(host_nonce(nonce, name), tool_name(), digest(raw)),
     )
     by = "none" if expectations is None else "this machine's" if policy is None else "given"
-    profile = expectations.get("profile") if expectations else None
     return AuditRun(
         mode="local",
-        site=str(expectations.get("site", "")) if expectations else "",
-        profile=profile if isinstance(profile, str) else None,
+        site=expectations.site if expectations else "",
+        profile=expectations.profile if expectations else None,
         started=started,
         finished=now_text(),
         tool=tool_name(),
@@ -273,39 +272,26 @@ def local_run(
     )
 
 
-def read_policy(policy: Path | None) -> dict[str, Any] | None:
+def read_policy(policy: Path | None) -> HostPolicy | None:
     """Return the policy told, or this machine's own, or None when nothing is configured.
 
     Raises:
-        SekishoError: the policy that was told cannot be read, or any policy is garbled.
+        SekishoError: the policy that was told cannot be read, or any policy is refused.
 
     """
     path = LOCAL_POLICY if policy is None else policy
     try:
         with path.open("rb") as handle:
-            data = handle.read(MAX_POLICY_BYTES + 1)
+            data = handle.read(MAX_BYTES + 1)
     except OSError as bad:
         if policy is None:  # nothing configured, or not ours to read: judged without
             return None
-        raise _bad_policy(path, bad.strerror or "unreadable") from None
-    if len(data) > MAX_POLICY_BYTES:
-        raise _bad_policy(path, f"more than {MAX_POLICY_BYTES} bytes")
-    from sekisho.facts.wire import strict_json  # noqa: PLC0415
-
+        problem = Problem(str(path), "", bad.strerror or "unreadable", "a host's policy")
+        raise SekishoError("the site policy cannot be read", (problem,)) from None
     try:
-        value = strict_json(data)
-    except ValueError as bad:
-        raise _bad_policy(path, printable(str(bad))) from None
-    if not isinstance(value, dict) or value.get("schema") != 1:
-        raise _bad_policy(path, "another schema")
-    return value
-
-
-def _bad_policy(path: Path, got: str) -> SekishoError:
-    return SekishoError(
-        "the site policy cannot be read",
-        (Problem(str(path), "", got, "a policy written by sekisho site render, schema 1"),),
-    )
+        return HostPolicy.parse(data, str(path))
+    except SekishoError as bad:
+        raise SekishoError("the site policy cannot be read", bad.problems) from None
 
 
 def now_text() -> str:

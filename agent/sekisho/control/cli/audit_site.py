@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from sekisho.compile.policy import compile_host
 from sekisho.control.inventory.read import read_inventory
@@ -17,6 +17,7 @@ from sekisho.core.errors import Problem, SekishoError, printable
 from sekisho.evidence.report import AuditRun, HostRecord
 from sekisho.evidence.scope import NO_SCOPE, Scope
 from sekisho.facts.answer import signed_well
+from sekisho.policy.host_policy import HostPolicy
 from sekisho.site.model import Site
 from sekisho.site.parse import parse_site
 from sekisho.site.rules.invariants import check
@@ -88,7 +89,7 @@ def site_run(  # noqa: PLR0913 - clock, watcher and judging are the edges
         pinned=read_pinned(options.known_hosts),
         timeout=options.timeout,
     )
-    targets = [Target(name, str(policies[name]["management"]["address"])) for name in chosen]
+    targets = [Target(name, policies[name].management.address) for name in chosen]
     if probes:
         watcher.begin(len(targets))
         read = read_here if judging is None else judging.reader(policies)
@@ -106,7 +107,7 @@ def site_run(  # noqa: PLR0913 - clock, watcher and judging are the edges
         tool=tool,
         hosts=tuple(record(reply, policies[reply.target.name]) for reply in replies),
         kinds=kinds,
-        flow_modes=tuple(sorted({flow["mode"] for p in policies.values() for flow in p["flows"]})),
+        flow_modes=tuple(sorted({flow.mode.value for p in policies.values() for flow in p.flows})),
         site_problems=tuple(printable(problem.line(), 400) for problem in off),
         nonce=access.nonce,
         scope=replace(
@@ -118,7 +119,7 @@ def site_run(  # noqa: PLR0913 - clock, watcher and judging are the edges
     )
 
 
-def record(reply: Reply, policy: dict[str, Any]) -> HostRecord:
+def record(reply: Reply, policy: HostPolicy) -> HostRecord:
     """Return what is known of one host after it was asked."""
     response, reason = reply.response, reply.reason
     answer = response.answer if response is not None else None

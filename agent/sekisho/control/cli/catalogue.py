@@ -14,7 +14,7 @@ from sekisho.catalogue.paths import parse_paths, render_paths
 from sekisho.catalogue.render import traceability
 from sekisho.control.catalogue_files import find_catalogue, load_sources, parse_sources, read_yaml
 from sekisho.core.errors import SekishoError
-from sekisho.host.policy_store import write_atomic
+from sekisho.core.files import write_atomic
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 _From = Annotated[

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from sekisho.core.errors import SekishoError, printable
-from sekisho.host.policy_store import read_bounded, write_atomic
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.orders.kinds import MAINTENANCE
 from sekisho.orders.model import MAX_BYTES, Act, write_time
 from sekisho.orders.parse import parse_body, render_order, signed_by

@@ -13,7 +13,7 @@ import typer
 
 from sekisho.cli.exception_register import EXAMPLES, list_exceptions
 from sekisho.core.errors import Problem, SekishoError, printable
-from sekisho.host.policy_store import read_bounded, write_atomic
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.orders.model import MAX_BYTES, Act, Order, write_time
 from sekisho.orders.parse import parse_body, parse_order, render_order, signed_by
 from sekisho.orders.sealing import seal
@@ -149,9 +149,9 @@ def _site(inventory: Path) -> Any:
 
 def _signers(site: Any) -> Any:
     from sekisho.compile.policy import approvers  # noqa: PLC0415 - control side
-    from sekisho.orders.judge import parse_signers  # noqa: PLC0415 - control side
+    from sekisho.orders.judge import signers  # noqa: PLC0415 - control side
 
-    return parse_signers({"orders": {"people": approvers(site)}})
+    return signers(approvers(site))
 
 
 def _rule(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from sekisho.control.inventory.read import read_inventory
 from sekisho.core.errors import Problem, SekishoError, printable
 from sekisho.evidence.verification import read_facts
 from sekisho.facts.wire import Packed
+from sekisho.policy.host_policy import HostPolicy
 from sekisho.probes.model import ProbeError, output
 from sekisho.prover.hostfacts import read_net
 from sekisho.prover.hostnet import HostNet
@@ -79,10 +80,10 @@ class Given:
 
 def compiled(site: Site, hosts: list[str]) -> dict[str, Any]:
     """Return the rules the site model gives its hosts, before anything is applied."""
-    return {host: policy["nftables"] for host, policy in _policies(site, hosts).items()}
+    return {host: policy.nftables.value() for host, policy in _policies(site, hosts).items()}
 
 
-def _policies(site: Site, hosts: list[str]) -> dict[str, dict[str, Any]]:
+def _policies(site: Site, hosts: list[str]) -> dict[str, HostPolicy]:
     now = datetime.now(UTC)
     return {host: compile_host(site, host, serial=0, issued=now) for host in hosts}
 
@@ -142,7 +143,7 @@ def given(
     there = [name for name in site.machines if name in held]
     own = {name: loaded(*held[name]) for name in there}
     others = _policies(site, [name for name in site.machines if name not in there])
-    made = {name: policy["nftables"] for name, policy in others.items()}
+    made = {name: policy.nftables.value() for name, policy in others.items()}
     if ruleset is not None:
         if len(names) != 1:
             raise SekishoError("--ruleset is one host's: say --host HOST too")

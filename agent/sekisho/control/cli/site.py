@@ -90,7 +90,7 @@ def check(
         "people": len(site.people),
     }
     notes = [
-        f"{one['name']} is encrypted by WireGuard: {one['ciphers']} [6-iv-d-4]"
+        f"{one.name} is encrypted by WireGuard: {one.ciphers} [6-iv-d-4]"
         for machine in site.machines.values()
         for one in tunnels_of(site, machine)
     ]
@@ -140,7 +140,7 @@ def show(
 
     site = _load(inventory, _now())
     if svg is not None:
-        from sekisho.host.policy_store import write_atomic  # noqa: PLC0415
+        from sekisho.core.files import write_atomic  # noqa: PLC0415
 
         if language not in ("en", "ja", "both"):
             raise SekishoError(
@@ -242,11 +242,11 @@ def render(
     if as_json:
         _print(
             {
-                entry.value["host"]: {"serial": entry.serial, "changed": entry.changed}
+                entry.value.host: {"serial": entry.serial, "changed": entry.changed}
                 for entry in signed
             }
         )
         return
     for entry in signed:
         state = "new policy" if entry.changed else "unchanged"
-        sys.stdout.write(f"{out / str(entry.value['host'])}: serial {entry.serial}, {state}\n")
+        sys.stdout.write(f"{out / entry.value.host}: serial {entry.serial}, {state}\n")

@@ -15,10 +15,10 @@ from sekisho.control.catalogue_files import load_sources
 from sekisho.control.judging.hosts import bundle_judge
 from sekisho.core.build import tool_name
 from sekisho.core.errors import Problem, SekishoError, printable
+from sekisho.core.files import write_atomic
 from sekisho.evidence.bundle import MANIFEST
 from sekisho.evidence.law_text import MAX_BYTES, LawText, read_law_text
 from sekisho.evidence.verification import MIN_DIGEST, Trust, Verdicts, verify
-from sekisho.host.policy_store import write_atomic
 
 _DIGEST = re.compile(rf"[0-9a-f]{{{MIN_DIGEST},64}}", re.ASCII)
 _NAMED = 12

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sekisho.control.pki.authority import Pki, certificate_number
 from sekisho.control.pki.certificates import make_host_certificate, read_request
 from sekisho.core.errors import Problem, SekishoError, printable
-from sekisho.host.policy_store import read_bounded, write_atomic
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.journal.seals import fingerprint
 from sekisho.site.model import MANAGEMENT, Site
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from sekisho.control.pki.authority import Pki, Signed
 from sekisho.control.pki.lines import LinePki
 from sekisho.core.canonical import canonical
 from sekisho.core.errors import Problem, SekishoError
-from sekisho.host.policy_store import read_bounded, write_atomic
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.network.networkd import network_files
 from sekisho.network.strongswan import (
     AUTHORITY,
@@ -23,6 +23,7 @@ from sekisho.network.strongswan import (
     swanctl_conf,
 )
 from sekisho.nft.ipsec import PEER_RULES, peer_ruleset
+from sekisho.policy.host_policy import HostPolicy
 from sekisho.site.lines import lines_of
 from sekisho.site.model import MANAGEMENT, Site
 
@@ -48,12 +49,12 @@ def render(
     drafts = (compile_host(site, host, serial=1, issued=now) for host in chosen)
     signed = pki.sign_policies(list(drafts), now=now)
     for entry in signed:
-        folder = out / str(entry.value["host"])
+        folder = out / entry.value.host
         _put(folder / "policy.json", entry.data)
         _put(folder / "policy.sig", entry.signature)
         _put(folder / "policy-signer.pub.pem", signer)
         _put(folder / "ca.crt.pem", authority)
-        _put(folder / "nftables.json", canonical(entry.value["nftables"]) + b"\n")
+        _put(folder / "nftables.json", entry.value.nftables.data + b"\n")
         for path, text in line_files(entry.value).items():
             _put(folder / "ipsec" / path.rpartition("/")[2], text.encode())
         for path, text in network_files(entry.value).items():
@@ -62,11 +63,11 @@ def render(
     return signed
 
 
-def line_files(policy: Mapping[str, Any]) -> dict[str, str]:
+def line_files(policy: HostPolicy) -> dict[str, str]:
     """Return path → text of strongSwan's files for a host's lines; none where it has no line."""
-    if not policy["lines"]:
+    if not policy.lines:
         return {}
-    return {SWANCTL: swanctl_conf(policy["lines"]), STRONGSWAN: strongswan_conf()}
+    return {SWANCTL: swanctl_conf(policy.lines), STRONGSWAN: strongswan_conf()}
 
 
 def render_peer(lines: LinePki, name: str, out: Path, *, now: datetime) -> list[str]:

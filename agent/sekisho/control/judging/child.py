@@ -22,13 +22,16 @@ from sekisho.catalogue.compiled import from_json
 from sekisho.catalogue.model import Catalogue
 from sekisho.catalogue.parse import parse_catalogue
 from sekisho.core.canonical import canonical
+from sekisho.core.strict_json import strict_json
 from sekisho.evidence.report import HostRecord, NoSolverError, judge_host
-from sekisho.facts.wire import Packed, Request, WireError, decode_response, strict_json
+from sekisho.facts.wire import Packed, Request, WireError, decode_response
+from sekisho.policy.host_policy import HostPolicy
 from sekisho.probes.registry import registry
 
 #: Address space of one child: a whole answer parsed, and the solver's own.
 CHILD_BYTES = 1024 * 1024 * 1024
 _PARTS = struct.Struct(">Q")
+_MOST_TOLD = 1 << 16
 
 
 def send(connection: socket.socket, *parts: bytes) -> None:
@@ -77,8 +80,12 @@ def serve(control: socket.socket) -> None:
                 _child(job, setup)
 
 
+def _told(connection: socket.socket) -> Any:
+    return strict_json(receive(connection, _MOST_TOLD), size=_MOST_TOLD)
+
+
 def _setup(control: socket.socket) -> _Setup:
-    told = strict_json(receive(control, 1 << 16))
+    told = _told(control)
     sources = from_json(receive(control, 1 << 24), "catalogue.json")
     catalogue = parse_catalogue(
         {name: load() for name, load in sources.items.items()},
@@ -94,7 +101,7 @@ def _setup(control: socket.socket) -> _Setup:
 def _child(job: socket.socket, setup: _Setup) -> None:
     """Do one job and end; nothing raises out of it."""
     try:
-        told = strict_json(receive(job, 1 << 16))
+        told = _told(job)
         _limit(float(told["seconds"]), int(told["bytes"]))
         policy = receive(job, 1 << 25)
         body = receive(job, 1 << 26)
@@ -140,7 +147,7 @@ def _answer(
             raw = packed.value()
     except WireError as bad:
         return {"refused": str(bad)}, b""
-    host = HostRecord(told["host"], raw, strict_json(policy) if policy else None)
+    host = HostRecord(told["host"], raw, HostPolicy.parse(policy) if policy else None)
     findings = judge_host(setup.catalogue, host, setup.solver)
     found["findings"] = [finding.as_json() for finding in findings]
     return found, packed.data if told["probes"] is not None else b""

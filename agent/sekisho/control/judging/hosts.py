@@ -24,6 +24,7 @@ from sekisho.catalogue.model import Catalogue, Finding, Verdict
 from sekisho.control.judging.child import CHILD_BYTES, receive, send
 from sekisho.core.canonical import canonical
 from sekisho.core.errors import SekishoError, printable
+from sekisho.core.strict_json import strict_json
 from sekisho.evidence.report import (
     HostJudge,
     HostRecord,
@@ -40,8 +41,8 @@ from sekisho.facts.wire import (
     Response,
     WireError,
     decode_response,
-    strict_json,
 )
+from sekisho.policy.host_policy import HostPolicy
 
 PLACES = min(4, max(2, os.cpu_count() or 1))
 #: One host's facts of a bundle may take this long: as an audit's own deadline for a host.
@@ -126,7 +127,7 @@ class Judging:
                 self._process.wait()
         self._control = self._process = None
 
-    def reader(self, policies: Mapping[str, Mapping[str, Any]]) -> Reader:
+    def reader(self, policies: Mapping[str, HostPolicy]) -> Reader:
         """Return what reads and judges the answers of an audit's hosts, each by its policy."""
 
         def read(body: bytes, request: Request, host: str, seconds: float) -> Response:
@@ -164,7 +165,7 @@ class Judging:
         self,
         job: dict[str, Any],
         host: str,
-        policy: Mapping[str, Any] | None,
+        policy: HostPolicy | None,
         body: bytes,
         seconds: float,
     ) -> tuple[dict[str, Any], bytes]:
@@ -180,10 +181,10 @@ class Judging:
                         ours,
                         canonical(job | {"host": host, "seconds": str(seconds),
                                          "bytes": self._size}),
-                        b"" if policy is None else canonical(dict(policy)),
+                        b"" if policy is None else policy.as_bytes(),
                         body,
                     )  # fmt: skip
-                    told = strict_json(receive(ours, _MAX_TOLD))
+                    told = strict_json(receive(ours, _MAX_TOLD), size=_MAX_TOLD, surrogates=True)
                     packed = receive(ours, max(MAX_RESPONSE_BYTES, MAX_RAW_BYTES))
                 except (OSError, EOFError, ValueError):
                     late = time.monotonic() >= until

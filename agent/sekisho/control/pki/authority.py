@@ -13,9 +13,9 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ from cryptography.hazmat.primitives.serialization import (
 from sekisho.control.pki.certificates import fits, make_authority, sign
 from sekisho.core.canonical import canonical
 from sekisho.core.errors import Problem, SekishoError
-from sekisho.host.policy_store import read_bounded, write_atomic
+from sekisho.core.files import read_bounded, write_atomic
+from sekisho.policy.host_policy import HostPolicy
 
 _LIMIT = 64 * 1024
 _SERIALS_LIMIT = 64 * 1024 * 1024
@@ -47,7 +48,7 @@ class Signed:
     data: bytes
     signature: bytes
     serial: int
-    value: Mapping[str, Any]
+    value: HostPolicy
     changed: bool
 
 
@@ -177,13 +178,15 @@ class Pki:
 
     # -- policies -----------------------------------------------------------------------------
 
-    def sign_policies(
-        self, drafts: Iterator[dict[str, Any]] | list[dict[str, Any]], *, now: datetime
-    ) -> list[Signed]:
+    def sign_policies(self, drafts: Iterable[HostPolicy], *, now: datetime) -> list[Signed]:
         """Return each draft policy numbered, dated and signed.
 
         A draft's own ``serial`` and ``issued`` do not count: unchanged content keeps its serial,
         date and signature byte for byte; changed content gets the next serial.
+
+        Raises:
+            SekishoError: no key; or a draft that no host would read (`HostPolicy.parse`).
+
         """
         key = self.policy_key()
         self.policy_public()
@@ -197,23 +200,24 @@ class Pki:
     @staticmethod
     def _sign(
         key: ec.EllipticCurvePrivateKey,
-        draft: dict[str, Any],
+        draft: HostPolicy,
         known: dict[str, dict[str, Any]],
         now: datetime,
     ) -> Signed:
-        content = {name: part for name, part in draft.items() if name not in ("serial", "issued")}
+        document = HostPolicy.parse(draft.as_bytes(), f"the policy of {draft.host}").as_json()
+        content = {name: document[name] for name in document if name not in ("serial", "issued")}
         content_digest = hashlib.sha256(canonical(content)).hexdigest()
-        host = str(draft["host"])
+        host = draft.host
         last = known.get(host)
         if last is not None and last["content"] == content_digest:
-            value = content | {"serial": last["serial"], "issued": last["issued"]}
-            data, signature = canonical(value), bytes.fromhex(last["signature"])
+            value = replace(draft, serial=last["serial"], issued=last["issued"])
+            data, signature = value.as_bytes(), bytes.fromhex(last["signature"])
             if fits(key.public_key(), data, signature):
                 return Signed(data, signature, last["serial"], value, changed=False)
         serial = 1 if last is None else int(last["serial"]) + 1
         issued = now.strftime("%Y-%m-%dT%H:%M:%SZ")
-        value = content | {"serial": serial, "issued": issued}
-        data = canonical(value)
+        value = replace(draft, serial=serial, issued=issued)
+        data = value.as_bytes()
         signature = sign(key, data)
         known[host] = {
             "serial": serial,

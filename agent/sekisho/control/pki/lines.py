@@ -30,7 +30,7 @@ from sekisho.control.pki.certificates import (
 )
 from sekisho.core.canonical import canonical, speaks
 from sekisho.core.errors import Problem, SekishoError, printable
-from sekisho.host.policy_store import read_bounded, write_atomic
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.site.lines import members
 from sekisho.site.model import Site
 

@@ -15,9 +15,8 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from sekisho import __version__
 from sekisho.activity.watched import KINDS
@@ -45,6 +44,7 @@ from sekisho.host.metrics import Metrics, MetricsServer, server_context
 from sekisho.host.policy_store import PolicyStore
 from sekisho.host.sdnotify import Notifier
 from sekisho.nft.readback import normalise
+from sekisho.policy.host_policy import HostPolicy
 
 HEALTH_EVERY_S = 5.0
 RETRY_S = 30.0  # a part that could not start tries again
@@ -215,9 +215,9 @@ class Agent:
 
     # -- policy ------------------------------------------------------------------------------
 
-    def _changed(self, policy: Mapping[str, Any]) -> None:
+    def _changed(self, policy: HostPolicy) -> None:
         """Give a new policy to every part; one that refuses it is told, the others take it."""
-        self._rules_digest = digest(normalise(policy["nftables"]))
+        self._rules_digest = digest(normalise(policy.nftables.value()))
         if self._rules is not None:
             self._rules.policy(self._policy.policy)
             self._try("nft", self._rules.check)
@@ -231,16 +231,16 @@ class Agent:
         self._try("activity", lambda: self._activity.policy(policy))
         self._try("metrics", lambda: self._serve_metrics(policy))
 
-    def _serve_metrics(self, policy: Mapping[str, Any]) -> None:
+    def _serve_metrics(self, policy: HostPolicy) -> None:
         if self._server is not None:
             self._server.close()
             self._server = None
-        etc, wanted = self._paths.etc, policy["metrics"]
+        etc, wanted = self._paths.etc, policy.metrics
         context = server_context(etc / "host.crt.pem", etc / "host.key.pem", etc / "ca.crt.pem")
         self._server = MetricsServer(
-            (str(wanted["address"]), int(wanted["port"])),
+            (wanted.address, wanted.port),
             context,
-            allowed=frozenset(policy["management"]["monitors"]),
+            allowed=frozenset(policy.management.monitors),
             render=self._metrics.render,
             failed=self._refusals.append,
         )

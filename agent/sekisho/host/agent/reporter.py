@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from sekisho.core.errors import SekishoError, printable
 from sekisho.host.metrics import Metrics
+from sekisho.policy.host_policy import HostPolicy
 
 RATE, BURST = 50.0, 500.0  # events of one kind a second; what may come at once
 ERROR_EVERY_S = 60.0  # the same part's failures are journalled this often, counted always
@@ -63,7 +64,7 @@ class Book:
 
     journal: Journal
     metrics: Metrics
-    policy: Mapping[str, Any] | None = None
+    policy: HostPolicy | None = None
     clock: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
     _allowances: dict[str, _Allowance] = field(default_factory=dict)

@@ -12,10 +12,10 @@ from typing import Annotated
 import typer
 
 from sekisho.core.errors import SekishoError, printable
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.devices.module_list import LOCKS, Loaded, parse_loaded, propose, render
 from sekisho.host.devices.maintenance import Maintenance, this_host
 from sekisho.host.devices.module_wall import Places, Wall, run_quietly
-from sekisho.host.policy_store import read_bounded, write_atomic
 from sekisho.orders.model import MAX_BYTES, write_time
 
 MAX_LOADED = 1024 * 1024
@@ -60,7 +60,7 @@ def propose_(  # noqa: PLR0913 - the options of a command
         raise SekishoError(f"--lock {printable(lock, 40)}: expected one of {', '.join(LOCKS)}")
     if role is None or console is None:
         policy = Wall().policy()
-        role, console = role or str(policy.get("role")), console or str(policy.get("console"))
+        role, console = role or policy.role.value, console or policy.console.value
     seen = _this_machine() if loaded is None else _file(loaded)
     found = propose(seen, console=console, role=role)
     if as_json:

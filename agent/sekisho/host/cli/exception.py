@@ -12,7 +12,7 @@ import typer
 
 from sekisho.cli.exception_register import EXAMPLES, list_exceptions
 from sekisho.core.errors import SekishoError, printable
-from sekisho.host.policy_store import write_atomic
+from sekisho.core.files import write_atomic
 
 app = typer.Typer(
     help="One device, one machine, one window, three people. "

@@ -17,6 +17,7 @@ from sekisho.host.kernel.nft import Nft
 from sekisho.host.kernel.quarantine import Quarantine
 from sekisho.host.policy_store import PolicyStore
 from sekisho.nft.quarantine import effect
+from sekisho.policy.host_policy import HostPolicy
 
 app = typer.Typer(
     help="Leave this host only its monitor and its console, and set it free again. "
@@ -56,7 +57,7 @@ def on(
     was = switch.loaded()
     answer: dict[str, Any] = {"on": was, "kept": kept, "cut": cut, "done": False}
     if now:
-        if policy.get("console_proof") is None and not without_console:
+        if policy.console_proof is None and not without_console:
             raise SekishoError(
                 "the policy proves no way in at the console, and nobody gets in elsewhere then: "
                 "try the console and write console_proof, or say --without-console"
@@ -122,7 +123,7 @@ def _said(answer: dict[str, Any], lines: list[str], *, as_json: bool) -> int:
     return 0
 
 
-def _policy() -> Any:
+def _policy() -> HostPolicy:
     """Return the signed policy in /etc, or the last good one: what is cut is read from it."""
     store = PolicyStore(ETC / "policy.json", STATE, host=os.uname().nodename.partition(".")[0])
     try:

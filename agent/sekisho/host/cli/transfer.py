@@ -32,28 +32,24 @@ def _wrong(where: str, got: str, expected: str, hint: str = "") -> SekishoError:
     return SekishoError("the delivery has no way to go", (problem,))
 
 
-def _read_policy(path: Path) -> dict[str, Any]:
-    import json as parser  # noqa: PLC0415 - the name is an option's
+def _from_policy(path: Path, to: str) -> tuple[str, str, str, int]:
+    """Return (from, to, address, port) of the outgoing flow to ``to`` (a name or an address)."""
+    from sekisho.core.files import read_bounded  # noqa: PLC0415 - not for every command
+    from sekisho.policy.host_policy import MAX_BYTES, HostPolicy  # noqa: PLC0415 - same
+    from sekisho.policy.parts import Hop  # noqa: PLC0415 - same
 
     try:
-        value = parser.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise _wrong(str(path), printable(str(error)), "a compiled policy") from error
-    if not isinstance(value, dict) or not isinstance(value.get("flows"), list):
-        raise _wrong(str(path), "no flows", "a compiled policy")
-    return value
-
-
-def _from_policy(value: dict[str, Any], where: str, to: str) -> tuple[str, str, str, int]:
-    """Return (from, to, address, port) of the outgoing flow to ``to`` (a name or an address)."""
+        policy = HostPolicy.parse(read_bounded(path, MAX_BYTES), str(path))
+    except SekishoError as bad:
+        raise SekishoError("the delivery has no way to go", bad.problems) from None
     names = []
-    for flow in value["flows"]:
-        if flow.get("direction") != "out" or flow.get("mode") != "one-way-tcp":
+    for flow in policy.flows:
+        if not isinstance(flow, Hop) or flow.direction != "out" or flow.mode != "one-way-tcp":
             continue
-        if to in {flow["peer"], flow["peer_address"]}:
-            return value["host"], flow["peer"], flow["peer_address"], int(flow["port"])
-        names.append(flow["peer"])
-    raise _wrong(where, f"no flow to {printable(to)}", f"one of: {', '.join(names) or 'none'}")
+        if to in {flow.peer, flow.peer_address}:
+            return policy.host, flow.peer, flow.peer_address, flow.port
+        names.append(flow.peer)
+    raise _wrong(str(path), f"no flow to {printable(to)}", f"one of: {', '.join(names) or 'none'}")
 
 
 def _way(
@@ -68,8 +64,7 @@ def _way(
             raise _wrong("--from", "nothing", "the name of this side, with --address")
         return sender, to, address, port or PORT
     if policy is not None or POLICY.exists():
-        path = policy or POLICY
-        found = _from_policy(_read_policy(path), str(path), to)
+        found = _from_policy(policy or POLICY, to)
     else:
         got = f"only --to {printable(to)}"
         raise _wrong("sekisho send", got, "--address or --policy", "see sekisho send --help")

@@ -76,19 +76,17 @@ def apply(path: Path) -> dict[str, Any]:
         SekishoError: says which does not hold; nothing stays open.
 
     """
-    from sekisho.host.policy_store import read_bounded  # noqa: PLC0415
+    from sekisho.core.files import read_bounded  # noqa: PLC0415
     from sekisho.host.spent_orders import OrderRecord  # noqa: PLC0415
-    from sekisho.orders.judge import parse_signers, prove  # noqa: PLC0415
+    from sekisho.orders.judge import prove, signers_of  # noqa: PLC0415
     from sekisho.orders.model import MAX_BYTES  # noqa: PLC0415
 
     raw = read_bounded(path, MAX_BYTES)
     policy = host_policy().value
-    signers = parse_signers(policy)
+    signers = signers_of(policy)
     with state.alone():
         now = datetime.now(UTC)
-        order = prove(
-            raw, signers, site=policy["site"], host=policy["host"], now=now, where=str(path)
-        )
+        order = prove(raw, signers, site=policy.site, host=policy.host, now=now, where=str(path))
         if order.kind != KIND:
             raise _refuse(path, "kind", order.kind, KIND)
         exception = parse_exception("content", order.content)

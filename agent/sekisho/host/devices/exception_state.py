@@ -23,8 +23,8 @@ from typing import Any
 
 from sekisho.core.canonical import canonical
 from sekisho.core.errors import Problem, SekishoError, printable
+from sekisho.core.files import write_atomic
 from sekisho.devices.exception import DeviceException, parse_exception
-from sekisho.host.policy_store import write_atomic
 
 RUN = Path("/run/sekisho-exception")
 #: In ``RUN``: the USB device whose disk the disk wall (agent/helpers/disk-wall) leaves alone.

@@ -18,10 +18,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sekisho.core.errors import SekishoError, printable
+from sekisho.core.files import write_atomic
 from sekisho.core.text import lines_of
 from sekisho.devices.exception import BULK_ONLY, DeviceException
 from sekisho.host.devices.exception_state import DISK, RUN
-from sekisho.host.policy_store import write_atomic
 
 MODULES = Path("/proc/modules")
 LOCKED = Path("/proc/sys/kernel/modules_disabled")

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from sekisho.core.errors import SekishoError, printable
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.host.devices import exception_state
-from sekisho.host.policy_store import PolicyStore, read_bounded, write_atomic
+from sekisho.host.policy_store import PolicyStore
 from sekisho.host.spent_orders import OrderRecord
-from sekisho.orders.judge import parse_signers, problems_of
+from sekisho.orders.judge import problems_of, signers_of
 from sekisho.orders.kinds import MAINTENANCE
 from sekisho.orders.model import MAX_BYTES, Order, Phase, write_time
 from sekisho.orders.parse import parse_order
@@ -86,8 +87,8 @@ class Maintenance:
             raise SekishoError(f"{where} opens {', '.join(strange)}; expected {sorted(WALLS)}")
         found = problems_of(
             order,
-            parse_signers(policy),
-            site=str(policy["site"]),
+            signers_of(policy),
+            site=policy.site,
             host=self._host,
             now=None,
             where=where,

@@ -15,21 +15,24 @@ import os
 import stat
 import subprocess
 import syslog
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sekisho.core.canonical import canonical
 from sekisho.core.errors import SekishoError, printable
+from sekisho.core.files import read_bounded, write_atomic
+from sekisho.core.names import Console
 from sekisho.core.text import lines_of
-from sekisho.devices.module_list import Loaded, Wanted, parse_loaded, parse_wanted
+from sekisho.devices import module_list
+from sekisho.devices.module_list import Loaded, Wanted, parse_loaded, parse_proven
 from sekisho.devices.module_lock import Boot, Decision, State, decide, settle
 from sekisho.devices.modules import canonical as module_name
 from sekisho.host.devices.maintenance import Maintenance, Opened, this_host
-from sekisho.host.policy_store import read_bounded, write_atomic
+from sekisho.policy.host_policy import MAX_BYTES, HostPolicy
 
-MAX_POLICY = 8 * 1024 * 1024
+MAX_PROOF = 1024 * 1024
 SCHEMA = 1
 SETTLE_S = 30
 Run = Callable[[Sequence[str]], int]
@@ -85,8 +88,8 @@ class Wall:
             raise SekishoError(f"{self.switch}: {printable(text, 40)}; expected 0 or 1")
         return text == "1"
 
-    def policy(self) -> Mapping[str, Any]:
-        """Return the host's policy; SekishoError when it is not root's alone or no JSON."""
+    def policy(self) -> HostPolicy:
+        """Return the host's policy; SekishoError when it is not root's alone or is refused."""
         path = self._at("/etc/sekisho/policy.json")
         try:
             info = path.stat()
@@ -94,10 +97,7 @@ class Wall:
             raise SekishoError(f"{path}: {bad.strerror}") from None
         if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid() or info.st_mode & 0o22:
             raise SekishoError(f"{path} is not a file that only root can write")
-        value = _json(read_bounded(path, MAX_POLICY), path)
-        if not isinstance(value, dict):
-            raise SekishoError(f"{path} holds no policy")
-        return value
+        return HostPolicy.parse(read_bounded(path, MAX_BYTES), str(path))
 
     def modules(self) -> tuple[Loaded, ...]:
         """Return the loaded modules; SekishoError when the kernel does not tell of them."""
@@ -115,9 +115,9 @@ class Wall:
         """Return the list that a boot has proven, or None."""
         if not self.proof.exists():
             return None
-        value = _json(read_bounded(self.proof, MAX_POLICY), self.proof)
+        value = _json(read_bounded(self.proof, MAX_PROOF), self.proof)
         try:
-            return parse_wanted({"modules": {"lock": "enforce", "allow": value["allow"]}})
+            return parse_proven(value["allow"], str(self.proof))
         except (TypeError, KeyError):
             raise SekishoError(f"{self.proof} is garbled") from None
 
@@ -149,7 +149,7 @@ class Wall:
         trouble = ""
         known: Wanted | None = None
         try:
-            known = parse_wanted(self.policy())
+            known = wanted_of(self.policy())
         except SekishoError as bad:
             trouble = bad.diagnostics()
         proof, order = self._safe_proof(), Opened()
@@ -187,7 +187,7 @@ class Wall:
     def end(self) -> list[str]:
         """End maintenance: unload what came with it, close; return what could not be unloaded."""
         policy = self.policy()
-        wanted = parse_wanted(policy)
+        wanted = wanted_of(policy)
         came = sorted(self.loaded() - set(self.told().get("loaded", [])) - set(wanted.allow))
         for _ in came:  # users first: go round until a round takes none away
             before = self.loaded()
@@ -264,7 +264,7 @@ class Wall:
         Called over the administrator's connection, which is the proof; see `module_lock.settle`.
         """
         policy = self.policy()
-        wanted = parse_wanted(policy)
+        wanted = wanted_of(policy)
         told, proof = self.told(), self._safe_proof()
         state = State(
             closed=self.closed(),
@@ -294,9 +294,9 @@ class Wall:
             "missing": missing,
         }
 
-    def no_way_in(self, policy: Mapping[str, Any]) -> str:
+    def no_way_in(self, policy: HostPolicy) -> str:
         """Return why nobody could come in at the console with the wall closed, or ""."""
-        if policy.get("console") == "serial":
+        if policy.console is Console.SERIAL:
             return ""
         held = self.loaded() | self._built_in()
         gone = [name for name in ("usbhid", "hid_generic") if name not in held]
@@ -314,6 +314,11 @@ class Wall:
             "kernel": os.uname().release,
         }
         write_atomic(self.proof, canonical(value) + b"\n")
+
+
+def wanted_of(policy: HostPolicy) -> Wanted:
+    """Return what a policy says of modules."""
+    return module_list.wanted(policy.modules.lock, policy.modules.allow)
 
 
 def _opens(order: Opened, wall: str) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import stat
 from collections.abc import Iterable, Sequence
@@ -16,11 +15,11 @@ from pathlib import Path
 
 from sekisho.core.canonical import canonical
 from sekisho.core.errors import SekishoError, printable
-from sekisho.devices.policy import Device, Rule, decide, parse_devices
-from sekisho.devices.udev_rules import render
+from sekisho.devices.policy import Device, Rule, decide
+from sekisho.devices.udev_rules import render_rules
+from sekisho.policy.host_policy import MAX_BYTES, HostPolicy
 
 POLICY = Path("/etc/sekisho/policy.json")
-MAX_POLICY = 8 * 1024 * 1024
 #: The kernel's own consoles, and what a serial line is called among them.
 CONSOLE = Path("/sys/class/tty/console/active")
 SERIAL_LINES = ("ttyS", "ttyAMA", "hvc", "ttysclp")
@@ -53,7 +52,7 @@ def read_policy(path: Path = POLICY) -> HostList:
     """Return what the host's policy says of devices.
 
     Raises:
-        SekishoError: no policy, not root's alone to write, or not one this module understands.
+        SekishoError: no policy, not root's alone to write, or one that `HostPolicy.parse` refuses.
 
     """
     try:
@@ -61,24 +60,17 @@ def read_policy(path: Path = POLICY) -> HostList:
             info = os.fstat(stream.fileno())
             if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid() or info.st_mode & 0o22:
                 raise SekishoError(f"{path} is not a file that only root can write")
-            data = stream.read(MAX_POLICY + 1)
-        policy = json.loads(data) if len(data) <= MAX_POLICY else None
+            data = stream.read(MAX_BYTES + 1)
     except OSError as bad:
         raise SekishoError(f"{path}: {bad.strerror}") from None
-    except (ValueError, RecursionError) as bad:
-        raise SekishoError(f"{path} is no JSON: {printable(str(bad))}") from None
-    if not isinstance(policy, dict) or "devices" not in policy:
-        raise SekishoError(f"{path} holds no list of devices")
-    mode = policy.get("devices_mode", "enforce")
-    if mode not in ("enforce", "dry-run"):
-        raise SekishoError(f"{path}: devices_mode is {printable(mode, 40)}")
-    proof = policy.get("console_proof")
+    policy = HostPolicy.parse(data, str(path))
+    dry = policy.devices_mode == "dry-run"
     return HostList(
-        rules=parse_devices(policy["devices"]),
-        console=str(policy.get("console")),
-        attested=isinstance(proof, dict) and bool(proof.get("reference")),
-        dry=mode == "dry-run",
-        udev=render(policy["devices"], dry=mode == "dry-run"),
+        rules=policy.devices,
+        console=policy.console.value,
+        attested=policy.console_proof is not None,
+        dry=dry,
+        udev=render_rules(policy.devices, dry=dry),
     )
 
 

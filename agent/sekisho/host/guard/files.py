@@ -10,8 +10,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from sekisho.core.files import write_atomic
 from sekisho.host.guard.request import GuardError
-from sekisho.host.policy_store import write_atomic
 
 
 class MissingCopyError(Exception):

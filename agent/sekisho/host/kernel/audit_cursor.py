@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,22 +69,3 @@ def read_cursor(path: Path) -> dict[str, Any] | None:
     if not (numbers and texts and sound and (serial is None or type(serial) is int)):
         return None
     return raw
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a power cut leaves the old one or the new one, whole."""
-    handle, temporary = tempfile.mkstemp(prefix=".cursor-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -19,6 +19,7 @@ from pathlib import Path
 from sekisho.activity.pipeline import Activity, Checkpoint, Entry
 from sekisho.activity.records import MAX_LINE
 from sekisho.activity.serials import Gap
+from sekisho.core.files import write_atomic
 from sekisho.core.text import is_number
 from sekisho.host.kernel.audit_cursor import (
     Identity,
@@ -26,7 +27,6 @@ from sekisho.host.kernel.audit_cursor import (
     identity_of,
     lines_of,
     read_cursor,
-    write_atomically,
 )
 
 CHUNK = 256 * 1024
@@ -165,7 +165,7 @@ class AuditFollower:
         }
         data = json.dumps(cursor, sort_keys=True).encode() + b"\n"
         if data != self._written:
-            write_atomically(self.cursor_path, data)
+            write_atomic(self.cursor_path, data, prefix=".cursor-")
             self._written = data
 
     def _position(self, line: int) -> tuple[Identity | None, int]:

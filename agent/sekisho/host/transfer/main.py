@@ -24,10 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from sekisho.core.errors import Problem, SekishoError, printable
+from sekisho.core.files import read_bounded
+from sekisho.core.names import Mode
 from sekisho.host.journal.client import submit
 from sekisho.host.sdnotify import Notifier
 from sekisho.host.transfer.receive import Pace, refuse_by_default, serve
 from sekisho.host.transfer.store import Journal, Peer, Store
+from sekisho.policy.host_policy import MAX_BYTES, HostPolicy
+from sekisho.policy.parts import Hop
 
 PORT = 7601
 #: Connections at once of one peer: of few peers each has more. `sekisho send` opens two.
@@ -65,9 +69,9 @@ def _wrong(where: str, got: str, expected: str) -> SekishoError:
 def plan_of_file(path: Path) -> Plan:
     """Return the plan of the host's policy file; SekishoError as for `plan_of_policy`."""
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise _wrong(str(path), printable(str(error)), "the host's policy") from error
+        raw = read_bounded(path, MAX_BYTES)
+    except SekishoError as bad:
+        raise SekishoError("the receiver is not configured", bad.problems) from None
     return plan_of_policy(raw, str(path))
 
 
@@ -79,19 +83,16 @@ def plan_of_policy(raw: bytes, where: str) -> Plan:
 
     """
     try:
-        value = json.loads(raw)
-        host = value["host"]
-        peers: dict[tuple[str, int], dict[str, str | None]] = {}
-        for flow in value["flows"]:
-            if flow["direction"] == "in" and flow["mode"] == "one-way-tcp":
-                place = str(ipaddress.ip_address(flow["local_address"])), int(flow["port"])
-                peer = str(ipaddress.ip_address(flow["peer_address"]))
-                peers.setdefault(place, {})[peer] = str(flow["peer"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _wrong(where, printable(str(error)), "a compiled policy") from error
+        policy = HostPolicy.parse(raw, where)
+    except SekishoError as bad:
+        raise SekishoError("the receiver is not configured", bad.problems) from None
+    peers: dict[tuple[str, int], dict[str, str | None]] = {}
+    for flow in policy.flows:
+        if isinstance(flow, Hop) and flow.direction == "in" and flow.mode is Mode.ONE_WAY_TCP:
+            peers.setdefault((flow.local_address, flow.port), {})[flow.peer_address] = flow.peer
     if not peers:
         raise _wrong(where, 'no one-way-tcp flow with direction "in"', "one at least")
-    return Plan(tuple(Listen(*place, found) for place, found in peers.items()), str(host))
+    return Plan(tuple(Listen(*place, found) for place, found in peers.items()), policy.host)
 
 
 def plan_of_words(address: str, port: int, peers: list[str], host: str | None) -> Plan:

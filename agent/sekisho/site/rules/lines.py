@@ -122,11 +122,11 @@ def _tunnels(site: Site) -> Iterator[Problem]:
     for machine in site.machines.values():
         taken: dict[object, str] = dict.fromkeys(machine.interfaces, "a card")
         for one in tunnels_of(site, machine):
-            peer = site.peers[one["peer"]]
+            peer = site.peers[one.peer]
             key = f"peers.{peer.name}"
             for what, value, where in (
-                ("interface", one["interface"], key),
-                ("port", one["port"], f"{key}.wireguard.port"),
+                ("interface", one.interface, key),
+                ("port", one.port, f"{key}.wireguard.port"),
             ):
                 if value in taken:
                     expected = f"{'a port' if what == 'port' else 'a name'} of its own"
@@ -135,7 +135,7 @@ def _tunnels(site: Site) -> Iterator[Problem]:
                         "6-iv-d-1",
                     )  # fmt: skip
                 taken.setdefault(value, peer.name)
-            holder = keys.setdefault(one["peer_key"], peer.name)
+            holder = keys.setdefault(one.peer_key, peer.name)
             if holder != peer.name:
                 yield Problem(
                     peer.at, f"{key}.wireguard.key", f"{holder}'s key", "its own", "6-iv-d-1"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sekisho.activity.pipeline import DETECTION, Activity, Entry
 from sekisho.core.errors import SekishoError
 from sekisho.host.agent.reporter import Book, Paths
 from sekisho.host.kernel.audit_tail import ActivityTail, AuditFollower, kernel_status
+from sekisho.policy.host_policy import HostPolicy
 
 if TYPE_CHECKING:
     from sekisho.host.journal.store import JournalWriter
@@ -36,11 +37,11 @@ class ActivityPart:
         self._people: dict[int, str] = {}
         self._administrators: set[str] = set()
 
-    def policy(self, policy: Any) -> None:
+    def policy(self, policy: HostPolicy) -> None:
         """Take the people of a new policy; the log goes on where it was."""
-        accounts = policy["accounts"].items()
-        self._people = {entry["uid"]: name for name, entry in accounts}
-        self._administrators = {n for n, entry in accounts if entry["role"] == "administrator"}
+        accounts = policy.accounts.items()
+        self._people = {entry.uid: name for name, entry in accounts}
+        self._administrators = {n for n, entry in accounts if entry.role == "administrator"}
         if self._tail is not None:
             self._commit(wait=True)
         self._reopen()

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sekisho.devices.attempts import CLASSES, DECISIONS, Attempt, tame
-from sekisho.devices.disks import Disk, judge_disk, parse_disks
+from sekisho.devices.disks import Disk, judge_disk
 from sekisho.devices.exception import DeviceException, decide_excepted
-from sekisho.devices.pci import parse_functions
-from sekisho.devices.policy import Decision, Rule, parse_devices
+from sekisho.devices.policy import Decision, Rule
 from sekisho.host.agent.reporter import Book, Paths
 from sekisho.host.devices.admit import held_by, judge
 from sekisho.host.kernel.disks import disk_of, disks_present
@@ -29,6 +28,7 @@ from sekisho.host.kernel.udev import (
     outcome,
     present,
 )
+from sekisho.policy.host_policy import HostPolicy
 
 LOOK_EVERY_S = 30.0
 SETTLE_S = 2.0  # udev's answer has come by then, on an emulated machine too
@@ -82,14 +82,11 @@ class DevicesPart:
         self._own: frozenset[str] = frozenset()
         self._unlisted: set[tuple[str, str]] = set()
 
-    def policy(self, policy: Any) -> None:
-        """Take the lists of a new policy; a garbled one admits nothing."""
-        self._dry = policy.get("devices_mode", "enforce") == "dry-run"
+    def policy(self, policy: HostPolicy) -> None:
+        """Take the lists of a new policy."""
+        self._dry = policy.devices_mode == "dry-run"
         self._book.metrics.set("sekisho_devices_dry_run", int(self._dry))
-        self._rules, self._disks, self._own = (), (), frozenset()
-        self._rules = parse_devices(policy["devices"])
-        self._disks = parse_disks(policy["disks"])
-        self._own = parse_functions(policy.get("pci", []))  # a policy from before there was one
+        self._rules, self._disks, self._own = policy.devices, policy.disks, frozenset(policy.pci)
 
     def start(self) -> None:
         """Record what is attached already: plugged in before the boot, or before the agent."""

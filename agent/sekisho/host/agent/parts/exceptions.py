@@ -17,9 +17,10 @@ from sekisho.devices.exception import DeviceException
 from sekisho.host import boot_clock
 from sekisho.host.agent.reporter import Book
 from sekisho.host.devices import exception_state as state
-from sekisho.orders.judge import parse_signers, problems_of
+from sekisho.orders.judge import problems_of, signers_of
 from sekisho.orders.model import write_time
 from sekisho.orders.parse import parse_order
+from sekisho.policy.host_policy import HostPolicy
 
 LOOK_EVERY_S = 10.0
 #: A closing needs this long; later than this it is overdue.
@@ -40,7 +41,7 @@ class ExceptionsPart:
         boottime: Callable[[], float] = boot_clock.boottime,
     ) -> None:
         self._book, self._run, self._kept, self._boottime = book, run, kept, boottime
-        self._policy: Mapping[str, Any] | None = None
+        self._policy: HostPolicy | None = None
         self._told: set[tuple[str, str]] = set()
         self._proven: dict[tuple[str, str], str] = {}
         self._excepted: DeviceException | None = None
@@ -59,7 +60,7 @@ class ExceptionsPart:
             return ()
         return (info.st_ino, info.st_mtime_ns)
 
-    def policy(self, policy: Mapping[str, Any]) -> None:
+    def policy(self, policy: HostPolicy) -> None:
         """Judge by a new policy from now on."""
         self._policy = policy
         self._proven.clear()
@@ -125,16 +126,16 @@ class ExceptionsPart:
         return self._proven[key]
 
     @staticmethod
-    def _prove(name: str, entry: Mapping[str, Any], policy: Mapping[str, Any]) -> str:
+    def _prove(name: str, entry: Mapping[str, Any], policy: HostPolicy) -> str:
         try:
             order = parse_order(entry["file"].encode(), f"order {name}")
-            signers = parse_signers(policy)
+            signers = signers_of(policy)
         except SekishoError as bad:
             return bad.diagnostics()
         wrong = [
             problem.line()
             for problem in problems_of(
-                order, signers, site=policy["site"], host=policy["host"], now=None, where=name
+                order, signers, site=policy.site, host=policy.host, now=None, where=name
             )
         ]
         content = {"device": entry.get("device"), "direction": entry.get("direction")}

@@ -16,8 +16,8 @@ from typing import Any
 
 from sekisho.core.canonical import canonical
 from sekisho.core.errors import SekishoError, printable
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.host.agent.reporter import Book, Paths
-from sekisho.host.policy_store import read_bounded, write_atomic
 
 LOOK_EVERY_S = 15.0
 MAX_FILE = 4 * 1024 * 1024

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from sekisho.core.errors import SekishoError
+from sekisho.core.files import read_bounded
 from sekisho.host.agent.reporter import Book, Paths
-from sekisho.host.policy_store import read_bounded
 from sekisho.network.strongswan import CERTIFICATE, REVOKED
+from sekisho.policy.host_policy import HostPolicy
 
 LOOK_EVERY_S = 60.0
 UNREADABLE = 1  # long over: the alert fires
@@ -29,10 +28,9 @@ class LinesPart:
         self._wanted = False
         self._held: dict[str, tuple[tuple[int, int], int]] = {}
 
-    def policy(self, policy: Mapping[str, Any]) -> None:
+    def policy(self, policy: HostPolicy) -> None:
         """Take a new policy: whether this host has an encrypted line."""
-        # A policy of an older site model says nothing of lines.
-        self._wanted = bool(policy.get("lines"))
+        self._wanted = bool(policy.lines)
         self.look()
 
     def look(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from sekisho.host.agent.parts.probe_socket import ProbeSocket
 from sekisho.host.agent.reporter import Book, Paths
 from sekisho.host.listeners import Listener, listening, owners
+from sekisho.policy.host_policy import HostPolicy
 
 LOOK_EVERY_S = 5.0
 OPENED = "6-iv-b.listener-opened"
@@ -35,10 +36,10 @@ class ListenersPart:
         self._told: set[str] = set()
         self._maybe: set[str] = set()
 
-    def policy(self, policy: Any) -> None:
+    def policy(self, policy: HostPolicy) -> None:
         """Take the listeners of a new policy."""
         self._allowed = frozenset(
-            place(entry["proto"], entry["address"], entry["port"]) for entry in policy["listeners"]
+            place(entry.proto, entry.address, entry.port) for entry in policy.listeners
         )
         self._known = True
         self._told = set()

@@ -9,8 +9,8 @@ import json
 from typing import Any
 
 from sekisho.core.errors import SekishoError, printable
+from sekisho.core.files import read_bounded
 from sekisho.host.agent.reporter import Book, Paths
-from sekisho.host.policy_store import read_bounded
 
 LOOK_EVERY_S = 30.0
 MAX_STATE = 1024 * 1024
@@ -28,8 +28,8 @@ class ModulesPart:
 
     def look(self) -> None:
         """Show how the wall stands now; SekishoError when it cannot be told."""
-        wanted = (self._book.policy or {}).get("modules", {})
-        enforce = isinstance(wanted, dict) and wanted.get("lock") == "enforce"
+        policy = self._book.policy
+        enforce = policy is not None and policy.modules.lock == "enforce"
         word = self._switch.read_text().strip()
         if word not in ("0", "1"):
             raise SekishoError(f"{self._switch}: {printable(word, 40)}; expected 0 or 1")

@@ -9,8 +9,8 @@ waits for its confirmation, or a policy is just being written, it looks on.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from sekisho.core.errors import SekishoError, printable
 from sekisho.host.agent.loop import Loop
@@ -19,6 +19,7 @@ from sekisho.host.kernel.netlink import ROUTE, XFRM, KernelNetwork, NetworkChang
 from sekisho.host.metrics_table import NETWORK_KINDS
 from sekisho.network.drift import Declared, addition, declared, forwarding, off, removal
 from sekisho.network.netlink import Change, Fact
+from sekisho.policy.host_policy import HostPolicy
 
 CHECK = "6-iv-a.network-drift"
 CHECK_EVERY_S = 30.0
@@ -101,7 +102,7 @@ class NetworkPart:
         loop.every("network", CHECK_EVERY_S, look)
         self._listening = True
 
-    def policy(self, policy: Mapping[str, Any]) -> None:
+    def policy(self, policy: HostPolicy) -> None:
         """Take a new policy: what it declares anew is awaited, what it no longer does is let be."""
         new, old = declared(policy), self._declared
         now = self._book.clock()

@@ -5,12 +5,12 @@ The last good policy stays in force, over restarts too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from sekisho.core.errors import SekishoError, printable
 from sekisho.host.agent.reporter import Book, say
 from sekisho.host.policy_store import Policy, PolicyStore
+from sekisho.policy.host_policy import HostPolicy
 
 LOOK_EVERY_S = 10.0
 CHECK = "6-iv-a.policy-refused"
@@ -20,7 +20,7 @@ class PolicyPart:
     """Holds the policy in force; ``changed`` hears of every new one."""
 
     def __init__(
-        self, book: Book, store: PolicyStore, changed: Callable[[Mapping[str, Any]], None]
+        self, book: Book, store: PolicyStore, changed: Callable[[HostPolicy], None]
     ) -> None:
         self._book, self._store, self._changed = book, store, changed
         self.policy: Policy | None = None

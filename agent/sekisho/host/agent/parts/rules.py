@@ -18,9 +18,10 @@ from typing import Any, Protocol
 
 from sekisho.core.canonical import canonical, digest
 from sekisho.core.errors import SekishoError, printable
+from sekisho.core.files import read_bounded, write_atomic
 from sekisho.host.agent.reporter import Book, Paths
 from sekisho.host.kernel.quarantine import kept
-from sekisho.host.policy_store import Floor, Policy, PolicyStore, read_bounded, write_atomic
+from sekisho.host.policy_store import Floor, Policy, PolicyStore
 from sekisho.nft.quarantine import is_on, switched
 from sekisho.nft.readback import differences, normalise
 
@@ -116,7 +117,7 @@ class RulesPart:
         if policy.digest not in self._digests:
             held = {one.digest for one in (self._current, self._enforced) if one is not None}
             self._digests = {one: sha for one, sha in self._digests.items() if one in held}
-            self._digests[policy.digest] = digest(policy.value["nftables"])
+            self._digests[policy.digest] = policy.value.nftables.digest
         return self._digests[policy.digest]
 
     def check(self) -> None:
@@ -127,7 +128,7 @@ class RulesPart:
         if self._enforced is None:
             self._book.up("nft", works=False)
             return
-        rules = self._rules(self._enforced.value["nftables"])
+        rules = self._rules(self._enforced.value.nftables.value())
         if self._wanted is None:
             self._wanted = normalise({"nftables": self._table.expected(rules)})
         foreign = self._table.foreign()

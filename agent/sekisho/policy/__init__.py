@@ -1,0 +1,1 @@
+"""The host's policy: the one signed document that root acts on. Pure."""
