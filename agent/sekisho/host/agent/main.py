@@ -75,15 +75,24 @@ def checks() -> list[str]:
 class Agent:
     """Wires the parts together and turns the loop."""
 
-    def __init__(self, paths: Paths, policy: Path, host: str, notifier: Notifier) -> None:
+    def __init__(  # noqa: PLR0913 - the host, and the two clocks a test turns
+        self,
+        paths: Paths,
+        policy: Path,
+        host: str,
+        notifier: Notifier,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._paths, self._host, self._notifier = paths, host, notifier
         self._metrics = Metrics(checks(), __version__)
         boot = (paths.proc / "sys/kernel/random/boot_id").read_text().strip()
         self._journal = JournalWriter.open(
             paths.state / "journal", host, boot, load_key(paths.etc / "host.key.pem")
         )
-        self._book = Book(self._journal, self._metrics)
-        self._loop = Loop(self._failed)
+        self._book = Book(self._journal, self._metrics, clock=clock, wall=wall)
+        self._loop = Loop(self._failed, clock)
         self._store = PolicyStore(policy, paths.state, host=host)
         self._policy = agent_policy.PolicyPart(self._book, self._store, self._changed)
         self._server: MetricsServer | None = None
@@ -102,7 +111,7 @@ class Agent:
             self._journal,
             lambda: self._loop.after("activity", 0.0, self._activity.poll),
         )
-        self._started = time.time()
+        self._started = wall()
         self._rules_digest = ""
         self._seal_count, self._seal_time = 0, 0
         self._refusals: deque[str] = deque(maxlen=100)  # from the metrics server's threads
@@ -249,7 +258,7 @@ class Agent:
     def reload(self) -> None:
         """Read policy and certificates again (SIGHUP)."""
         self._notifier.send(
-            RELOADING="1", MONOTONIC_USEC=str(time.monotonic_ns() // 1000), STATUS="reloading"
+            RELOADING="1", MONOTONIC_USEC=str(int(self._book.clock() * 1e6)), STATUS="reloading"
         )
         self._policy.reload()
         if self._book.policy is not None:
@@ -267,7 +276,7 @@ class Agent:
         metrics, stats = self._metrics, self._journal.stats
         while self._refusals:
             self._book.failed("metrics", SekishoError(self._refusals.popleft()))
-        now = time.time()
+        now = self._book.wall()
         if stats.sealed_n != self._seal_count:
             self._seal_count, self._seal_time = stats.sealed_n, int(now)
         usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import grp
 import pwd
 import socket
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -48,20 +47,20 @@ class IntakePart:
             count_refused=lambda why: self._book.metrics.add("sekisho_agent_dropped_total", why),
             forget=loop.forget,
         )
-        self._socket = intake
+        self._socket, clock = intake, self._book.clock
 
         def welcome() -> None:
-            client = intake.accept(time.monotonic())
+            client = intake.accept(clock())
             if client is not None:
                 loop.reader("intake", client, lambda: serve(client))
 
         def serve(client: socket.socket) -> None:
             # Dropped meanwhile, in the same turn of the loop: for its user's next client.
-            if client in intake.clients and not intake.serve(client, time.monotonic()):
+            if client in intake.clients and not intake.serve(client, clock()):
                 intake.drop(client)
 
         loop.reader("intake", intake, welcome)
-        loop.every("intake", IDLE_EVERY_S, lambda: intake.drop_idle(time.monotonic()))
+        loop.every("intake", IDLE_EVERY_S, lambda: intake.drop_idle(clock()))
         self._book.up("intake", works=True)
 
     def take(self, asked: Submission, peer: Peer) -> int:
