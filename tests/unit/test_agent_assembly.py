@@ -516,7 +516,7 @@ def test_it_shows_how_it_is_itself(world: World) -> None:
         world.now += 7.5  # the machine stood still
 
     def seal() -> None:
-        world.agent._journal.seal()
+        world.journal.seal()
 
     world.at(50.0, pause)
     world.at(57.6, seen)

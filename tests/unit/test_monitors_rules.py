@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sekisho.host.agent.main import checks
+from sekisho.host.agent.table import checks
 from sekisho.host.metrics_table import METRICS
 
 SITE = {"sekisho_site_policy_serial"}  # written by the role monitor
