@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sekisho.service
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificate
 from test_devices_attempts import plug
@@ -22,6 +24,7 @@ from test_service_activity import event
 
 from agentworld import STRANGER, rules
 from assemblyworld import AUTHORITY, EPOCH, NEW_CRT, OTHER, SSHD, STRANGE, World, expect
+from sekisho.activity.watched import KINDS
 from sekisho.network.netlink import Change, Fact
 
 pytestmark = pytest.mark.process  # the metrics are served, on this machine's loopback
@@ -428,6 +431,90 @@ def test_a_look_that_fails_is_counted_shown_told_and_repeated(world: World) -> N
     assert world.metric("agent_errors_total", "listeners") == 4
     told = [one["data"]["part"] for one in world.events() if one["kind"] == "agent.error"]
     assert sorted(told) == ["listeners", "modules"]
+
+
+def looks(world: World) -> list[tuple[str, float]]:
+    return [
+        (part.NAME, seconds)
+        for part in world.agent._common.parts.values()
+        for seconds, _ in part.looks()
+    ]
+
+
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_a_part_whose_look_is_not_called_any_more_is_shown_as_down(
+    world: World, which: str
+) -> None:
+    """Three of its periods later; a period shorter than the health's counts as the health's."""
+
+    def silence() -> None:
+        found = dict(looks(world) if which == "second" else reversed(looks(world)))
+        assert set(found) == PARTS
+        if which == "second":  # only those that have two
+            found = dict(sorted(set(looks(world)) & set(found.items()) - set(first(world).items())))
+            assert set(found) == {"activity", "loop"}
+        for part, seconds in found.items():
+            if (part, which) != ("loop", "first"):
+                world.silence(part, seconds)
+                looked = world.t - world.t % seconds
+                late = looked + 3 * max(seconds, 5.0)
+                world.at(late - 0.1, lambda p=part: expect(world.up(p), f"{p}: too early"))
+                world.at(late + 5.1, lambda p=part: expect(down_at(world, p), f"{p}: still up"))
+
+    world.at(303.0, silence)
+    world.run(600.0)
+
+
+def first(world: World) -> dict[str, float]:
+    return dict(reversed(looks(world)))
+
+
+def down_at(world: World, part: str) -> bool:
+    return not world.up(part) and world.state()["parts"][part] is False
+
+
+def test_without_its_own_looks_the_monitor_still_learns_that_the_loop_is_dead(
+    world: World,
+) -> None:
+    world.at(302.0, lambda: world.silence("loop", 5.0))
+    up = 'sekisho_agent_part_up{part="loop"} '
+    world.at(314.9, lambda: expect(f"{up}1.0" in world.scrape(), "too early"))
+    world.at(315.1, lambda: expect(f"{up}0.0" in world.scrape(), "it looks alive"))
+    world.run(320.0)
+
+
+def test_everything_that_can_be_detected_has_its_series_from_the_start(world: World) -> None:
+    folder = Path(sekisho.service.__file__).parent
+    known = {f"6-iv-b.{slug}" for slug in KINDS}
+    for path in folder.glob("agent*.py"):
+        known |= set(re.findall(r'"(6-[a-z-]+\.[a-z-]+)"', path.read_text()))
+
+    def seen() -> None:
+        found = re.findall(r'sekisho_detections_total\{check="([^"]+)",', world.scrape())
+        assert set(found) == known
+        parts = re.findall(r'sekisho_agent_errors_total\{part="([^"]+)"', world.scrape())
+        assert set(parts) == PARTS
+        assert f'sekisho_agent_info{{version="{sekisho.__version__}"}}' in world.scrape()
+
+    world.at(1.0, seen)
+    world.run(2.0)
+
+
+def test_metrics_that_could_not_be_served_are_shown_told_and_tried_again(world: World) -> None:
+    certificate = world.paths.etc / "host.crt.pem"
+    certificate.write_text("ruined")
+    world.at(10.1, lambda: expect(not world.up("metrics"), "they are not served"))
+    world.at(10.2, lambda: certificate.write_bytes(NEW_CRT))
+    world.at(15.1, lambda: expect("part_up" in world.scrape(), "they are served"))
+
+    def ruin() -> None:
+        certificate.write_text("ruined")
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    world.at(20.5, ruin)
+    world.at(25.6, lambda: expect(not world.up("metrics"), "they are served no more"))
+    world.run(30.0)
+    assert down(world) == ["metrics"]
 
 
 def test_hangup_reads_the_certificates_again_and_says_so(world: World) -> None:

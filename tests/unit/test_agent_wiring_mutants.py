@@ -19,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,8 +32,32 @@ from assemblyworld import SERVICE, EndlessError, World
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 TEST_S = 15.0  # a test of the assembly takes less than a second
-#: Module → its functions that wire; "*": all of them.
-WIRING = {"agent": ("Agent.*",)}
+PROTOCOL = tuple(
+    f"*Part.{name}"
+    for name in ("NAME", "CHECKS", "EVERY_S", "of", "watch", "apply", "reload", "looks", "close")
+)
+#: Module → what of it wires: names, with * for any.
+WIRING = {
+    "agent": ("Agent.*",),
+    "agent_table": ("PARTS", "checks", "labels"),
+    "agent_part": ("Part.*", "Common.*"),
+    "agent_book": ("Book.up", "Book.looked", "Book.parts"),
+    "agent_loop": ("Loop.once",),  # the rest is `test_service_loop`'s
+    "agent_health": ("HealthPart.*",),
+    "agent_journal": ("JournalPart.*",),
+    "agent_metrics": ("MetricsPart.*",),
+    "agent_activity": PROTOCOL,
+    "agent_devices": PROTOCOL,
+    "agent_exceptions": PROTOCOL,
+    "agent_files": PROTOCOL,
+    "agent_intake": (*PROTOCOL, "IntakePart.look"),
+    "agent_lines": PROTOCOL,
+    "agent_listeners": PROTOCOL,
+    "agent_modules": PROTOCOL,
+    "agent_network": (*PROTOCOL, "NetworkPart.look"),
+    "agent_policy": (*PROTOCOL, "PolicyPart.look", "PolicyPart.start"),
+    "agent_rules": PROTOCOL,
+}
 #: What may be taken out unnoticed, and why.
 EQUIVALENT: dict[str, str] = {}
 
@@ -58,10 +83,13 @@ def sources() -> dict[str, str]:
 
 def places(module: str, tree: ast.Module) -> Iterator[tuple[str, list[Any], int]]:
     """Yield what can be taken out: its name, and the list and index it stands at."""
-    for scope, owner in scopes(tree):
-        if any(_fits(scope, wanted) for wanted in WIRING[module]):
-            for node in ast.walk(owner):
-                for what, held, index in (*_statements(node), *_entries(node, owner)):
+    for scope, body, at in scopes(tree):
+        if any(fnmatchcase(scope, wanted) for wanted in WIRING[module]):
+            if "." in scope:  # a class without it has its parent's, or none
+                yield f"{module}.{scope}", body, at
+            value = body[at].value if isinstance(body[at], ast.AnnAssign) else body[at]
+            for node in ast.walk(value):
+                for what, held, index in (*_statements(node), *_entries(node, body[at])):
                     yield f"{module}.{scope}: {what}", held, index
 
 
@@ -83,21 +111,18 @@ def _entries(node: ast.AST, owner: ast.AST) -> Iterator[tuple[str, list[Any], in
                 yield f"entry {ast.unparse(one)}", node.elts, index
 
 
-def scopes(tree: ast.Module) -> Iterator[tuple[str, Any]]:
-    """Yield the functions, and the tables of a module and its classes, by their names."""
+def scopes(tree: ast.Module) -> Iterator[tuple[str, list[Any], int]]:
+    """Yield functions and values of a module and its classes: name, and where they stand."""
     for node in tree.body:
-        inner = node.body if isinstance(node, ast.ClassDef) else [node]
-        head = f"{node.name}." if isinstance(node, ast.ClassDef) else ""
-        for one in inner:
+        owner, head = (node, f"{node.name}.") if isinstance(node, ast.ClassDef) else (tree, "")
+        for index, one in enumerate(owner.body):
+            if owner is tree and one is not node:
+                continue
             if isinstance(one, ast.FunctionDef):
-                yield f"{head}{one.name}", one
-            elif isinstance(one, ast.Assign | ast.AnnAssign):
+                yield f"{head}{one.name}", owner.body, index
+            elif isinstance(one, ast.Assign | ast.AnnAssign) and one.value is not None:
                 target = one.targets[0] if isinstance(one, ast.Assign) else one.target
-                yield f"{head}{ast.unparse(target)}", one
-
-
-def _fits(scope: str, wanted: str) -> bool:
-    return scope == wanted or (wanted.endswith("*") and scope.startswith(wanted[:-1]))
+                yield f"{head}{ast.unparse(target)}", owner.body, index
 
 
 def mutants() -> list[Mutant]:
