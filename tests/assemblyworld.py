@@ -32,7 +32,7 @@ from sekisho.host.kernel.nft import own_objects
 from sekisho.journal.intake import submission
 from sekisho.network.netlink import Fact
 
-SERVICE = "sekisho.service"
+AGENT = "sekisho.host.agent"
 EPOCH = 1_790_000_000.0  # the wall clock at the start
 AUTHORITY, KEY, OTHER = Authority(), *(ec.generate_private_key(ec.SECP384R1()) for _ in "ab")
 CA = AUTHORITY.certificate("ca")
@@ -40,7 +40,7 @@ CRT, NEW_CRT = (AUTHORITY.certificate("core-1", KEY, "127.0.0.1") for _ in "ab")
 MONITOR = AUTHORITY.certificate("monitor-1", OTHER, "127.0.0.1")
 SSHD = ("0D004D0A", 22)
 STRANGE = Fact("link", "eth7", "eth7")
-TICK = 50_000  # turns at one moment: more of them is a loop that never sleeps
+TICK = 2_000  # turns at one moment: more of them is a loop that never sleeps
 
 
 class EndlessError(BaseException):
@@ -324,7 +324,7 @@ class World:
         self.end = 1000.0 + seconds + 60.0
         self.at(seconds, lambda: os.kill(os.getpid(), number))
         with self.inside():
-            module = importlib.import_module(f"{SERVICE}.agent")
+            module = importlib.import_module(f"{AGENT}.main")
             self.agent = module.Agent(
                 self.paths,
                 self.paths.etc / "policy.json",
@@ -354,18 +354,15 @@ class World:
 
     def ends(self) -> Iterator[tuple[Any, str, Any]]:
         """Yield module, name and what stands there instead."""
-        agent = importlib.import_module(f"{SERVICE}.agent")
-        loop, network, activity, intake, rules, devices = (
-            importlib.import_module(f"{SERVICE}.agent_{name}")
-            for name in ("loop", "network", "activity", "intake", "rules", "devices")
+        agent = importlib.import_module(f"{AGENT}.main")
+        loop = importlib.import_module(f"{AGENT}.loop")
+        network, activity, intake, rules, devices = (
+            importlib.import_module(f"{AGENT}.parts.{name}")
+            for name in ("network", "activity", "intake", "rules", "devices")
         )
-        made = {
-            "Nft": lambda: Table(self),
-            "NftChanges": lambda: self.opened("nft"),
-            "DeviceMonitor": lambda: self.opened("udev"),
-        }
-        for name, end in made.items():
-            yield from ((one, name, end) for one in (agent, rules, devices) if hasattr(one, name))
+        yield rules, "Nft", lambda: Table(self)
+        yield rules, "NftChanges", lambda: self.opened("nft")
+        yield devices, "DeviceMonitor", lambda: self.opened("udev")
         selector = SimpleNamespace(DefaultSelector=partial(Selector, self), EVENT_READ=1)
         yield loop, "selectors", selector
         yield network, "KernelNetwork", lambda: Network(self)
@@ -394,7 +391,7 @@ class World:
     def takers(self) -> Iterator[tuple[str, Any]]:
         """Yield the parts that take what a policy says."""
         for name in ("devices", "exceptions", "listeners", "lines", "network", "activity"):
-            module = importlib.import_module(f"{SERVICE}.agent_{name}")
+            module = importlib.import_module(f"{AGENT}.parts.{name}")
             yield name, getattr(module, f"{name.title()}Part")
 
     def taker(self, name: str, take: Callable[..., None]) -> Callable[..., None]:

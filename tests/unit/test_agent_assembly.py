@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sekisho.service
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificate
 from test_devices_attempts import plug
 from test_service_activity import event
 
+import sekisho.host.agent
 from agentworld import STRANGER, rules
 from assemblyworld import AUTHORITY, EPOCH, NEW_CRT, OTHER, SSHD, STRANGE, World, expect
 from sekisho.activity.watched import KINDS
@@ -484,9 +484,9 @@ def test_without_its_own_looks_the_monitor_still_learns_that_the_loop_is_dead(
 
 
 def test_everything_that_can_be_detected_has_its_series_from_the_start(world: World) -> None:
-    folder = Path(sekisho.service.__file__).parent
+    folder = Path(sekisho.host.agent.__file__).parent
     known = {f"6-iv-b.{slug}" for slug in KINDS}
-    for path in folder.glob("agent*.py"):
+    for path in folder.rglob("*.py"):
         known |= set(re.findall(r'"(6-[a-z-]+\.[a-z-]+)"', path.read_text()))
 
     def seen() -> None:

@@ -27,36 +27,36 @@ from typing import Any
 import pytest
 import test_agent_assembly
 
-from assemblyworld import SERVICE, EndlessError, World
+from assemblyworld import AGENT, EndlessError, World
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
-TEST_S = 15.0  # a test of the assembly takes less than a second
+CPU_S, TEST_S = 10.0, 60.0  # a test of the assembly takes less than a second of either
 PROTOCOL = tuple(
     f"*Part.{name}"
     for name in ("NAME", "CHECKS", "EVERY_S", "of", "watch", "apply", "reload", "looks", "close")
 )
 #: Module → what of it wires: names, with * for any.
 WIRING = {
-    "agent": ("Agent.*",),
-    "agent_table": ("PARTS", "checks", "labels"),
-    "agent_part": ("Part.*", "Common.*"),
-    "agent_book": ("Book.up", "Book.looked", "Book.parts"),
-    "agent_loop": ("Loop.once",),  # the rest is `test_service_loop`'s
-    "agent_health": ("HealthPart.*",),
-    "agent_journal": ("JournalPart.*",),
-    "agent_metrics": ("MetricsPart.*",),
-    "agent_activity": PROTOCOL,
-    "agent_devices": PROTOCOL,
-    "agent_exceptions": PROTOCOL,
-    "agent_files": PROTOCOL,
-    "agent_intake": (*PROTOCOL, "IntakePart.look"),
-    "agent_lines": PROTOCOL,
-    "agent_listeners": PROTOCOL,
-    "agent_modules": PROTOCOL,
-    "agent_network": (*PROTOCOL, "NetworkPart.look"),
-    "agent_policy": (*PROTOCOL, "PolicyPart.look", "PolicyPart.start"),
-    "agent_rules": PROTOCOL,
+    "main": ("Agent.*",),
+    "table": ("PARTS", "checks", "labels"),
+    "part": ("Part.*", "Common.*"),
+    "reporter": ("Book.up", "Book.looked", "Book.parts"),
+    "loop": ("Loop.once",),  # the rest is `test_service_loop`'s
+    "parts.health": ("HealthPart.*",),
+    "parts.journal": ("JournalPart.*",),
+    "parts.metrics": ("MetricsPart.*",),
+    "parts.activity": PROTOCOL,
+    "parts.devices": PROTOCOL,
+    "parts.exceptions": PROTOCOL,
+    "parts.files": PROTOCOL,
+    "parts.intake": (*PROTOCOL, "IntakePart.look"),
+    "parts.lines": PROTOCOL,
+    "parts.listeners": PROTOCOL,
+    "parts.modules": PROTOCOL,
+    "parts.network": (*PROTOCOL, "NetworkPart.look"),
+    "parts.policy": (*PROTOCOL, "PolicyPart.look", "PolicyPart.start"),
+    "parts.rules": PROTOCOL,
 }
 #: What may be taken out unnoticed, and why.
 EQUIVALENT: dict[str, str] = {}
@@ -75,7 +75,7 @@ def sources() -> dict[str, str]:
     """Return the wiring modules' texts."""
     found = {}
     for name in WIRING:
-        path = importlib.import_module(f"{SERVICE}.{name}").__file__
+        path = importlib.import_module(f"{AGENT}.{name}").__file__
         assert path is not None
         found[name] = Path(path).read_text(encoding="utf-8")
     return found
@@ -145,26 +145,26 @@ def mutants() -> list[Mutant]:
 @contextlib.contextmanager
 def instead(mutant: Mutant | None) -> Iterator[None]:
     """Import the agent's modules anew, one of them as the mutant says."""
-    package = importlib.import_module(SERVICE)
-    agent = f"{SERVICE}.agent"
-    held = {name: one for name, one in sys.modules.items() if name.startswith(agent)}
-    for name in held:
-        del sys.modules[name]
-        delattr(package, name.rpartition(".")[2])
+    held = {name: one for name, one in sys.modules.items() if f"{name}.".startswith(f"{AGENT}.")}
+    host, package = importlib.import_module("sekisho.host"), importlib.import_module(AGENT)
+    _forget()
     try:
         if mutant is not None:
-            name = f"{SERVICE}.{mutant.module}"
-            module = ModuleType(name)
-            sys.modules[name] = module
-            setattr(package, mutant.module, module)
+            name = f"{AGENT}.{mutant.module}"
+            above, _, leaf = name.rpartition(".")
+            sys.modules[name] = module = ModuleType(name)
+            setattr(importlib.import_module(above), leaf, module)
             exec(compile(mutant.tree, f"<{mutant.module} mutated>", "exec"), module.__dict__)  # noqa: S102 - our own source, less a line
         yield
     finally:
-        for name in [name for name in sys.modules if name.startswith(agent)]:
-            del sys.modules[name]
+        _forget()
         sys.modules.update(held)
-        for name, one in held.items():
-            setattr(package, name.rpartition(".")[2], one)
+        host.agent = package  # type: ignore[attr-defined]
+
+
+def _forget() -> None:
+    for name in [name for name in sys.modules if f"{name}.".startswith(f"{AGENT}.")]:
+        del sys.modules[name]
 
 
 def trials() -> list[tuple[str, Callable[[World], None]]]:
@@ -190,15 +190,18 @@ def fails(trial: Callable[[World], None]) -> str:
         raise EndlessError("it does not end")
 
     root = Path(tempfile.mkdtemp(prefix="asm", dir="/dev/shm"))
-    before = signal.signal(signal.SIGALRM, late)
+    before = [(number, signal.signal(number, late)) for number in (signal.SIGPROF, signal.SIGALRM)]
+    signal.setitimer(signal.ITIMER_PROF, CPU_S, 1.0)
     signal.setitimer(signal.ITIMER_REAL, TEST_S, 1.0)
     try:
         trial(World(root))
     except (Exception, EndlessError, pytest.fail.Exception) as why:  # noqa: BLE001 - any failure is one
         return repr(why)
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for number, handler in before:
+            signal.signal(number, handler)
         shutil.rmtree(root, ignore_errors=True)
     return ""
 

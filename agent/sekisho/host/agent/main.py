@@ -129,7 +129,6 @@ class Agent:
         """Turn until SIGTERM or SIGINT; SIGHUP reloads."""
         wake, woken = socket.socketpair()
         wake.setblocking(False)
-        woken.setblocking(False)
         asked: list[int] = []
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda which, _frame: asked.append(which))
