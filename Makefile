@@ -84,7 +84,7 @@ deb: dev needs-deb ## build the Debian packages of servers, control side and mon
 docs: dev ## write the generated pages again
 	@$(BIN)/sekisho catalogue render --out docs/reference/traceability.md
 	@$(BIN)/sekisho catalogue paths --out docs/reference/device-paths.md
-	@$(BIN)/python -m sekisho.host.metrics_table > docs/reference/metrics.md
+	@$(BIN)/python -m sekisho.host.agent.table > docs/reference/metrics.md
 	@for area in devices kernel; do \
 	  $(BIN)/python -c "import sys; from sekisho.devices.modules import render; sys.stdout.write(render('$$area'))" \
 	    > hardening/modprobe/60-sekisho-$$area.conf; done

@@ -19,7 +19,7 @@ from orderworld import CONTENT, NOW, SIGNERS, STICK, body, good, write_journal
 from sekisho.core.errors import SekishoError
 from sekisho.devices.exception import parse_exception
 from sekisho.host import boot_clock
-from sekisho.host.agent.parts.exceptions import OVERDUE, UNPROVEN, ExceptionsPart
+from sekisho.host.agent.parts.exceptions import OVERDUE, STATES, UNPROVEN, ExceptionsPart
 from sekisho.host.devices import admit as usb_admit
 from sekisho.host.devices import exception as service
 from sekisho.host.devices import exception_copy, exception_state
@@ -313,7 +313,8 @@ class Agent:
         exception_state.write_open(Open(good().id, exception, end, 5000), self.run)
 
     def open(self) -> dict[str, float]:
-        return self.host.book.metrics.by_label("sekisho_exception_open")
+        metrics = self.host.book.metrics
+        return {state: metrics.get("sekisho_exception_open", state) for state in STATES}
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from sekisho.core.languages import cite
-from sekisho.host.agent.main import checks
+from sekisho.host.agent.table import checks
 from sekisho.host.metrics_table import METRICS
 
 SITE = {"sekisho_site_policy_serial"}  # written by the role monitor
@@ -197,6 +197,7 @@ def test_everything_the_agent_detects_reaches_an_alert(rules: dict[str, dict[str
     every = "\n".join(rule["expr"] for rule in rules.values())
     shown_otherwise = {
         "6-iii-c.device-let-in": "sekisho_device_let_in",
+        "6-iii-c.disk-not-listed": "sekisho_disks_unlisted",
         "6-iii-c.exception-overdue": 'state="overdue"',
         "6-iii-c.exception-unproven": 'state="unproven"',
         "6-iii-c.modules-open": "sekisho_modules_open",

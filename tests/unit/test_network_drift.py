@@ -155,8 +155,8 @@ def part_of(host: Host, *, settled: bool = True) -> tuple[NetworkPart, Kernel]:
     part.policy(value)
     part.check()
     assert host.journal.events == []
-    # It judges, and says that it hears nothing: `start` opens its sockets.
-    assert host.metrics.by_label("sekisho_agent_part_up")["network"] == 0
+    # It judges, and says that it hears nothing: `watch` opens its sockets.
+    assert host.book.parts()["network"] is False
     host.now += START_S
     return part, kernel
 

@@ -134,7 +134,7 @@ def _running(host: Host) -> tuple[Switched, Any, Path]:
     host.write_rules(rules())
     part = rules_part(host, kernel, nftables=rules())
     kernel.load(rules())
-    part.check()
+    part.look()
     assert host.journal.detections() == []
     return kernel, part, host.paths.state / "quarantined"
 
@@ -143,17 +143,17 @@ def test_a_switch_that_is_kept_belongs_to_the_rules_and_is_put_back(host: Host) 
     kernel, part, file = _running(host)
     file.write_text("whatever stands in it")
     kernel.load(switched(rules(), on=True))
-    part.check()
+    part.look()
     assert host.journal.detections() == []
     assert host.metrics.get("sekisho_quarantine") == 1
     assert ("rules.quarantine", {"on": True}) in host.journal.events
     kernel.load(rules())  # thrown back by hand
-    part.check()
+    part.look()
     assert host.journal.detections() == [DRIFT]
     assert is_on(kernel.table or ()) is True
     file.unlink()
     kernel.load(rules())
-    part.check()
+    part.look()
     assert host.journal.detections() == [DRIFT]
     assert host.metrics.get("sekisho_quarantine") == 0
     assert ("rules.quarantine", {"on": False}) in host.journal.events
@@ -162,7 +162,7 @@ def test_a_switch_that_is_kept_belongs_to_the_rules_and_is_put_back(host: Host) 
 def test_a_switch_that_nobody_keeps_is_drift_with_its_difference(host: Host) -> None:
     kernel, part, _ = _running(host)
     kernel.load(switched(rules(), on=True))
-    part.check()
+    part.look()
     assert host.journal.detections() == [DRIFT]
     said = next(data for kind, data in host.journal.events if kind == "agent.detection")
     assert said["differences"] == ['set quarantine: holds "ipv4" too']

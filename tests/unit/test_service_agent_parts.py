@@ -85,7 +85,7 @@ def test_the_policy_is_put_in_force_once(host: Host) -> None:
     part.start()
     part.look()
     part.reload()
-    assert [value.serial for value in given] == [5]
+    assert [one.serial for one in given] == [5]
     assert host.metrics.get("sekisho_policy_serial") == 5
     assert host.journal.kinds() == ["policy.in-force"]
 
@@ -97,7 +97,7 @@ def test_a_bad_policy_changes_nothing_and_is_told(host: Host) -> None:
     part.start()
     host.write_policy(serial=6, key=STRANGER)
     part.reload()
-    assert (len(given), part.policy is not None) == (1, True)
+    assert (len(given), part.current is not None) == (1, True)
     assert host.journal.detections() == [POLICY_REFUSED]
     assert host.metrics.get("sekisho_policy_fallback") == 1
     host.write_policy(serial=6)
@@ -120,8 +120,8 @@ def test_the_last_good_policy_is_in_force_after_a_restart_beside_a_bad_one(host:
 def test_without_any_policy_the_agent_says_so_and_lives(host: Host) -> None:
     part = PolicyPart(host.book, store(host), lambda _: pytest.fail("nothing to put in force"))
     part.start()
-    assert part.policy is None
-    assert host.metrics.by_label("sekisho_agent_part_up")["policy"] == 0
+    assert part.current is None
+    assert host.book.parts()["policy"] is False
 
 
 def test_policy_and_signature_written_one_after_the_other_raise_no_alarm(host: Host) -> None:
@@ -137,8 +137,8 @@ def test_policy_and_signature_written_one_after_the_other_raise_no_alarm(host: H
     part.look()
     part.look()
     assert host.journal.detections() == []
-    assert part.policy is not None
-    assert part.policy.serial == 6
+    assert part.current is not None
+    assert part.current.serial == 6
 
 
 # -- packet filter -------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def rules_part(host: Host, kernel: Kernel, **changes: Any) -> RulesPart:
     host.write_policy(**changes)
     part = RulesPart(host.book, host.paths, kernel, store(host))
     part.start()
-    part.policy(store(host).load())
+    part.take(store(host).load())
     return part
 
 
@@ -194,11 +194,11 @@ def test_flushed_rules_are_told_loaded_again_and_counted(host: Host, kernel: Ker
     host.write_rules()
     part = rules_part(host, kernel)
     kernel.load(rules())
-    part.check()
+    part.look()
     assert (host.journal.detections(), kernel.loads) == ([], 1)
     for broken in (None, (kernel.table or [])[:-1]):
         kernel.table = broken
-        part.check()
+        part.look()
         assert host.metrics.get("sekisho_nft_in_order") == 1
     assert host.journal.detections() == [DRIFT, DRIFT]
     assert host.journal.kinds().count("rules.repaired") == 2
@@ -213,8 +213,8 @@ def test_a_table_that_is_not_ours_is_told_kept_for_the_prover_and_taken_away(
     part = rules_part(host, kernel)
     kernel.load(rules())
     kernel.others = [("ip", "nat")]
-    part.check()
-    part.check()
+    part.look()
+    part.look()
     (said,) = (data for kind, data in host.journal.events if kind == "agent.detection")
     assert said["differences"] == ["table ip nat is not ours"]
     kept = Path(said["loaded"]).read_bytes()
@@ -230,7 +230,7 @@ def test_of_rules_that_were_not_the_policys_the_newest_few_are_kept(
     part = rules_part(host, kernel)
     for number in range(KEPT + 4):
         kernel.load(rules(port=1000 + number))
-        part.check()
+        part.look()
     assert len(list((host.paths.state / "drift").iterdir())) == KEPT
 
 
@@ -239,7 +239,7 @@ def test_rules_that_wait_for_confirmation_are_left_alone(host: Host, kernel: Ker
     part = rules_part(host, kernel)
     (host.paths.state / "guard").mkdir()
     (host.paths.state / "guard/pending.json").write_text("{}")
-    part.check()
+    part.look()
     assert (kernel.loads, host.journal.events) == (0, [])
 
 
@@ -248,17 +248,17 @@ def test_rolled_back_rules_are_kept_although_the_policy_is_newer(
 ) -> None:
     host.write_rules()
     kernel.load(rules())
-    rules_part(host, kernel).check()
+    rules_part(host, kernel).look()
     # A newer policy comes, its rules shut the administrator out, the guard puts the file back.
     part = rules_part(host, kernel, serial=6, nftables=rules(port=2222))
-    part.check()
+    part.look()
     kernel.table = None
-    part.check()
+    part.look()
     assert kernel.table == kernel.expected(rules(port=22))
     assert host.journal.detections() == [DRIFT]
     # Confirmed at last: the file says so.
     host.write_rules(rules(port=2222))
-    part.check()
+    part.look()
     assert kernel.table == kernel.expected(rules(port=2222))
 
 
@@ -266,19 +266,19 @@ def test_an_edited_file_is_told_and_gains_the_intruder_nothing(host: Host, kerne
     host.write_rules()
     kernel.load(rules())
     part = rules_part(host, kernel)
-    part.check()
+    part.look()
     host.write_rules(rules(port=4444))
     kernel.load(rules(port=4444))
-    part.check()
+    part.look()
     assert kernel.table == kernel.expected(rules(port=22))
-    part.check()
+    part.look()
     assert host.journal.detections() == [FILE, DRIFT]
 
 
 def test_rules_that_were_never_confirmed_are_not_enforced(host: Host, kernel: Kernel) -> None:
-    rules_part(host, kernel).check()
+    rules_part(host, kernel).look()
     assert kernel.loads == 0
-    assert host.metrics.by_label("sekisho_agent_part_up")["nft"] == 0
+    assert host.book.parts()["nft"] is False
 
 
 def test_a_kernel_that_does_not_obey_is_an_error_and_stays_shown(
@@ -288,7 +288,7 @@ def test_a_kernel_that_does_not_obey_is_an_error_and_stays_shown(
     part = rules_part(host, kernel)
     kernel.deaf = True
     with pytest.raises(SekishoError, match="still differ"):
-        part.check()
+        part.look()
     assert host.metrics.get("sekisho_nft_in_order") == 0
     assert host.metrics.get("sekisho_nft_repairs_total") == 0
 
@@ -333,7 +333,7 @@ def test_a_stick_plugged_in_is_refused_recorded_and_counted(host: Host) -> None:
 def test_a_stick_that_was_there_before_the_start_is_told_too(host: Host) -> None:
     plug(host.paths.sys, "1-2", "08:06:62")
     part, _, _ = devices_part(host)
-    part.start()
+    part.record()
     attempt = next(data for kind, data in host.journal.events if kind == "device.attempt")
     assert (attempt["when"], attempt["decision"]) == ("start", "refused")
 
@@ -341,13 +341,13 @@ def test_a_stick_that_was_there_before_the_start_is_told_too(host: Host) -> None
 def test_a_card_on_pci_that_the_stub_holds_is_refused_whenever_it_came(host: Host) -> None:
     part, monitor, _ = devices_part(host)
     folder = stub(host.paths.sys, "0000:00:15.0")
-    part.start()
+    part.record()
     monitor.waiting.append(("pci", "/devices/pci0000:00/0000:00:15.0", folder))
     part.announced()
     assert host.journal.detections() == [REFUSED, REFUSED]
     assert host.metrics.get("sekisho_device_attempts_total", "refused", "pci") == 2
     (folder / "driver").unlink()
-    part.start()
+    part.record()
     monitor.waiting.append(("pci", "/devices/pci0000:00/0000:00:15.0", folder))
     part.announced()
     assert host.journal.detections()[-1] == APPEARED
@@ -360,7 +360,7 @@ def test_what_the_machine_is_made_of_is_no_attempt_and_whatever_else_hangs_there
     part, monitor, _ = devices_part(host)
     part.policy(parsed(pci=[own]))
     idle = stub(host.paths.sys, "0000:00:01.1", "8086", "7010")
-    part.start()
+    part.record()
     monitor.waiting.append(("pci", "/devices/pci0000:00/0000:00:01.1", idle))
     part.announced()
     assert host.journal.detections() == []
@@ -368,14 +368,14 @@ def test_what_the_machine_is_made_of_is_no_attempt_and_whatever_else_hangs_there
     # A card put in while the machine was off: no driver has it, and yet it is told, once a start.
     bare = stub(host.paths.sys, "0000:00:15.0", "8086", "7010")
     (bare / "driver").unlink()
-    part.start()
+    part.record()
     part.look()
     assert host.journal.detections() == [REFUSED]
     assert host.metrics.get("sekisho_devices_present", "refused", "pci") == 1
     # Another card in the place of an own one; and one that a driver of the machine's took.
     (idle / "device").write_text("0x7011\n")
     (bare / "driver").symlink_to(host.paths.sys / "bus/pci/drivers/e1000e")
-    part.start()
+    part.record()
     assert host.journal.detections() == [REFUSED, REFUSED, APPEARED]
     part.policy(parsed(pci=[]))  # a site that does not say: as it was without a list
     part.look()
@@ -404,7 +404,7 @@ def test_the_listed_keyboard_is_admitted_without_an_alert(host: Host) -> None:
     (folder / "descriptors").write_bytes(raw)
     (folder / "serial").write_text("SEKISHO-KBD-1\n")
     part, _, later = devices_part(host)
-    part.start()
+    part.record()
     for call in later:
         call()
     assert host.journal.detections() == []
@@ -435,7 +435,7 @@ def test_a_disk_that_is_not_the_machines_own_is_told_once_and_counted(host: Host
         (folder / "serial").write_text(serial)
         (host.paths.sys / "block").mkdir(exist_ok=True)
         (host.paths.sys / "block" / name).symlink_to(folder)
-    part.start()
+    part.record()
     part.look()
     assert host.journal.detections() == [UNLISTED]
     assert host.metrics.get("sekisho_disks_unlisted") == 1
@@ -532,7 +532,7 @@ def test_without_a_policy_nothing_is_judged(host: Host) -> None:
     listen(host, "tcp", ("00000000", 8080))
     part.look()
     assert host.journal.events == []
-    assert host.metrics.by_label("sekisho_agent_part_up")["listeners"] == 0
+    assert host.book.parts()["listeners"] is False
 
 
 # -- guarded files -------------------------------------------------------------------------------

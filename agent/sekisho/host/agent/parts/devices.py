@@ -10,16 +10,20 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from sekisho.devices.attempts import CLASSES, DECISIONS, Attempt, tame
 from sekisho.devices.disks import Disk, judge_disk
 from sekisho.devices.exception import DeviceException, decide_excepted
 from sekisho.devices.policy import Decision, Rule
+from sekisho.host.agent.loop import HasFileno, Loop
+from sekisho.host.agent.part import Common, Part
+from sekisho.host.agent.parts.exceptions import ExceptionsPart
 from sekisho.host.agent.reporter import Book, Paths
 from sekisho.host.devices.admit import held_by, judge
 from sekisho.host.kernel.disks import disk_of, disks_present
 from sekisho.host.kernel.udev import (
+    DeviceMonitor,
     Outcome,
     describe,
     device_value,
@@ -30,7 +34,6 @@ from sekisho.host.kernel.udev import (
 )
 from sekisho.policy.host_policy import HostPolicy
 
-LOOK_EVERY_S = 30.0
 SETTLE_S = 2.0  # udev's answer has come by then, on an emulated machine too
 MAX_WAITING = 256
 REFUSED = "6-iii-c.device-refused"
@@ -39,7 +42,7 @@ LET_IN = "6-iii-c.device-let-in"
 UNLISTED = "6-iii-c.disk-not-listed"
 
 
-class Monitor(Protocol):
+class Monitor(HasFileno, Protocol):
     """Announcements of added devices."""
 
     def added(self) -> Iterator[tuple[str, str, Path]]:
@@ -61,8 +64,12 @@ class _Judged:
         return self.attempt.as_json() | {key: value for key, value in known.items() if value}
 
 
-class DevicesPart:
+class DevicesPart(Part):
     """Decides, records and counts; looks again after udev has acted."""
+
+    NAME = "devices"
+    CHECKS = (REFUSED, APPEARED, LET_IN, UNLISTED)
+    EVERY_S = 30.0
 
     def __init__(
         self,
@@ -82,13 +89,29 @@ class DevicesPart:
         self._own: frozenset[str] = frozenset()
         self._unlisted: set[tuple[str, str]] = set()
 
+    @classmethod
+    def of(cls, common: Common) -> Self:
+        """Make it for a host."""
+        return cls(
+            common.book,
+            common.paths,
+            DeviceMonitor(),
+            common.after(cls),
+            lambda: common.part(ExceptionsPart).excepted(),
+        )
+
+    def watch(self, loop: Loop) -> None:
+        """Hear of every device, and tell of those attached when the policy is known."""
+        loop.reader(self.NAME, self._monitor, self.announced)
+        self._after(0.0, self.record)
+
     def policy(self, policy: HostPolicy) -> None:
         """Take the lists of a new policy."""
         self._dry = policy.devices_mode == "dry-run"
         self._book.metrics.set("sekisho_devices_dry_run", int(self._dry))
         self._rules, self._disks, self._own = policy.devices, policy.disks, frozenset(policy.pci)
 
-    def start(self) -> None:
+    def record(self) -> None:
         """Record what is attached already: plugged in before the boot, or before the agent."""
         for attempt, folder in present(self._sys, self._own):
             self._record(self._judge(attempt, folder), folder, "start")
@@ -103,7 +126,7 @@ class DevicesPart:
         except OSError as error:
             self._book.failed("devices", error)
             self._book.metrics.add("sekisho_agent_dropped_total", "devices")
-            self._after(0.0, self.start)
+            self._after(0.0, self.record)
 
     def _judge(self, attempt: Attempt, folder: Path) -> _Judged:
         exception = self._excepted()
