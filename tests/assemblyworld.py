@@ -76,6 +76,8 @@ class Table:
         self.world = world
 
     def read(self) -> list[dict[str, Any]] | None:
+        if "table" in self.world.broken:
+            raise OSError(1, "no table")
         return copy.deepcopy(self.world.table)
 
     def ruleset(self) -> list[dict[str, Any]]:
@@ -140,7 +142,8 @@ class Notifier:
     """Keeps what systemd would hear, and when."""
 
     def __init__(self, world: World) -> None:
-        self.world, self.interval_s = world, 15.0
+        self.world = world
+        self.interval_s: float | None = 15.0
         self.said: list[dict[str, str]] = []
 
     def send(self, **fields: str) -> bool:

@@ -228,6 +228,10 @@ def test_what_the_kernel_announces_is_looked_at_at_once(world: World) -> None:
     world.at(51.5, lambda: setattr(world, "table", None))
     world.at(51.5, lambda: world.ring("nft"))
     world.at(51.9, lambda: expect(world.loads == 3, "the filter is repaired again"))
+    world.at(52.0, lambda: world.broken.add("table"))
+    world.at(52.0, lambda: world.ring("nft"))
+    world.at(52.3, lambda: expect(not world.up("nft"), "what fails is shown at once"))
+    world.at(52.4, world.broken.clear)
 
     def plugged(number: int) -> None:
         folder = plug(world.paths.sys, f"1-{number}", "08:06:50")
@@ -291,6 +295,24 @@ def test_other_services_events_are_kept_and_root_may_agree(world: World) -> None
     world.run(50.0)
     for link in links:
         link.close()
+
+
+def test_what_another_part_is_needed_for_is_refused_while_that_has_not_started(
+    world: World,
+) -> None:
+    (world.paths.state / "files.json").write_text("garbled")
+    links: list[Any] = []
+    world.at(10.5, lambda: links.append(world.client("agent.agree", why="a play")))
+    world.at(11.0, lambda: expect(b"files has not started" in links[0].recv(4096), "refused"))
+    world.run(12.0)
+    links[0].close()
+
+
+def test_without_a_watchdog_no_sign_of_life_is_sent(world: World) -> None:
+    world.notifier.interval_s = None
+    world.at(60.0, lambda: expect(down(world) == [], f"down: {down(world)}"))
+    world.run(61.0)
+    assert world.notifier.count("WATCHDOG") == 0
 
 
 @pytest.mark.parametrize("how", ["look", "hangup"])

@@ -59,7 +59,11 @@ WIRING = {
     "parts.rules": PROTOCOL,
 }
 #: What may be taken out unnoticed, and why.
-EQUIVALENT: dict[str, str] = {}
+EQUIVALENT = {
+    "part.Part.of": "every part has its own; the parent's says so to the type checker",
+    "part.Part.of: raise NotImplementedError": "the same",
+    "part.Part.look": "every part has its own, or names others in `looks`",
+}
 
 
 @dataclass(frozen=True)
