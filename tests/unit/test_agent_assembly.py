@@ -627,6 +627,21 @@ def test_it_shows_how_it_is_itself(world: World) -> None:
         assert (world.paths.run / "agent.json").stat().st_mode & 0o777 == 0o644
         assert world.notifier.said[-1] == {"STATUS": state_line(state)}
 
+    def damage() -> None:
+        stats = world.journal._stats
+        stats.lost, stats.write_errors, stats.sync_errors = 2, 3, 4
+        stats.repaired, stats.broken = 5, 6
+
+    def damaged() -> None:
+        names = ("lost", "write_errors", "repaired", "broken")
+        assert [world.metric(f"journal_{name}_total") for name in names] == [2, 7, 5, 6]
+        assert world.state()["journal"]["lost"] == 2
+        world.journal._stats.synced_n -= 10_001
+
+    world.at(60.0, damage)
+    world.at(62.6, damaged)
+    world.at(67.6, lambda: expect(not world.up("journal"), "the disk confirms nothing"))
+
     def pause() -> None:
         world.now += 7.5  # the machine stood still
 
