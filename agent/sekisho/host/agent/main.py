@@ -192,21 +192,19 @@ class Agent:
         self._loop.every("nft", agent_rules.CHECK_EVERY_S, check)
 
     def _start_devices(self) -> None:
-        monitor = DeviceMonitor()
         devices = agent_devices.DevicesPart(
             self._book,
             self._paths,
-            monitor,
             lambda seconds, call: self._loop.after("devices", seconds, call),
             self._exceptions.excepted,
         )
+        devices.hear(self._loop, DeviceMonitor)
         self._devices = devices
         if self._book.policy is not None:
             devices.policy(self._book.policy)
-        self._loop.reader("devices", monitor, devices.announced)
         self._loop.every("devices", agent_devices.LOOK_EVERY_S, devices.look)
         # What is attached already is judged by the policy, which is read after this.
-        self._loop.after("devices", 0.0, devices.start)
+        self._loop.after("devices", 0.0, lambda: self._begin("devices", devices.start))
         self._book.up("devices", works=True)
 
     def _start_files(self) -> None:
