@@ -7,7 +7,6 @@ of two equal keys is the kernel's.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ class Uevent:
 
     Attributes:
         action: ``add``, ``remove``, ``change`` …
-        path: the device's place under /sys; bytes that are no UTF-8 as `os.fsdecode` has them.
+        path: the device's place under /sys; bytes that are no UTF-8 as lone surrogates.
         subsystem: ``usb``, ``block`` … or "".
         devtype: ``usb_device``, ``disk`` … or "".
         values: the other fields, by name.
@@ -73,12 +72,12 @@ def parse_uevent(data: bytes) -> Uevent:
     head, *fields = data.split(b"\0")
     values: dict[str, str] = {}
     for field in fields:
-        key, equals, value = os.fsdecode(field).partition("=")
+        key, equals, value = _text(field).partition("=")
         if equals:
             values.setdefault(key, value)
     action, path = values.pop("ACTION", ""), values.pop("DEVPATH", "")
     whole = len(data) <= MAX_UEVENT and data.endswith(b"\0")
-    if not whole or not action or os.fsdecode(head) != f"{action}@{path}" or not _is_place(path):
+    if not whole or not action or _text(head) != f"{action}@{path}" or not _is_place(path):
         raise SekishoError(f"an announcement of the kernel's is garbled: {printable(repr(head))}")
     return Uevent(action, path, values.pop("SUBSYSTEM", ""), values.pop("DEVTYPE", ""), values)
 
@@ -86,3 +85,7 @@ def parse_uevent(data: bytes) -> Uevent:
 def _is_place(path: str) -> bool:
     """Tell whether a path stays below /sys when it is put behind it."""
     return path.startswith("/") and not {"", ".", ".."} & set(path[1:].split("/"))
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
