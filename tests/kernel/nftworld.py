@@ -18,8 +18,8 @@ sys.path[:0] = [str(ROOT / "agent"), str(ROOT / "tests"), str(ROOT / "tests/kern
 
 import guardsteps  # noqa: E402 - the path comes first
 
-from sekisho.edge.nft import Nft  # noqa: E402
-from sekisho.flows.readback import differences, normalise  # noqa: E402
+from sekisho.host.kernel.nft import Nft  # noqa: E402
+from sekisho.nft.readback import differences, normalise  # noqa: E402
 from siteworld import policy  # noqa: E402
 
 HOSTS = ("inbound-1", "core-1", "outbound-1", "gate-in", "gate-out", "monitor-1", "terminal-1")
