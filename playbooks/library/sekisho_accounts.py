@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import errno
 import glob
@@ -16,12 +17,9 @@ import stat
 
 from ansible.module_utils.basic import AnsibleModule
 
-try:
-    from ansible.module_utils import sekisho_safe_files as safe
-    from ansible.module_utils.sekisho_text import told
-except ImportError:  # read without Ansible's finder, by a test: the same file by its own name
-    from sekisho.core import safe_files as safe
-    from sekisho.core.text import told
+from ansible.module_utils import sekisho_handles as handles
+from ansible.module_utils import sekisho_safe_files as safe
+from ansible.module_utils.sekisho_text import told
 
 DOCUMENTATION = r"""
 module: sekisho_accounts
@@ -245,19 +243,14 @@ class Run:
     def strangers(self):
         """End processes of a user id that no account has (systemd's passing ones excepted)."""
         known = {entry.pw_uid for entry in pwd.getpwall()} | set(range(61184, 65520))
-        for folder in glob.glob("/proc/[0-9]*"):
-            try:
-                uid = os.stat(folder).st_uid
-                name = open(folder + "/comm", encoding="utf-8", errors="replace").read().strip()
-            except OSError:
-                continue
-            if uid not in known:
-                self.note("process %s of uid %d" % (name, uid), "running", "ended")
+        for process in handles.processes():
+            if process.uid not in known:
+                what = "process %s of uid %d" % (process.name, process.uid)
+                self.note(what, "running", "ended")
                 if not self.module.check_mode:
-                    try:
-                        os.kill(int(os.path.basename(folder)), signal.SIGKILL)
-                    except ProcessLookupError:
-                        pass
+                    with contextlib.suppress(ProcessLookupError):
+                        process.signal(signal.SIGKILL)
+            process.close()
 
     def members(self, group, accounts):
         """Take everybody out of a privileged group who is not meant to be in it."""

@@ -13,10 +13,7 @@ import stat
 
 from ansible.module_utils.basic import AnsibleModule
 
-try:
-    from ansible.module_utils import sekisho_safe_files as safe
-except ImportError:  # read without Ansible's finder, by a test: the same file by its own name
-    from sekisho.core import safe_files as safe
+from ansible.module_utils import sekisho_safe_files as safe
 
 DOCUMENTATION = r"""
 module: sekisho_files

@@ -12,12 +12,9 @@ import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
 
-try:
-    from ansible.module_utils import sekisho_safe_files as safe
-    from ansible.module_utils.sekisho_text import lines_of, shown
-except ImportError:  # read without Ansible's finder, by a test: the same file by its own name
-    from sekisho.core import safe_files as safe
-    from sekisho.core.text import lines_of, shown
+from ansible.module_utils import sekisho_handles as handles
+from ansible.module_utils import sekisho_safe_files as safe
+from ansible.module_utils.sekisho_text import lines_of, shown
 
 DOCUMENTATION = r"""
 module: sekisho_live
@@ -87,7 +84,9 @@ options:
     elements: dict
     default: []
   unmount:
-    description: Types of file systems that must not be mounted (vfat is left at the EFI partition).
+    description:
+      - Types of file systems that must not be mounted (vfat is left at the EFI partition). They are
+        detached with what is mounted on them; what has a file open keeps it until it ends.
     type: list
     elements: str
     default: []
@@ -305,11 +304,7 @@ class Live:
     # -- mounts and swap --------------------------------------------------------------------------
 
     def mounts(self, wanted):
-        held = {}
-        for line in lines_of(_text("/proc/self/mountinfo")):
-            left, _, right = line.partition(" - ")
-            fields = left.split(" ")
-            held[fields[4]] = set(fields[5].split(",")) | set(right.split(" ")[2].split(","))
+        held = {mount.point: mount.options for mount in handles.mounts()}
         for point, options in sorted(wanted.items()):
             if point not in held:
                 if self.differs(point, "not mounted", ",".join(options)):
@@ -354,13 +349,21 @@ class Live:
             self.stale = True  # mount units are made from it when systemd reads its files again
 
     def unmount(self, types):
-        for line in reversed(lines_of(_text("/proc/self/mountinfo"))):  # the topmost first
-            left, _, right = line.partition(" - ")
-            point, kind = _unescaped(left.split(" ")[4]), right.split(" ")[0]
-            if kind not in types or (kind == "vfat" and point in EFI):
-                continue
-            if self.differs(shown(point), "mounted (%s)" % kind, "not mounted"):
-                self.run("umount", point)
+        """Take away what is mounted of some types; what is mounted on it goes with it."""
+        found = [
+            mount
+            for mount in handles.mounts()
+            if mount.kind in types and not (mount.kind == "vfat" and mount.point in EFI)
+        ]
+        # The outermost first, whose owner may let nobody see inside; of one point the topmost.
+        for _, mount in sorted(
+            enumerate(found), key=lambda one: (one[1].point.count("/"), -one[0])
+        ):
+            there = mount in handles.mounts()
+            if there and self.differs(
+                shown(mount.point), "mounted (%s)" % mount.kind, "not mounted"
+            ):
+                handles.unmount(mount)
 
     def set_aside(self, entries):
         for entry in entries:
@@ -418,11 +421,6 @@ def _in_fstab(point):
         return False
     lines = (line.split() for line in lines_of(_text("/etc/fstab")))
     return any(len(w) > 2 and w[1] == point and not w[0].startswith("#") for w in lines)
-
-
-def _unescaped(name):
-    """Return a name of the kernel's tables: blanks and backslashes stand there as octal digits."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), name)
 
 
 def _text(path):

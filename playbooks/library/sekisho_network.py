@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -12,10 +13,8 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 
-try:
-    from ansible.module_utils.sekisho_text import lines_of
-except ImportError:  # read without Ansible's finder, by a test: the same file by its own name
-    from sekisho.core.text import lines_of
+from ansible.module_utils import sekisho_handles as handles
+from ansible.module_utils.sekisho_text import lines_of, shown
 
 DOCUMENTATION = r"""
 module: sekisho_network
@@ -32,10 +31,10 @@ options:
   anew: {type: bool, default: false, description: Make every tunnel anew; its key is new.}
 """
 
-_KEPT = {"sshd", "systemd", "systemd-network", "systemd-networkd", "init"}
+#: Units whose sockets are the machine's own; a process may call itself as these programs do.
+_KEPT = {"ssh.service", "ssh.socket", "systemd-networkd.service", "init.scope"}
 _SOCKET = re.compile(r"(?P<address>.*):(?P<port>[0-9]+|\*)")
-_HOLDER = re.compile(r'\("([^"]*)",pid=([0-9]+)')
-_UNIT = re.compile(r"/([A-Za-z0-9:_.\\@-]+\.(?:service|socket))$")
+_INODE = re.compile(r" ino:([0-9]+)", re.ASCII)
 
 
 class Plan:
@@ -60,11 +59,10 @@ class Plan:
 
 def shadowed(plan):
     """Take away what is mounted over the machine's identity."""
-    with open("/proc/self/mountinfo") as lines:
-        for line in lines:
-            point = line.split()[4]
-            if re.match(r"/sys/(devices/virtual/dmi|class/dmi|class/net|devices/.*/net)/", point):
-                plan.mend("something is mounted over %s" % point, "umount", point)
+    for mount in handles.mounts():
+        point = mount.point
+        if re.match(r"/sys/(devices/virtual/dmi|class/dmi|class/net|devices/.*/net)/", point):
+            plan.mend("something is mounted over %s" % shown(point), "umount", point)
 
 
 def name(plan, policy):
@@ -187,36 +185,48 @@ def tables(plan):
 def listeners(plan, policy):
     """End what listens, or sniffs, without being declared."""
     wanted = set(policy["sockets"])
-    _, out, _ = plan.module.run_command(["ss", "-H", "-l", "-n", "-t", "-u", "-p"])
-    for line in lines_of(out):
+    strays = {}
+    for line in _sockets(plan, "-l", "-t", "-u"):
         words = line.split()
         match = _SOCKET.fullmatch(words[4]) if len(words) > 5 else None
         if match is None:
             continue
         bare = match["address"].partition("%")[0]
         said = "%s %s:%s" % (words[0], match["address"], match["port"])
-        if bare.startswith(("127.", "[::1]", "[::ffff:127.")) or said in wanted:
-            continue
-        _end(plan, line, "%s listens" % said)
-    _, out, _ = plan.module.run_command(["ss", "-H", "-n", "-0", "-w", "-p"])
-    for line in lines_of(out):
-        _end(plan, line, "a packet socket")
+        if not bare.startswith(("127.", "[::1]", "[::ffff:127.")) and said not in wanted:
+            strays[_inode(plan, line)] = "%s listens" % said
+    for line in _sockets(plan, "-0", "-w"):
+        strays[_inode(plan, line)] = "a packet socket"
+    if strays:
+        for process, has in handles.holders(strays):
+            _end(plan, process, strays[min(has)])
 
 
-def _end(plan, line, said):
-    for program, pid in _HOLDER.findall(line):
-        if program in _KEPT or int(pid) == 1:
-            continue
-        try:
-            with open("/proc/%s/cgroup" % pid) as handle:
-                unit = _UNIT.search(handle.read().strip())
-        except OSError:
-            continue
-        if unit and not unit[1].startswith(("user@", "ssh")):
-            plan.mend("%s (%s)" % (said, unit[1]), "systemctl", "stop", unit[1])
-        else:  # a login's own process
-            plan.said.append("%s (%s)" % (said, program))
-            plan.ended.append(int(pid))
+def _sockets(plan, *kinds):
+    code, out, err = plan.module.run_command(["ss", "-H", "-n", "-e", *kinds])
+    if code != 0:
+        plan.module.fail_json(msg="ss: %s" % err.strip())
+    return lines_of(out)
+
+
+def _inode(plan, line):
+    found = _INODE.search(line)  # the first: what follows may hold a control group's name
+    if found is None:
+        plan.module.fail_json(msg="ss does not tell a socket's inode: %s" % line[:200])
+    return int(found[1])
+
+
+def _end(plan, process, said):
+    if process.number == 1 or process.unit in _KEPT:
+        process.close()
+    elif process.unit.endswith((".service", ".socket")) and not process.unit.startswith(
+        ("user@", "ssh")
+    ):
+        plan.mend("%s (%s)" % (said, process.unit), "systemctl", "stop", process.unit)
+        process.close()
+    else:  # a login's own process
+        plan.said.append("%s (%s)" % (said, shown(process.name)))
+        plan.ended.append(process)
 
 
 def main():
@@ -252,11 +262,9 @@ def main():
             code, _, err = module.run_command(list(argv))
             if code != 0:
                 module.fail_json(msg="%s: %s" % (" ".join(argv), err.strip()), off=plan.said)
-        for pid in plan.ended:
-            try:
-                os.kill(pid, signal.SIGTERM)
-            except ProcessLookupError:
-                continue
+        for process in plan.ended:
+            with contextlib.suppress(ProcessLookupError):
+                process.signal(signal.SIGTERM)
     module.exit_json(
         changed=bool(plan.said),
         off=plan.said,

@@ -13,12 +13,8 @@ import stat
 
 from ansible.module_utils.basic import AnsibleModule
 
-try:
-    from ansible.module_utils import sekisho_safe_files as safe
-    from ansible.module_utils.sekisho_text import lines_of, told
-except ImportError:  # read without Ansible's finder, by a test: the same file by its own name
-    from sekisho.core import safe_files as safe
-    from sekisho.core.text import lines_of, told
+from ansible.module_utils import sekisho_safe_files as safe
+from ansible.module_utils.sekisho_text import lines_of, told
 
 DOCUMENTATION = r"""
 module: sekisho_packages

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from playbookmodules import module
+
 pytestmark = pytest.mark.process  # importing Ansible looks the syslog service up
-PLUGIN = Path(__file__).resolve().parents[2] / "playbooks/action_plugins/sekisho_guard.py"
 NAME = "0123456789abcdef"
 
 
 @pytest.fixture(scope="module")
 def plugin() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sekisho_guard_action", PLUGIN)
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    return module("sekisho_guard", "action_plugins")
 
 
 class Clock:
