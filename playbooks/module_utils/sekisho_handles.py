@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import glob
 import os
 import re
 import signal
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ansible.module_utils import sekisho_safe_files as safe
-from ansible.module_utils.sekisho_text import lines_of
+from ansible.module_utils.sekisho_text import is_number, lines_of
 
 #: linux/mount.h
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
@@ -66,6 +67,14 @@ def _unescaped(name: str) -> str:
 def text_of(path: str) -> str:
     """Return a table of the kernel's; names in it may be of any bytes."""
     return Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+
+
+def matching(pattern: str) -> list[str]:
+    """Return the paths that fit a pattern, sorted; hidden files and dangling links are among them.
+
+    They are names only: what is done to one is done by a handle.
+    """
+    return sorted(glob.glob(pattern, include_hidden=True))  # noqa: PTH207 - Path.glob passes dangling links over
 
 
 def unmount(mount: Mount) -> None:
@@ -148,9 +157,9 @@ class Process:
 
 
 def _sockets(folder: str) -> Iterator[int]:
-    for link in os.scandir(f"{folder}/fd"):
+    for link in Path(folder, "fd").iterdir():
         try:
-            found = _SOCKET.fullmatch(os.readlink(link.path))
+            found = _SOCKET.fullmatch(str(link.readlink()))
         except OSError:  # shut meanwhile
             continue
         if found:
@@ -159,10 +168,10 @@ def _sockets(folder: str) -> Iterator[int]:
 
 def processes() -> Iterator[Process]:
     """Yield every process, held; who is given one closes it."""
-    for entry in sorted(os.listdir("/proc")):
-        if entry.isascii() and entry.isdecimal():
+    for entry in sorted(Path("/proc").iterdir()):
+        if is_number(entry.name):
             with contextlib.suppress(ProcessLookupError):
-                yield Process(int(entry))
+                yield Process(int(entry.name))
 
 
 def holders(wanted: Collection[int]) -> Iterator[tuple[Process, frozenset[int]]]:

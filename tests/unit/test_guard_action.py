@@ -61,7 +61,9 @@ def confirmation(plugin: ModuleType, answer: Callable[[float], Answer], took: fl
             raise found
         return found
 
-    return plugin.Confirmation(["ssh", "h1"], NAME, 50.0, 49.0, run, clock)
+    return plugin.Confirmation(
+        ["ssh", "h1"], NAME, window_s=50.0, left_s=49.0, run=run, clock=clock
+    )
 
 
 def test_a_first_login_that_fails_is_tried_again(plugin: ModuleType) -> None:
@@ -182,7 +184,10 @@ def test_hosts_come_back_beside_each_other(plugin: ModuleType) -> None:
         return GOOD
 
     ready = threading.Barrier(50)
-    hosts = [plugin.Confirmation(["ssh", f"h{n}"], NAME, 50.0, 49.0, run, time) for n in range(50)]
+    hosts = [
+        plugin.Confirmation(["ssh", f"h{n}"], NAME, window_s=50.0, left_s=49.0, run=run, clock=time)
+        for n in range(50)
+    ]
     threads = [threading.Thread(target=one.come_back) for one in hosts]
     for thread in threads:
         thread.start()

@@ -326,7 +326,7 @@ def test_a_mount_point_of_any_bytes_is_told_and_unmounted(
     monkeypatch.setattr(library.handles, "mounts", lambda: there)
     done: list[Any] = []
     monkeypatch.setattr(library.handles, "unmount", done.append)
-    live = library.Live(False, None)
+    live = library.Live(check=False, warn=lambda _: None)
     live.unmount(["fuse"])
     assert [(one.number, one.point) for one in done] == [(9, os.fsdecode(b"/home/w/\xff \n\\x"))]
     json.dumps([live.before, live.after], ensure_ascii=False).encode("utf-8")

@@ -133,7 +133,7 @@ def mended(shown: dict[str, str], *, anew: bool = False) -> Any:
 
     library = module("sekisho_network")
     plan = library.Plan(Kernel())
-    library.tunnels(plan, WG, anew, wait=lambda _: None)
+    library.tunnels(plan, WG, anew=anew, wait=lambda _: None)
     return plan
 
 
