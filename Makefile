@@ -26,8 +26,8 @@ needs-%:
 	@vagrant/install --for $*
 
 lint: dev needs-lint ## ruff, import-linter, ansible-lint, shellcheck
-	@$(BIN)/ruff check agent tests vagrant
-	@$(BIN)/ruff format --check agent tests vagrant
+	@$(BIN)/ruff check agent tests vagrant playbooks typings
+	@$(BIN)/ruff format --check agent tests vagrant playbooks typings
 	@said=$$($(BIN)/lint-imports --no-cache) || { echo "$$said"; exit 1; }
 	@git ls-files -z | xargs -0 grep -lIE '^#!(/usr/bin/env (ba)?sh|/bin/(ba)?sh)' | xargs shellcheck --exclude=SC2016 # apt's and dpkg's formats
 	@PATH="$$PWD/$(BIN):$$PATH" ANSIBLE_STRATEGY=linear $(BIN)/ansible-lint --offline -q playbooks

@@ -25,6 +25,8 @@ import sekisho.host.agent
 from agentworld import STRANGER, policy, rules
 from assemblyworld import AUTHORITY, EPOCH, NEW_CRT, OTHER, SSHD, STRANGE, World, expect
 from sekisho.activity.watched import KINDS
+from sekisho.devices.uevent import Uevent
+from sekisho.host.kernel.udev import place
 from sekisho.network.netlink import Change, Fact
 from siteworld import SITE
 from siteworld import policy as host_document
@@ -234,8 +236,8 @@ def test_what_the_kernel_announces_is_looked_at_at_once(world: World) -> None:
     world.at(52.4, world.broken.clear)
 
     def plugged(number: int) -> None:
-        folder = plug(world.paths.sys, f"1-{number}", "08:06:50")
-        world.bells["udev"].ring_with(("usb", f"/devices/usb1/1-{number}", folder))
+        at = place(plug(world.paths.sys, f"1-{number}", "08:06:50"), world.paths.sys)
+        world.bells["udev"].ring_with(Uevent("add", at, "usb", "usb_device", {}))
 
     for number in (1, 2):
         world.at(52.5 + number, lambda n=number: plugged(n))

@@ -29,15 +29,10 @@ HANDLES_ONLY: dict[str, dict[str, str]] = {
         "glob.glob": "names in /etc, /run and /boot",
     },
     "agent/sekisho/host/transfer/outbox.py": {},
-    "playbooks/library/sekisho_accounts.py": {
-        "open": "/etc/shadow, and a name in /proc",
-        "os.stat": "the owner of a folder in /proc",
-        "glob.glob": "names in /home, /etc/ssh and /proc",
-    },
+    "playbooks/library/sekisho_accounts.py": {},
     "playbooks/library/sekisho_files.py": {},
     "playbooks/library/sekisho_packages.py": {
-        "os.stat": "an inode to compare with, nothing is acted on",
-        "glob.glob": "names of folders of /etc, /usr, /opt and /var; each is then held by a handle",
+        ".resolve": "a package's file in apt's own folder",
     },
 }
 _CONTROL = "the folder of the person who runs it, on the controller"
@@ -107,14 +102,7 @@ BY_PATH: dict[str, tuple[str, set[str]]] = {
     "agent/sekisho/host/devices/exception.py": (_STATE, {".unlink"}),
     "agent/sekisho/host/line_request.py": (_ETC, {".mkdir"}),
     "playbooks/action_plugins/sekisho_guard.py": (_CONTROL, {"tempfile.TemporaryFile"}),
-    "playbooks/library/sekisho_audit.py": (
-        _ETC,
-        {"os.makedirs", "os.replace", "tempfile.mkstemp"},
-    ),
-    "playbooks/library/sekisho_live.py": (
-        f"{_ETC}; {_KERNEL}",
-        {"open", "os.replace", "os.symlink", "os.unlink"},
-    ),
+    "playbooks/library/sekisho_live.py": (_KERNEL, {".open"}),
 }
 
 
@@ -123,6 +111,7 @@ def files(repository: Path) -> list[Path]:
         *(repository / "agent/sekisho").rglob("*.py"),
         *(repository / "playbooks/library").glob("*.py"),
         *(repository / "playbooks/filter_plugins").glob("*.py"),
+        *(p for p in (repository / "playbooks/module_utils").glob("*.py") if not p.is_symlink()),
         *(repository / "playbooks/action_plugins").glob("*.py"),
         *(
             path

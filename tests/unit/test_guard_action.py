@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from playbookmodules import module
+
 pytestmark = pytest.mark.process  # importing Ansible looks the syslog service up
-PLUGIN = Path(__file__).resolve().parents[2] / "playbooks/action_plugins/sekisho_guard.py"
 NAME = "0123456789abcdef"
 
 
 @pytest.fixture(scope="module")
 def plugin() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sekisho_guard_action", PLUGIN)
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    return module("sekisho_guard", "action_plugins")
 
 
 class Clock:
@@ -67,7 +61,9 @@ def confirmation(plugin: ModuleType, answer: Callable[[float], Answer], took: fl
             raise found
         return found
 
-    return plugin.Confirmation(["ssh", "h1"], NAME, 50.0, 49.0, run, clock)
+    return plugin.Confirmation(
+        ["ssh", "h1"], NAME, window_s=50.0, left_s=49.0, run=run, clock=clock
+    )
 
 
 def test_a_first_login_that_fails_is_tried_again(plugin: ModuleType) -> None:
@@ -188,7 +184,10 @@ def test_hosts_come_back_beside_each_other(plugin: ModuleType) -> None:
         return GOOD
 
     ready = threading.Barrier(50)
-    hosts = [plugin.Confirmation(["ssh", f"h{n}"], NAME, 50.0, 49.0, run, time) for n in range(50)]
+    hosts = [
+        plugin.Confirmation(["ssh", f"h{n}"], NAME, window_s=50.0, left_s=49.0, run=run, clock=time)
+        for n in range(50)
+    ]
     threads = [threading.Thread(target=one.come_back) for one in hosts]
     for thread in threads:
         thread.start()

@@ -14,7 +14,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from test_playbook_units import module
+
+from playbookmodules import module
 
 pytestmark = [
     pytest.mark.process,
@@ -315,15 +316,33 @@ def test_a_key_in_an_option_is_not_the_key_of_its_line(
     assert path.read_text() == own
 
 
-def test_a_mount_point_of_any_bytes_is_unmounted_by_its_name(tmp_path: Path) -> None:
+def test_a_mount_point_of_any_bytes_is_told_and_unmounted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     library = module("sekisho_live")
     table = tmp_path / "mountinfo"
     table.write_bytes(b"9 1 0:9 / /home/w/\xff\\040\\012\\134x rw - fuse a rw\n")
-    read = library._text
-    library._text = lambda _path: read(table)
-    live = library.Live(False, None)
-    done: list[tuple[str, ...]] = []
-    live.run = lambda *argv: done.append(argv)
+    there = library.handles.mounts(str(table))
+    monkeypatch.setattr(library.handles, "mounts", lambda: there)
+    done: list[Any] = []
+    monkeypatch.setattr(library.handles, "unmount", done.append)
+    live = library.Live(check=False, warn=lambda _: None)
     live.unmount(["fuse"])
-    assert done == [("umount", os.fsdecode(b"/home/w/\xff \n\\x"))]
+    assert [(one.number, one.point) for one in done] == [(9, os.fsdecode(b"/home/w/\xff \n\\x"))]
     json.dumps([live.before, live.after], ensure_ascii=False).encode("utf-8")
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_process_of_no_account_is_ended_by_its_handle(
+    accounts: tuple[ModuleType, Any], monkeypatch: pytest.MonkeyPatch, *, check: bool
+) -> None:
+    library, run = accounts
+    run.module.check_mode = check
+    own = library.handles.Process(os.getpid())
+    with subprocess.Popen(["sleep", "60"], user=54321) as stranger:
+        held = library.handles.Process(stranger.pid)
+        monkeypatch.setattr(library.handles, "processes", lambda: iter([own, held]))
+        run.strangers()
+        assert run.after == ["process sleep of uid 54321: ended"]
+        assert (stranger.poll() is None) is check or stranger.wait(10) == -9
+        stranger.kill()

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from playbookmodules import module
 from siteworld import policy, tunnelled
 
 pytestmark = pytest.mark.process  # importing Ansible looks the syslog service up
-LIBRARY = Path(__file__).resolve().parents[2] / "playbooks/library"
-
-
-def module(name: str = "sekisho_live") -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, LIBRARY / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
 
 
 @pytest.fixture
@@ -144,7 +133,7 @@ def mended(shown: dict[str, str], *, anew: bool = False) -> Any:
 
     library = module("sekisho_network")
     plan = library.Plan(Kernel())
-    library.tunnels(plan, WG, anew, wait=lambda _: None)
+    library.tunnels(plan, WG, anew=anew, wait=lambda _: None)
     return plan
 
 

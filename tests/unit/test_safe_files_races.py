@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
-import importlib.util
 import mmap
 import os
 import shutil
@@ -22,11 +21,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from playbookmodules import module
 from sekisho.core.errors import SekishoError
 from sekisho.core.safe_files import set_aside
 from sekisho.host.devices import exception_copy, exception_state
@@ -41,20 +41,10 @@ pytestmark = [
 ]
 NOBODY = 65534
 MARK = "the secret of root"
-LIBRARY = Path(__file__).resolve().parents[2] / "playbooks/library"
 ROUNDS = [pytest.param(2_000, id="2000"), pytest.param(10_000, id="10000", marks=pytest.mark.slow)]
 AT_IT = 100  # exchanges before root begins; more must follow
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _AT_FDCWD, _EXCHANGE = -100, 2
-
-
-def module(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, LIBRARY / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
 
 
 class Asked:

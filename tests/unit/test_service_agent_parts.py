@@ -13,6 +13,7 @@ from test_devices_attempts import plug, stub
 
 from agentworld import STRANGER, Host, parsed, rules
 from sekisho.core.errors import SekishoError
+from sekisho.devices.uevent import Uevent
 from sekisho.host.agent.parts.devices import APPEARED, LET_IN, REFUSED, UNLISTED, DevicesPart
 from sekisho.host.agent.parts.files import CHECK as FILE_CHANGED
 from sekisho.host.agent.parts.files import FilesPart
@@ -22,6 +23,7 @@ from sekisho.host.agent.parts.policy import PolicyPart
 from sekisho.host.agent.parts.rules import DRIFT, FILE, KEPT, RulesPart
 from sekisho.host.agent.reporter import BURST
 from sekisho.host.kernel.nft import own_objects
+from sekisho.host.kernel.udev import AnnouncementsLostError, place
 from sekisho.host.policy_store import PolicyStore
 
 
@@ -299,21 +301,26 @@ def test_a_kernel_that_does_not_obey_is_an_error_and_stays_shown(
 class Announcements:
     """What the kernel announces, given by the test."""
 
-    def __init__(self) -> None:
-        self.waiting: list[tuple[str, str, Path]] = []
-        self.lost = False
+    def __init__(self, sys: Path) -> None:
+        self.waiting: list[Uevent] = []
+        self.lost = 0
+        self._sys = sys
+
+    def announce(self, subsystem: str, folder: Path, **values: str) -> None:
+        kind = {"usb": "usb_device", "block": "disk"}.get(subsystem, "")
+        self.waiting.append(Uevent("add", place(folder, self._sys), subsystem, kind, values))
 
     def added(self) -> Any:
-        if self.lost:
-            self.lost = False
-            raise OSError(105, "No buffer space available")
         while self.waiting:
             yield self.waiting.pop(0)
+        if self.lost:
+            lost, self.lost = self.lost, 0
+            raise AnnouncementsLostError(lost)
 
 
 def devices_part(host: Host) -> tuple[DevicesPart, Announcements, list[Any]]:
-    monitor, later = Announcements(), []
-    part = DevicesPart(host.book, host.paths, monitor, lambda _, call: later.append(call))
+    monitor, later = Announcements(host.paths.sys), []
+    part = DevicesPart(host.book, host.paths, lambda _, call: later.append(call))
     part.policy(parsed())
     return part, monitor, later
 
@@ -321,8 +328,8 @@ def devices_part(host: Host) -> tuple[DevicesPart, Announcements, list[Any]]:
 def test_a_stick_plugged_in_is_refused_recorded_and_counted(host: Host) -> None:
     part, monitor, later = devices_part(host)
     folder = plug(host.paths.sys, "1-2", "08:06:50")
-    monitor.waiting.append(("usb", "/devices/usb1/1-2", folder))
-    part.announced()
+    monitor.announce("usb", folder)
+    part.announced(monitor)
     assert host.journal.detections() == [REFUSED]
     assert host.metrics.get("sekisho_device_attempts_total", "refused", "storage") == 1
     later.pop()()
@@ -340,17 +347,17 @@ def test_a_stick_that_was_there_before_the_start_is_told_too(host: Host) -> None
 
 def test_a_card_on_pci_that_the_stub_holds_is_refused_whenever_it_came(host: Host) -> None:
     part, monitor, _ = devices_part(host)
+    part.policy(parsed(pci=[]))  # a site that does not say
     folder = stub(host.paths.sys, "0000:00:15.0")
     part.record()
-    monitor.waiting.append(("pci", "/devices/pci0000:00/0000:00:15.0", folder))
-    part.announced()
-    assert host.journal.detections() == [REFUSED, REFUSED]
-    assert host.metrics.get("sekisho_device_attempts_total", "refused", "pci") == 2
-    (folder / "driver").unlink()
-    part.record()
-    monitor.waiting.append(("pci", "/devices/pci0000:00/0000:00:15.0", folder))
-    part.announced()
-    assert host.journal.detections()[-1] == APPEARED
+    monitor.announce("pci", folder)  # it is told already
+    part.announced(monitor)
+    assert host.journal.detections() == [REFUSED]
+    assert host.metrics.get("sekisho_device_attempts_total", "refused", "pci") == 1
+    (stub(host.paths.sys, "0000:00:16.0") / "driver").unlink()
+    monitor.announce("pci", host.paths.sys / "devices/pci0000:00/0000:00:16.0")
+    part.announced(monitor)
+    assert host.journal.detections() == [REFUSED, APPEARED]
 
 
 def test_what_the_machine_is_made_of_is_no_attempt_and_whatever_else_hangs_there_is(
@@ -361,8 +368,8 @@ def test_what_the_machine_is_made_of_is_no_attempt_and_whatever_else_hangs_there
     part.policy(parsed(pci=[own]))
     idle = stub(host.paths.sys, "0000:00:01.1", "8086", "7010")
     part.record()
-    monitor.waiting.append(("pci", "/devices/pci0000:00/0000:00:01.1", idle))
-    part.announced()
+    monitor.announce("pci", idle)
+    part.announced(monitor)
     assert host.journal.detections() == []
     assert not host.metrics.get("sekisho_devices_present", "refused", "pci")
     # A card put in while the machine was off: no driver has it, and yet it is told, once a start.
@@ -417,8 +424,8 @@ def test_a_disk_that_appears_is_told_wherever_it_hangs(host: Host) -> None:
     folder = host.paths.sys / "block/sdb"
     folder.mkdir(parents=True)
     (folder / "removable").write_text("1")
-    monitor.waiting.append(("block", "/devices/usb1/1-2/block/sdb", folder))
-    part.announced()
+    monitor.announce("block", folder)
+    part.announced(monitor)
     assert host.journal.detections() == [APPEARED]
     part.look()
     assert host.metrics.get("sekisho_devices_present", "appeared", "block") == 1
@@ -444,18 +451,41 @@ def test_a_disk_that_is_not_the_machines_own_is_told_once_and_counted(host: Host
     assert host.metrics.get("sekisho_disks_unlisted") == 0
 
 
-def test_lost_announcements_are_counted_and_everything_is_looked_at_again(host: Host) -> None:
-    part, monitor, later = devices_part(host)
-    plug(host.paths.sys, "1-2", "08:06:50")
-    monitor.lost = True
-    part.announced()
-    assert host.metrics.get("sekisho_agent_dropped_total", "devices") == 1
-    later.pop(0)()
-    assert REFUSED in host.journal.detections()
+def test_lost_announcements_are_counted_and_what_came_is_found_and_told_once(host: Host) -> None:
+    part, monitor, _ = devices_part(host)
+    part.record()
+    folder = plug(host.paths.sys, "1-2", "08:06:50")
+    monitor.lost = 7
+    part.announced(monitor)
+    assert host.metrics.get("sekisho_agent_dropped_total", "devices") == 7
+    assert ("devices.announcements-lost", {"lost": 7, "found": 1}) in host.journal.events
+    monitor.announce("usb", folder)
+    part.announced(monitor)
+    part.look()
+    assert host.journal.detections() == [REFUSED]
+
+
+def test_a_device_that_cannot_be_judged_is_told_and_hides_no_other(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, monitor, _ = devices_part(host)
+    part.record()
+    for name in ("1-2", "1-3"):
+        monitor.announce("usb", plug(host.paths.sys, name, "08:06:50"))
+    decide = part._decide
+
+    def fails(attempt: Any, folder: Path) -> Any:
+        return 1 // 0 if folder.name == "1-2" else decide(attempt, folder)
+
+    monkeypatch.setattr(DevicesPart, "_decide", lambda _, *given: fails(*given))
+    part.announced(monitor)
+    decisions = [data["decision"] for kind, data in host.journal.events if kind == "device.attempt"]
+    assert decisions == ["unknown", "refused"]
+    assert host.journal.detections() == [REFUSED, REFUSED]
 
 
 def test_before_the_first_policy_nothing_is_listed(host: Host) -> None:
-    part, _, _ = devices_part(host)
+    part = DevicesPart(host.book, host.paths, lambda _seconds, _call: None)
     assert (part._rules, part._disks, part._own) == ((), (), frozenset())
 
 

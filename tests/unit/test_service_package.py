@@ -112,7 +112,7 @@ def test_their_descriptions_say_what_they_need_and_fit_their_names(
         assert f"Version: {path.name.split('_')[1]}\n" in fields
         assert "${" not in fields
     fields = run("dpkg-deb", "--field", str(packages["sekisho-agent"]), "Depends")
-    for needed in ("python3-nftables", "python3-pyudev", "python3-sekisho (= "):
+    for needed in ("python3-nftables", "python3-sekisho (= "):
         assert needed in fields
 
 
