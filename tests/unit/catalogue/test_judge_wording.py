@@ -12,7 +12,7 @@ from sekisho.catalogue.model import Assertion, Check, Finding, Op, PolicyValue, 
 from sekisho.catalogue.wording import setting
 from sekisho.control.catalogue_files import load_catalogue
 
-CHECKS = load_catalogue(Path(__file__).resolve().parents[2] / "hardening").checks
+CHECKS = load_catalogue(Path(__file__).resolve().parents[3] / "hardening").checks
 BY_ID = {check.id: check for check in CHECKS}
 SITE_BOUND = [
     check for check in CHECKS if any(isinstance(one.value, PolicyValue) for one in check.asserts)

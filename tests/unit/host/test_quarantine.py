@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_service_agent_parts import Kernel, rules_part
+from test_agent_parts import Kernel, rules_part
 
 from agentworld import Host
 from sekisho.cli.main import main

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hostilepatterns import Use, costly, uses
 
-ROOT = Path(__file__).resolve().parents[2] / "agent/sekisho"
+ROOT = Path(__file__).resolve().parents[3] / "agent/sekisho"
 
 
 def test_every_pattern_takes_linear_time() -> None:

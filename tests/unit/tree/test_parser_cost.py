@@ -73,9 +73,9 @@ from sekisho.transfer.header import parse_header
 from sekisho.transfer.manifest import parse_manifest
 from sekisho.transfer.sequence import parse_sequence
 
-ROOT = Path(__file__).resolve().parents[2] / "agent/sekisho"
+ROOT = Path(__file__).resolve().parents[3] / "agent/sekisho"
 SEEDS: dict[str, Any] = json.loads(
-    (Path(__file__).resolve().parents[1] / "golden/outcomes.json").read_text(encoding="utf-8")
+    (Path(__file__).resolve().parents[2] / "golden/outcomes.json").read_text(encoding="utf-8")
 )
 KEY = ec.generate_private_key(ec.SECP384R1()).public_key()
 ASKED = Request("ab" * 24, ("sysctl",))

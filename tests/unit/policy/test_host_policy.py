@@ -21,7 +21,7 @@ from sekisho.policy.forms import MOST_PROBLEMS
 from sekisho.policy.host_policy import DEFAULTS, MAX_BYTES, SCHEMA, HostPolicy
 from siteworld import SITE, lab_raw, policy, tunnelled
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 #: Policies that compilers of this repository wrote, oldest first; the last is today's form.
 GOLDENS = sorted((ROOT / "tests/golden/policies").glob("*.json"))
 #: One of them has rows of a column less, which is filled in (`host_policy.DEFAULTS`).

@@ -28,7 +28,7 @@ def run(*words: str | Path, stdin: str = "", **more: object) -> subprocess.Compl
 
 # -- an output that cannot be written --------------------------------------------------------------
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "inventory/example"
+EXAMPLE = Path(__file__).resolve().parents[3] / "inventory/example"
 PLACES = ("/proc/x", "/dev/null/x", "/etc/hostname/x/y")
 OUTPUTS = [
     ("audit", "--local", "--item", "6-iv-e", "--out"),

@@ -458,7 +458,7 @@ def test_kill_nine_at_any_moment_loses_no_record_it_had_answered_for(tmp_path: P
         KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
     )
     place = tmp_path / "journal"
-    agent = Path(__file__).resolve().parents[2] / "agent"
+    agent = Path(__file__).resolve().parents[3] / "agent"
     for kill_after in (1, 40, 173, 400):
         with subprocess.Popen(
             [sys.executable, "-c", PROGRAM, str(place), str(key)],

@@ -18,7 +18,7 @@ ITEM = ("--item", "6-iv-b")  # no probe of this item walks the whole disk
 
 
 def sekisho(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     return subprocess.run(
         [sys.executable, "-m", "sekisho.cli.main", *words],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(root / "agent"), "LANG": "C.UTF-8"}
@@ -108,7 +108,7 @@ def test_a_bundle_is_written_signed_and_verifies(tmp_path: Path) -> None:
         "from sekisho.control.cli.verify_bundle import verify_bundle;"
         "sys.exit(verify_bundle(Path(sys.argv[1]), Path(sys.argv[2])))"
     )
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     checked = subprocess.run(
         [sys.executable, "-c", code, str(bundle), str(tmp_path / "auditor.pub.pem")],
         env={"PYTHONPATH": str(root / "agent"), "PATH": os.environ["PATH"], "LANG": "C.UTF-8"},
@@ -164,7 +164,7 @@ def test_a_bad_policy_is_exit_three(
 def test_a_person_without_rights_gets_reasons_not_passes() -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can step down")
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     # The interpreter may lie in root's home: a first run loads all it needs, then root steps down.
     words = ["audit", "--local", "--json", "--item", "6-iv-d-2"]
     code = (

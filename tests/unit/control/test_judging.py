@@ -45,12 +45,12 @@ from sekisho.facts.wire import (
 from siteworld import host_policy
 
 pytestmark = pytest.mark.process
-SOURCES = load_sources(Path(__file__).resolve().parents[2] / "hardening")
+SOURCES = load_sources(Path(__file__).resolve().parents[3] / "hardening")
 CATALOGUE = parse_sources(SOURCES)
 COMPILED = compile_catalogue(SOURCES)
 PROBES = needed_probes(CATALOGUE)
 SEEDS = json.loads(
-    (Path(__file__).resolve().parents[1] / "golden/outcomes.json").read_text(encoding="utf-8")
+    (Path(__file__).resolve().parents[2] / "golden/outcomes.json").read_text(encoding="utf-8")
 )
 ASK = Request("ab" * 24, PROBES)
 HOSTS = ("core-1", "gate-in", "evil")

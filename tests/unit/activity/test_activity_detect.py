@@ -541,7 +541,7 @@ def recorded_folders(repository: Path) -> list[str]:
 @given(name=st.from_regex(r"[a-z0-9][a-z0-9._@+-]{0,12}(/[a-z0-9.]{1,12}){0,2}", fullmatch=True))
 def test_what_the_kernels_rules_record_always_has_a_kind(name: str) -> None:
     """A file that is recorded and judged by nobody is a file that nobody watches."""
-    repository = Path(__file__).resolve().parents[2]
+    repository = Path(__file__).resolve().parents[3]
     folders = recorded_folders(repository)
     assert len(folders) >= 9
     for folder in folders:

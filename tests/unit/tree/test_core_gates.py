@@ -12,7 +12,7 @@ import pytest
 
 from sekisho.core.strict_json import strict_json
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 _TOOL = "what a program of Debian's printed: its form is the program's, bounded where it is run"
 _FACTS = "a program's output or a file inside facts that were bounded and proven before"
 _OWN = "a file that only root writes, checked key by key afterwards"

@@ -26,7 +26,7 @@ from sekisho.transfer.header import Header
 from siteworld import host_policy
 
 pytestmark = pytest.mark.process
-AGENT = Path(__file__).resolve().parents[2] / "agent"
+AGENT = Path(__file__).resolve().parents[3] / "agent"
 HEADER = Header("manifest", "0" * 32, 0, 4, "0" * 64)
 
 

@@ -40,7 +40,7 @@ from sekisho.transfer import header
 
 KEY = ec.generate_private_key(ec.SECP384R1()).public_key()
 ASKED = wire.Request("ab" * 24, ("sysctl",))
-HARDENING = Path(__file__).resolve().parents[2] / "hardening"
+HARDENING = Path(__file__).resolve().parents[3] / "hardening"
 REFUSED = (SekishoError, ValueError, wire.WireError, Unknown)
 
 

@@ -395,7 +395,7 @@ def test_a_file_that_says_otherwise_is_not_as_declared(old: str, new: str) -> No
 
 
 def test_a_strangers_file_or_a_drop_in_is_told() -> None:
-    script = Path(__file__).resolve().parents[2] / "hardening/checks/6-iv-d-1.tunnels-as-declared"
+    script = Path(__file__).resolve().parents[3] / "hardening/checks/6-iv-d-1.tunnels-as-declared"
     text = (script / "fail.sh").read_text().split("<<'END'\n")[1].split("END\n")[0]
     told = fact({f"{FOLDER}/99-stranger.netdev": text})["configured"]
     assert told == [f"wg0 of kind wireguard in {FOLDER}/99-stranger.netdev"]

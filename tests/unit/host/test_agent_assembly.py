@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificate
+from test_activity import event
 from test_devices_attempts import plug
-from test_service_activity import event
 
 import sekisho.host.agent
 from agentworld import STRANGER, policy, rules

@@ -18,7 +18,7 @@ from sekisho.devices.boot_line import DEBIAN, TERMINAL, WORDS, declared, risky_w
 from sekisho.probes.boot import PROBES
 from sekisho.probes.model import ProbeError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LINE = " ".join(("BOOT_IMAGE=/vmlinuz-6.12 root=UUID=0a-0b", *DEBIAN, *WORDS))
 CHECK = next(
     check

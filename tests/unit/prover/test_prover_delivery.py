@@ -33,7 +33,7 @@ IN: dict[str, tuple[str, str] | str] = {
 #: Facts of the lab's machines, from an evidence bundle; of each probe what routing needs.
 FACTS = {
     path.stem: json.loads(path.read_text(encoding="utf-8"))
-    for path in sorted((Path(__file__).resolve().parents[1] / "golden/facts").glob("*.json"))
+    for path in sorted((Path(__file__).resolve().parents[2] / "golden/facts").glob("*.json"))
 }
 assert len(FACTS) == 6
 Change = Callable[[dict[str, Any]], None]

@@ -141,7 +141,7 @@ def test_a_table_that_is_not_there_is_an_error() -> None:
 
 SYNCHRONISED = next(
     check
-    for check in load_catalogue(Path(__file__).resolve().parents[2] / "hardening").checks
+    for check in load_catalogue(Path(__file__).resolve().parents[3] / "hardening").checks
     if check.id == "6-iv-b.time-synchronised"
 )
 

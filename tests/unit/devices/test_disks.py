@@ -23,7 +23,7 @@ from sekisho.devices.disks import (
 )
 from sekisho.host.kernel.disks import disks_present
 
-WALL = Path(__file__).resolve().parents[2] / "agent/helpers/disk-wall"
+WALL = Path(__file__).resolve().parents[3] / "agent/helpers/disk-wall"
 SYSTEM: dict[str, Any] = {
     "name": "system",
     "path": "pci-0000:00:03.0",

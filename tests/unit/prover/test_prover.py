@@ -23,7 +23,7 @@ SITE = lab_site()
 IN: dict[str, tuple[str, str] | str] = {
     SITE_FILE: ("network: 10.77.1.0/29", "encryption: ipsec\n      network: 10.77.1.0/29")
 }
-LISTED = sorted((Path(__file__).resolve().parents[1] / "golden/listed").glob("*.json"))
+LISTED = sorted((Path(__file__).resolve().parents[2] / "golden/listed").glob("*.json"))
 assert LISTED
 
 

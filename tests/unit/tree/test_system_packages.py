@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 LISTS = REPOSITORY / "requirements/debian"
 SOURCES = (REPOSITORY / "agent", REPOSITORY, REPOSITORY / "tests", REPOSITORY / "vagrant")
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -29,7 +29,7 @@ STARTERS = {
 BEGINS = {
     "demo": ("tests/vm/demo.py", "vagrant/labkit/cli.py", "tests/vm/attacks/*.py"),
     "lab": ("vagrant/labkit/cli.py",),
-    "check": ("tests/conftest.py", "tests/unit/*.py", "tests/kernel/*.py", "tests/property/*.py",
+    "check": ("tests/conftest.py", "tests/unit/*/*.py", "tests/kernel/*.py", "tests/property/*.py",
               "tests/corpus/*.py"),
     "test-lab": ("tests/conftest.py", "tests/vm/*.py", "tests/vm/devices/*.py",
                  "tests/vm/attacks/*.py"),
