@@ -49,7 +49,7 @@ METRICS = (
     Metric(
         "sekisho_agent_part_up",
         "gauge",
-        "1 while a part of the agent does its work, 0 while it cannot.",
+        "1 while a part of the agent does its work, 0 while it cannot, or has not looked in time.",
         (("part", ()),),
     ),
     Metric(

@@ -542,9 +542,10 @@ def test_metrics_that_could_not_be_served_are_shown_told_and_tried_again(world: 
         os.kill(os.getpid(), signal.SIGHUP)
 
     world.at(20.5, ruin)
-    world.at(25.6, lambda: expect(not world.up("metrics"), "they are served no more"))
-    world.run(30.0)
-    assert down(world) == ["metrics"]
+    world.at(25.6, lambda: expect(down(world) == ["metrics"], "they are served no more"))
+    world.at(26.0, lambda: certificate.write_bytes(NEW_CRT))
+    world.at(30.1, lambda: expect("part_up" in world.scrape(), "they are served once more"))
+    world.run(31.0)
 
 
 def test_hangup_reads_the_certificates_again_and_says_so(world: World) -> None:
@@ -650,6 +651,7 @@ def test_it_shows_how_it_is_itself(world: World) -> None:
     def seal() -> None:
         world.journal.seal()
 
+    before = os.umask(0o077)  # everybody may read it all the same
     world.at(50.0, pause)
     world.at(57.6, seen)
     world.at(70.0, seal)
@@ -661,4 +663,7 @@ def test_it_shows_how_it_is_itself(world: World) -> None:
             "a seal is shown",
         ),
     )
-    world.run(80.0)
+    try:
+        world.run(80.0)
+    finally:
+        os.umask(before)
