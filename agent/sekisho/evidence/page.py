@@ -31,6 +31,7 @@ from sekisho.evidence.words import (
     WORDS,
 )
 
+_COLON = {"en": ": ", "ja": "："}
 _LEFT_NAMED = 40  # hosts, items or checks in one line of the first page
 _ACROSS = 8  # hosts side by side in one table: what a sheet of paper carries
 _ORDER = sorted(SEVERITY, key=lambda verdict: SEVERITY[verdict])
@@ -159,7 +160,10 @@ def _facts(
     facts.append((words["tool"], run.tool))
     if law is not None:
         facts.append(
-            (words["official"], f"{words['official_from']}: {law.name}, SHA-256 {law.digest}")
+            (
+                words["official"],
+                f"{words['official_from']}{_COLON[language]}{law.name}, SHA-256 {law.digest}",
+            )
         )
     if checked is not None:
         facts.append((words["checked"], checked[language]))
@@ -227,7 +231,7 @@ def _left(count: int, whole: int, named: Sequence[str], names: int, language: st
     if names < count:
         told.append(WORDS["of_items_left_out"][language])
     share = f"{whole}件中{count}件" if language == "ja" else f"{count} of {whole}"
-    return f"{share}: {', '.join(told)}"
+    return f"{share}{_COLON[language]}{', '.join(told)}"
 
 
 def _notes(run: AuditRun, language: str) -> list[str]:
