@@ -586,18 +586,24 @@ def test_only_the_policys_monitor_is_served_and_who_else_came_is_counted(world: 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_sealed_and_lets_everything_go(world: World, number: int) -> None:
-    ended: list[list[str]] = []
-    world.on_notice.append(lambda told: ended.append(world.kinds()) if "STOPPING" in told else None)
+    ended: list[tuple[list[str], bytes]] = []
+    cursor = world.paths.state / "cursor.json"
+
+    def ending(told: dict[str, str]) -> None:
+        if "STOPPING" in told:
+            ended.append((world.kinds(), cursor.read_bytes()))
+
+    world.on_notice.append(ending)
     # Written in the last moment, and open: the event's end is not there yet.
     tail = "".join(event(9, "last").splitlines(keepends=True)[:-1])
     world.at(50.2, lambda: append(world.paths.audit_log, tail))
     world.run(50.3, number)
-    assert "agent.stopping" not in ended[0]
+    assert "agent.stopping" not in ended[0][0]
     assert world.notifier.said[-1]["STATUS"] == "sealing the journal"
     kinds = world.kinds()
     assert kinds[-3:] == ["activity.command", "agent.stopping", "seal"]
     assert world.events()[-2]["data"] == {"pid": os.getpid()}
-    assert json.loads((world.paths.state / "cursor.json").read_text())
+    assert cursor.read_bytes() != ended[0][1], "what was read last is not read again"
     assert not (world.paths.run / "journal.sock").exists()
     with pytest.raises(OSError, match="refused"):
         world.scrape()
