@@ -222,6 +222,13 @@ def refused_scrape(world: World) -> None:
         world.scrape(AUTHORITY.certificate("inbound-1", OTHER, "10.77.0.12"))
 
 
+def test_a_flood_of_audit_records_is_read_in_turns_one_after_the_other(world: World) -> None:
+    flood = "".join(event(number, f"flood-{number}") for number in range(1, 501))
+    world.at(100.5, lambda: append(world.paths.audit_log, flood))
+    world.at(101.5, lambda: expect("flood-499" in json.dumps(world.events()), "all is read"))
+    world.run(102.0)
+
+
 def test_what_the_kernel_announces_is_looked_at_at_once(world: World) -> None:
     world.at(50.5, lambda: setattr(world, "table", None))
     world.at(50.5, lambda: world.ring("nft"))
@@ -315,6 +322,7 @@ def test_without_a_watchdog_no_sign_of_life_is_sent(world: World) -> None:
     world.at(60.0, lambda: expect(down(world) == [], f"down: {down(world)}"))
     world.run(61.0)
     assert world.notifier.count("WATCHDOG") == 0
+    assert "agent.error" not in world.kinds()
 
 
 @pytest.mark.parametrize("how", ["look", "hangup"])
@@ -395,6 +403,19 @@ def test_without_a_policy_the_parts_wait_and_say_so(world: World) -> None:
     world.at(96.0, lambda: expect(down(world) == [], f"down: {down(world)}"))
     world.run(100.0)
     assert sorted(part for part, _ in world.given) == TAKERS
+    assert "agent.error" not in world.kinds(), "to have no policy is no defect of a part"
+
+
+def test_it_ends_in_peace_where_there_never_was_a_policy_nor_a_folder_below_run(
+    world: World,
+) -> None:
+    world.host.write_policy(key=STRANGER)
+    world.paths.run.rmdir()
+    world.run(5.0)
+    kinds = world.kinds()
+    assert "agent.error" not in kinds
+    assert kinds[-2:] == ["agent.stopping", "seal"]
+    assert world.paths.run.stat().st_mode & 0o777 == 0o755
 
 
 @pytest.mark.parametrize("end", ["nft", "udev", "route", "intake", "files"])
@@ -608,6 +629,8 @@ def test_it_ends_sealed_and_lets_everything_go(world: World, number: int) -> Non
     with pytest.raises(OSError, match="refused"):
         world.scrape()
     assert world.selector_closed
+    held = {os.path.realpath(one) for one in Path("/proc/self/fd").iterdir()}
+    assert str(world.paths.audit_log) not in held
 
 
 def test_it_shows_how_it_is_itself(world: World) -> None:
