@@ -117,7 +117,9 @@ def test_a_crash_is_never_a_breach_found(
 # -- Ctrl-C ----------------------------------------------------------------------------------------
 
 SLOW = """
-import sys, time
+import signal, sys, time
+# A shell starts what runs in its background with the signal ignored, and that is inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from sekisho.cli import main
 def native(name, words):
     {body}
@@ -167,7 +169,10 @@ def test_ctrl_c_ends_with_130_whatever_runs(body: str) -> None:
         time.sleep(0.5)
         running.send_signal(signal.SIGINT)
         sent = time.monotonic()
-        _, err = running.communicate(timeout=60)
+        try:
+            _, err = running.communicate(timeout=60)
+        finally:
+            running.kill()
         took = time.monotonic() - sent
     assert running.returncode == 130, err
     # ctypes says for itself that a callback of its was interrupted.
