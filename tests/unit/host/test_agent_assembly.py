@@ -187,7 +187,10 @@ def test_every_part_looks_again_and_again(world: World) -> None:
         lambda: world.metric("line_certificate_until_timestamp_seconds") > 1,
     )  # fmt: skip
     (world.paths.state / "orders").mkdir()
+    # Somebody puts a route back all the time: with each look there are new tries.
+    world.facts.add(Fact("route", "10.8.0.0/16 via 10.77.3.1 dev eth1", "eth1", b"as dumped"))
     world.run(500.0)
+    assert world.changes >= 500 / 30
 
 
 def again(  # noqa: PLR0917 - a row of a table
@@ -406,6 +409,20 @@ def test_without_a_policy_the_parts_wait_and_say_so(world: World) -> None:
     assert "agent.error" not in world.kinds(), "to have no policy is no defect of a part"
 
 
+def test_after_a_restart_beside_a_refused_policy_the_last_good_one_is_in_force(
+    world: World,
+) -> None:
+    world.run(2.0)
+    assert world.kinds().count("policy.in-force") == 1
+    world.host.write_policy(key=STRANGER, serial=6)
+    world.now = 1000.0
+    world.given.clear()
+    world.run(2.0)
+    assert world.state()["policy_serial"] == 5
+    assert world.state()["policy_refused"]
+    assert sorted(part for part, serial in world.given if serial == 5) == TAKERS
+
+
 def test_it_ends_in_peace_where_there_never_was_a_policy_nor_a_folder_below_run(
     world: World,
 ) -> None:
@@ -612,7 +629,7 @@ def test_it_ends_sealed_and_lets_everything_go(world: World, number: int) -> Non
 
     def ending(told: dict[str, str]) -> None:
         if "STOPPING" in told:
-            ended.append((world.kinds(), cursor.read_bytes()))
+            ended.append((world.kinds(), cursor.read_bytes() if cursor.exists() else b""))
 
     world.on_notice.append(ending)
     # Written in the last moment, and open: the event's end is not there yet.

@@ -55,7 +55,7 @@ WIRING = {
     "parts.listeners": PROTOCOL,
     "parts.modules": PROTOCOL,
     "parts.network": (*PROTOCOL, "NetworkPart.look"),
-    "parts.policy": (*PROTOCOL, "PolicyPart.look", "PolicyPart.start"),
+    "parts.policy": (*PROTOCOL, "PolicyPart.look"),
     "parts.rules": PROTOCOL,
 }
 #: What may be taken out unnoticed, and why.

@@ -54,7 +54,6 @@ class PolicyPart(Part):
             self._moving = now
         elif now != self._seen:
             self.reload()
-        self._book.up(self.NAME, works=self.current is not None)
 
     def settled(self) -> bool:
         """Return whether the files are those that were read last: nobody is bringing a policy."""
