@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -16,11 +15,17 @@ from sekisho.probes.terminal import HELPER as TERMINAL_HELPER
 from sekisho.probes.terminal import PROBES as TERMINAL
 from sekisho.probes.terminal import STATE as TERMINAL_STATE
 from sekisho.probes.terminal import WORDS
+from siteworld import policy as policy_of
 
 BY_NAME = {probe.name: probe for probe in (*DISKS, *TERMINAL)}
 SYSTEM = {"name": "system", "path": "pci-0000:00:03.0", "serial": "D13", "mode": "read-write"}
 VDA = "../../devices/pci0000:00/0000:00:03.0/virtio0/block/vda"
 BLOCK = "/sys/class/block"
+
+
+def told_by(**parts: Any) -> str:
+    """Return the text of the host's policy with these parts."""
+    return json.dumps(policy_of("core-1") | parts)
 
 
 def links(targets: dict[str, str]) -> dict[str, Any]:
@@ -35,7 +40,7 @@ def disks(targets: dict[str, str], attributes: dict[str, str], *, policy: Any = 
             "attributes": held({f"{BLOCK}/{key}": value for key, value in attributes.items()}),
             "slaves": {"files": {f"{BLOCK}/{one}": link("x") for one in slaves}},
             "ports": held({"/sys/class/ata_port/ata3/port_no": "2\n"}),
-            "policy": held({"/etc/sekisho/policy.json": json.dumps({"disks": list(policy)})}),
+            "policy": held({"/etc/sekisho/policy.json": told_by(disks=list(policy))}),
         }
     )
 
@@ -100,7 +105,7 @@ def wall(**changes: Any) -> Any:
             "/sys/bus/pci/devices/0000:00:04.0/driver": link("../../bus/pci/drivers/virtio-pci"),
         }},
         "virtio": {"files": {}},
-        "policy": held({"/etc/sekisho/policy.json": json.dumps({"disks": [SYSTEM]})}),
+        "policy": held({"/etc/sekisho/policy.json": told_by(disks=[SYSTEM])}),
     }  # fmt: skip
     return BY_NAME["disk-wall"].parse(raw | changes)
 

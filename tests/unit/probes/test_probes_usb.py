@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from sekisho.catalogue.model import Op
 from sekisho.devices.udev_rules import PATH, render
 from sekisho.probes.model import ProbeError
 from sekisho.probes.usb import PROBES
+from siteworld import policy as policy_of
 
 BY_NAME = {probe.name: probe for probe in PROBES}
 BUS = "/sys/bus/usb/devices"
@@ -24,6 +24,11 @@ KEYBOARD = {
     "port": "1",
     "interfaces": ["03:01:01"],
 }
+
+
+def told_by(**parts: Any) -> str:
+    """Return the text of the host's policy with these parts."""
+    return json.dumps(policy_of("core-1") | parts)
 
 
 def device(name: str, *, authorized: str = "1", interfaces: str = "03:01:01", **other: str) -> dict:
@@ -62,7 +67,7 @@ def usb(found: dict[str, Any], *, listed: Any = (KEYBOARD,), parameter: str | No
         {
             "bus": held(found),
             "core": held(core),
-            "policy": held({"/etc/sekisho/policy.json": json.dumps({"devices": list(listed)})}),
+            "policy": held({"/etc/sekisho/policy.json": told_by(devices=list(listed))}),
         }
     )
 
@@ -114,6 +119,10 @@ def test_a_forged_policy_on_the_host_admits_nothing_at_the_auditor() -> None:
         listed=[KEYBOARD, stick | {"port": "2"}],
     )
     assert not admitted_is_listed(told, [KEYBOARD])
+    other = KEYBOARD | {"serial": "OTHER", "port": "2"}
+    told = usb(bus(1) | device("1-2", serial="OTHER", devpath="2"), listed=[KEYBOARD, other])
+    assert told["admitted"] == [other]
+    assert not admitted_is_listed(told, [KEYBOARD])
 
 
 def test_a_denied_device_is_shown_as_shut() -> None:
@@ -142,7 +151,7 @@ def udev(rules: dict[str, Any], helper: dict[str, Any] | None = None) -> Any:
         {
             "rules": held(rules),
             "helper": {"files": {"/usr/lib/sekisho/usb-admit": helper}} if helper else held({}),
-            "policy": held({"/etc/sekisho/policy.json": json.dumps({"devices": [KEYBOARD]})}),
+            "policy": held({"/etc/sekisho/policy.json": told_by(devices=[KEYBOARD])}),
         }
     )
 
