@@ -214,7 +214,7 @@ def bundle(raw: dict[str, Any]) -> dict[str, bytes]:
     nonce = "0" * 64
     answer = Answer(host_nonce(nonce, "core-1"))
     run = AuditRun(
-        mode="ssh", site="s", profile=None, started="2026-01-01T00:00:00Z",
+        mode="ssh", site="lab", profile=None, started="2026-01-01T00:00:00Z",
         finished="2026-01-01T00:00:01Z", tool="sekisho test", nonce=nonce,
         scope=Scope(
             hosts=("core-1",), items=tuple(one.id for one in CATALOGUE.items),
@@ -239,7 +239,7 @@ def test_a_bundle_is_judged_in_the_limited_process_to_the_same_bytes() -> None:
 
 def test_packed_facts_are_written_into_a_bundle_as_parsed_ones() -> None:
     parsed = AuditRun(
-        mode="ssh", site="s", profile=None, started="a", finished="b", tool="t",
+        mode="ssh", site="lab", profile=None, started="a", finished="b", tool="t",
         hosts=(HostRecord("core-1", facts(), POLICIES["core-1"]),),
     )  # fmt: skip
     judged = judge_run(CATALOGUE, parsed)
