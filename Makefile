@@ -26,8 +26,8 @@ needs-%:
 	@vagrant/install --for $*
 
 lint: dev needs-lint ## ruff, import-linter, ansible-lint, shellcheck
-	@$(BIN)/ruff check agent tests vagrant
-	@$(BIN)/ruff format --check agent tests vagrant
+	@$(BIN)/ruff check agent tests vagrant playbooks typings
+	@$(BIN)/ruff format --check agent tests vagrant playbooks typings
 	@said=$$($(BIN)/lint-imports --no-cache) || { echo "$$said"; exit 1; }
 	@git ls-files -z | xargs -0 grep -lIE '^#!(/usr/bin/env (ba)?sh|/bin/(ba)?sh)' | xargs shellcheck --exclude=SC2016 # apt's and dpkg's formats
 	@PATH="$$PWD/$(BIN):$$PATH" ANSIBLE_STRATEGY=linear $(BIN)/ansible-lint --offline -q playbooks
@@ -84,7 +84,7 @@ deb: dev needs-deb ## build the Debian packages of servers, control side and mon
 docs: dev ## write the generated pages again
 	@$(BIN)/sekisho catalogue render --out docs/reference/traceability.md
 	@$(BIN)/sekisho catalogue paths --out docs/reference/device-paths.md
-	@$(BIN)/python -m sekisho.host.metrics_table > docs/reference/metrics.md
+	@$(BIN)/python -m sekisho.host.agent.table > docs/reference/metrics.md
 	@for area in devices kernel; do \
 	  $(BIN)/python -c "import sys; from sekisho.devices.modules import render; sys.stdout.write(render('$$area'))" \
 	    > hardening/modprobe/60-sekisho-$$area.conf; done

@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.serialization import (
 import siteworld
 from sekisho.core.canonical import canonical
 from sekisho.core.errors import SekishoError
-from sekisho.host.agent.main import checks
 from sekisho.host.agent.reporter import Book, Paths
+from sekisho.host.agent.table import labels
 from sekisho.host.metrics import Metrics
 from sekisho.policy.host_policy import HostPolicy
 
@@ -168,7 +168,7 @@ class Host:
         for folder in (self.paths.etc, self.paths.state, self.paths.run, self.paths.sys):
             folder.mkdir(parents=True, exist_ok=True)
         self.now = 1000.0
-        self.metrics = Metrics(checks(), "test")
+        self.metrics = Metrics(labels() | {"version": ("test",)})
         self.book = Book(self.journal, self.metrics, clock=lambda: self.now, wall=lambda: self.now)
 
     def write_policy(

@@ -17,6 +17,11 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+# The unit tests lie in folders named after rooms, and some share a world with a neighbour.
+sys.path += [
+    str(folder) for folder in sorted((Path(__file__).parent / "unit").iterdir()) if folder.is_dir()
+]
+
 _OPT_IN = ("process", "kernel", "vm")
 _armed = False
 _PROCESS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "pty.spawn"}

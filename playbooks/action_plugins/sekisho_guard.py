@@ -15,7 +15,9 @@ import secrets
 import subprocess
 import tempfile
 import time
-from datetime import datetime, timezone
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
@@ -48,12 +50,26 @@ SEEN = (
 SHUT_OUT = ("timed out", "refused", "no answer", "no route", "reset", "closed")
 
 
-def tame(text, limit=600):
+#: Status, output and errors of a login.
+Answer = tuple[int, bytes, str]
+
+
+class Clock(Protocol):
+    """What is asked of the module ``time``."""
+
+    def monotonic(self) -> float:
+        """Return seconds from some moment."""
+
+    def sleep(self, seconds: float, /) -> None:
+        """Wait."""
+
+
+def tame(text: object, limit: int = 600) -> str:
     """Return a host's text for a terminal: printable, on one line, bounded."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(text)[:limit])
 
 
-def log_in(argv):
+def log_in(argv: Sequence[str]) -> Answer:
     """Return (status, output, errors) of a login; a host that says too much is cut off.
 
     Raises:
@@ -61,7 +77,7 @@ def log_in(argv):
 
     """
 
-    def bounded():
+    def bounded() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_ANSWER, MAX_ANSWER))
 
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -72,33 +88,44 @@ def log_in(argv):
             stderr=err,
             timeout=LOGIN_S,
             preexec_fn=bounded,
+            check=False,
         )
         out.seek(0)
         err.seek(0)
         return done.returncode, out.read(), err.read().decode("utf-8", "replace")
 
 
-def classify(code, err):
+def classify(code: int, err: str) -> str:
     """Return in a few words why a login failed; ``err`` is what ssh and sudo wrote."""
     low = err.lower()
     for mark, meaning in SEEN:
         if mark in low:
             return meaning
     last = tame(err.strip().split("\n")[-1], 200)
-    return "status %s%s" % (code, ": " + last if last else "")
+    return "status {}{}".format(code, ": " + last if last else "")
 
 
 class Confirmation:
     """Comes back to one host until the change is confirmed, rolled back, or the host stays away."""
 
-    def __init__(self, login, token, window_s, left_s, run=log_in, clock=time):
+    def __init__(  # noqa: PLR0913 - two are the test's
+        self,
+        login: Sequence[str],
+        token: str,
+        *,
+        window_s: float,
+        left_s: float,
+        run: Callable[[Sequence[str]], Answer] = log_in,
+        clock: Clock = time,
+    ) -> None:
         """``left_s`` of the window of ``window_s`` seconds were left when the apply answered."""
         self.login, self.token, self.window_s, self.left_s = list(login), token, window_s, left_s
         self.run, self.clock = run, clock
-        self.tries = []  # (began, took, what was seen); seconds, counted from the apply's answer
-        self.answer = {}
+        #: (began, took, what was seen); seconds, counted from the apply's answer
+        self.tries: list[tuple[float, float, str]] = []
+        self.answer: dict[str, Any] = {}
 
-    def come_back(self):
+    def come_back(self) -> bool:
         """Return True when the change is confirmed."""
         began = self.clock.monotonic()
         while True:
@@ -108,22 +135,22 @@ class Confirmation:
             if isinstance(answer, dict):
                 self.answer = answer
                 self.tries.append((at, took, "an answer"))
-                return answer.get("confirmed") == self.token
+                return bool(answer.get("confirmed") == self.token)
             self.tries.append((at, took, answer))
             shut = any(word in answer for word in SHUT_OUT)
             if at + took > self.left_s + (GRACE_S if shut else ANSWERS_S):
                 return False
             self.clock.sleep(PAUSE_S)
 
-    def _try(self):
+    def _try(self) -> dict[str, Any] | str:
         """Return the guard's answer, or in words what was seen in its place."""
         argv = self.login + GUARD + ["confirm", self.token]
         try:
             code, out, err = self.run(argv)
         except subprocess.TimeoutExpired:
-            return "no answer within %d s" % LOGIN_S
+            return f"no answer within {LOGIN_S} s"
         except OSError as bad:
-            return "%s cannot be started: %s" % (argv[0], bad.strerror)
+            return f"{argv[0]} cannot be started: {bad.strerror}"
         try:
             answer = json.loads(out)
         except (ValueError, RecursionError):
@@ -132,68 +159,63 @@ class Confirmation:
             return answer
         return classify(code, err)
 
-    def failures(self):
+    def failures(self) -> str:
         """Return the logins that failed, in words; "" when none did."""
-        spans = []
+        spans: list[tuple[str, float, float]] = []
         for at, _, what in self.tries[: -1 if self.answer else None]:
-            if spans and spans[-1][0] == what:
-                spans[-1][2] = at
-            else:
-                spans.append([what, at, at])
+            first = spans.pop()[1] if spans and spans[-1][0] == what else at
+            spans.append((what, first, at))
         return "; ".join(
-            "%s (%s)" % (what, "at %.0f s" % a if a == b else "from %.0f to %.0f s" % (a, b))
+            f"{what} (at {a:.0f} s)" if a == b else f"{what} (from {a:.0f} to {b:.0f} s)"
             for what, a, b in spans
         )
 
-    def told(self, host):
+    def told(self, host: str) -> str:
         """Return what happened, by what was seen, and what to do."""
         seen, error = self.failures(), tame(self.answer.get("error", ""))
         at, took, _ = self.tries[-1]
         if not self.answer:
             return (
-                "%s: not confirmed: the host has not let the controller in for %.0f s since the "
-                "change: %s. It frees itself %.0f s after the change; look at its console."
-                % (host, at + took, seen, self.window_s)
+                f"{host}: not confirmed: the host has not let the controller in for "
+                f"{at + took:.0f} s since the change: {seen}. It frees itself "
+                f"{self.window_s:.0f} s after the change; look at its console."
             )
         undone = self.answer.get("rolled_back")
         if not isinstance(undone, dict) and "rolled back" not in error:
-            before = " Before that: %s." % seen if seen else ""
-            return "%s: the guard did not confirm: %s.%s" % (host, error, before)
-        back = "the host put the old state back%s (window %.0f s)" % (when(undone), self.window_s)
+            before = f" Before that: {seen}." if seen else ""
+            return f"{host}: the guard did not confirm: {error}.{before}"
+        back = f"the host put the old state back{when(undone)} (window {self.window_s:.0f} s)"
         if not seen:
             return (
-                "%s: the confirmation came too late: %s. The login worked: it began %.1f s after "
-                "the apply's answer and took %.1f s, so it is not the rules that are at fault. The "
-                "controller or the host is slow: run the play again when they are less busy, or "
-                "with a longer window (-e guard_timeout_s=180)." % (host, back, at, took)
+                f"{host}: the confirmation came too late: {back}. The login worked: it began "
+                f"{at:.1f} s after the apply's answer and took {took:.1f} s, so it is not the "
+                "rules that are at fault. The controller or the host is slow: run the play again "
+                "when they are less busy, or with a longer window (-e guard_timeout_s=180)."
             )
-        shut = any(what in seen for what in SHUT_OUT)
+        what, look = (
+            "the controller could not log in again",
+            ("Look at sshd's configuration, the pinned keys and the inventory"),
+        )
+        if any(word in seen for word in SHUT_OUT):
+            what, look = (
+                "the new rules did not let the controller back in",
+                ("Look at the rules for port 22 from the controllers (`sekisho site show`)"),
+            )
         return (
-            "%s: %s, so nothing was confirmed, and %s; it answers again now. Seen from the "
-            "controller, in seconds from the apply's answer: %s. %s, correct the site, and run the "
-            "play again."
-            % (
-                host,
-                "the new rules did not let the controller back in"
-                if shut
-                else "the controller could not log in again",
-                back,
-                seen,
-                "Look at the rules for port 22 from the controllers (`sekisho site show`)"
-                if shut
-                else "Look at sshd's configuration, the pinned keys and the inventory",
-            )
+            f"{host}: {what}, so nothing was confirmed, and {back}; it answers again now. Seen "
+            f"from the controller, in seconds from the apply's answer: {seen}. {look}, correct the "
+            "site, and run the play again."
         )
 
 
-def when(undone):
+def when(undone: Any) -> str:
     """Return when a change was rolled back, as the guard says it; "" when it does not."""
     try:
-        at = datetime.fromtimestamp(undone["at"], timezone.utc).strftime("%H:%M:%S UTC")
-        after = ", %d s after the change" % (undone["at"] - undone["applied"])
+        at = datetime.fromtimestamp(undone["at"], UTC).strftime("%H:%M:%S UTC")
+        after = f", {undone['at'] - undone['applied']:.0f} s after the change"
     except (KeyError, TypeError, ValueError, OverflowError, OSError):
         return ""
-    return " at %s%s" % (at, after)
+    return f" at {at}{after}"
 
 
 class ActionModule(ActionBase):
@@ -201,7 +223,9 @@ class ActionModule(ActionBase):
 
     _requires_connection = True
 
-    def run(self, tmp=None, task_vars=None):
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Run the module on the host, then confirm what it put in force."""
         super().run(tmp, task_vars)
         host = (task_vars or {}).get("inventory_hostname", "?")
@@ -227,7 +251,7 @@ class ActionModule(ActionBase):
         left_s = min(window_s, left_s) if isinstance(left_s, (int, float)) else window_s
         given = str(result.get("token"))
         token = given if TOKEN.fullmatch(given) else token
-        confirmation = Confirmation(login, token, window_s, left_s)
+        confirmation = Confirmation(login, token, window_s=window_s, left_s=left_s)
         if confirmation.come_back():
             at, took, _ = confirmation.tries[-1]
             result["confirmed_s"] = round(at + took, 1)
@@ -235,6 +259,6 @@ class ActionModule(ActionBase):
         told = confirmation.told(host)
         if lost:
             first = lost.split("\n")[0][:300]
-            told += " The connection was lost while the change was made: %s" % first
+            told += f" The connection was lost while the change was made: {first}"
         result.update(failed=True, changed=False, msg=told)
         return result

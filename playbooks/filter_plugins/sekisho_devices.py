@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
 from ansible.errors import AnsibleFilterError
 
+from sekisho.core.errors import SekishoError
 from sekisho.devices.disks import render as disk_list
 from sekisho.devices.udev_rules import render
-from sekisho.core.errors import SekishoError
 
 
-def sekisho_udev_rules(devices, mode="enforce"):
+def sekisho_udev_rules(devices: Iterable[Mapping[str, Any]], mode: str = "enforce") -> str:
     """Return the udev rules that admit ``devices`` and nothing else; a dry run only tells."""
     try:
         return render([dict(device) for device in devices], dry=mode == "dry-run")
@@ -18,7 +21,7 @@ def sekisho_udev_rules(devices, mode="enforce"):
         raise AnsibleFilterError(bad.diagnostics()) from None
 
 
-def sekisho_disk_list(disks):
+def sekisho_disk_list(disks: Iterable[Mapping[str, Any]]) -> str:
     """Return the wall's list of the machine's own ``disks``."""
     try:
         return disk_list([dict(disk) for disk in disks])
@@ -29,6 +32,6 @@ def sekisho_disk_list(disks):
 class FilterModule:
     """What Ansible looks for."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., str]]:
         """Return the filters by name."""
         return {"sekisho_udev_rules": sekisho_udev_rules, "sekisho_disk_list": sekisho_disk_list}

@@ -9,14 +9,15 @@ import errno
 import grp
 import os
 import pwd
+import re
 import stat
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
+from ansible.module_utils import sekisho_safe_files as safe
 from ansible.module_utils.basic import AnsibleModule
-
-try:
-    from ansible.module_utils import sekisho_safe_files as safe
-except ImportError:  # read without Ansible's finder, by a test: the same file by its own name
-    from sekisho.core import safe_files as safe
 
 DOCUMENTATION = r"""
 module: sekisho_files
@@ -46,9 +47,11 @@ options:
 
 #: A file longer than this is none of ours: it differs, unread.
 LONGEST = 64 * 1024 * 1024
+_MODE = re.compile(r"[0-7]{3,4}", re.ASCII)
 
 
-def _current(path):
+def _current(path: str) -> tuple[os.stat_result | None, bytes | None]:
+    """Return what is at a path, and a file's content."""
     try:
         with safe.beside(path) as (folder, name), folder.pin(name) as found:
             if not stat.S_ISREG(found.info.st_mode) or found.info.st_size > LONGEST:
@@ -62,36 +65,100 @@ def _current(path):
         raise
 
 
-def _metadata(info):
+def _metadata(info: os.stat_result | None) -> str:
     if info is None:
         return "absent"
-    kind = "file" if stat.S_ISREG(info.st_mode) else "dir" if stat.S_ISDIR(info.st_mode) else "other"
-    return "%s %04o %d:%d" % (kind, stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid)
+    kind = (
+        "file" if stat.S_ISREG(info.st_mode) else "dir" if stat.S_ISDIR(info.st_mode) else "other"
+    )
+    return f"{kind} {stat.S_IMODE(info.st_mode):04o} {info.st_uid}:{info.st_gid}"
 
 
-def _put(path, state, data, mode, owner):
-    with safe.beside(path, make=None if state == "absent" else 0o755) as (folder, name):
-        if state == "absent":
-            folder.unlink(name)
-            folder.sync()
-        elif state == "directory":
-            with folder.make(name) as made:
-                made.set_owner(*owner)
-                made.set_mode(mode)
-        else:
-            folder.write(name, data, mode, owner)
+@dataclass(frozen=True)
+class Wanted:
+    """One file as it should be.
+
+    Attributes:
+        owner: uid and gid; None in check mode, when their names are not there yet.
+
+    """
+
+    path: str
+    state: str
+    data: bytes
+    mode: int
+    owner: tuple[int, int] | None
+    secret: bool
+    said: str
+
+    def same(self, info: os.stat_result | None, held: bytes | None) -> bool:
+        """Tell whether it is so already."""
+        if self.state == "absent":
+            return info is None
+        if info is None or self.owner != (info.st_uid, info.st_gid):
+            return False
+        kind = stat.S_ISDIR(info.st_mode) if self.state == "directory" else held == self.data
+        return kind and stat.S_IMODE(info.st_mode) == self.mode
+
+    def put(self) -> None:
+        """Make it so."""
+        make = None if self.state == "absent" else 0o755
+        with safe.beside(self.path, make=make) as (folder, name):
+            if self.state == "absent":
+                folder.unlink(name)
+                folder.sync()
+                return
+            if self.owner is None:
+                raise OSError(errno.EINVAL, "its owner or group is not there", self.path)
+            if self.state == "directory":
+                with folder.make(name) as made:
+                    made.set_owner(*self.owner)
+                    made.set_mode(self.mode)
+            else:
+                folder.write(name, self.data, self.mode, self.owner)
+
+    def difference(self, info: os.stat_result | None, held: bytes | None) -> dict[str, str]:
+        """Return the diff that Ansible shows."""
+        hide = self.secret
+        return {
+            "before_header": f"{self.path} ({_metadata(info)})",
+            "after_header": f"{self.path} ({self.said})",
+            "before": "" if hide or held is None else held.decode("utf-8", "replace"),
+            "after": "" if hide else self.data.decode("utf-8", "replace"),
+        }
 
 
-def _ids(module, entry):
+def wanted(entry: Mapping[str, Any], *, check: bool) -> Wanted:
+    """Return a file of the list.
+
+    Raises:
+        ValueError: the entry is not what it must be.
+
+    """
+    path, state, content = entry["path"], entry["state"], entry["content"]
+    if not path.startswith("/") or "\0" in path:
+        raise ValueError(f"{path!r}: no absolute path")
+    if state == "present" and content is None:
+        raise ValueError(f"{path}: no content given")
+    if not _MODE.fullmatch(entry["mode"]):
+        raise ValueError(f'{path}: mode {entry["mode"]!r} is not octal, as "0644"')
+    data = b"" if state != "present" else content.encode("utf-8", "surrogateescape")
+    if entry["base64"]:
+        try:
+            data = base64.b64decode(b"".join(data.split()), validate=True)
+        except ValueError as bad:
+            raise ValueError(f"{path}: the content is no base64: {bad}") from None
+    said = f"{state} {entry['mode']} {entry['owner']}:{entry['group']}"
+    owner = None
     try:
-        return pwd.getpwnam(entry["owner"]).pw_uid, grp.getgrnam(entry["group"]).gr_gid
+        owner = pwd.getpwnam(entry["owner"]).pw_uid, grp.getgrnam(entry["group"]).gr_gid
     except KeyError as missing:
-        if module.check_mode:  # the run that makes the account has not happened yet
-            return None, None
-        module.fail_json(msg="%s: %s" % (entry["path"], missing))
+        if not check:  # else: the run that makes the account has not happened yet
+            raise ValueError(f"{path}: {missing}") from None
+    return Wanted(path, state, data, int(entry["mode"], 8), owner, entry["secret"], said)
 
 
-def main():
+def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
@@ -117,52 +184,25 @@ def main():
         },
         supports_check_mode=True,
     )
-    changed, diffs, seen = [], [], set()
-    for entry in module.params["files"]:
-        path = entry["path"]
-        if not os.path.isabs(path) or path in seen:
-            module.fail_json(msg="%s: not absolute, or named twice" % path)
-        seen.add(path)
-        if entry["state"] == "present" and entry["content"] is None:
-            module.fail_json(msg="%s: no content given" % path)
-    for entry in module.params["files"]:
-        path, state = entry["path"], entry["state"]
+    try:  # all of them before the first is written
+        files = [wanted(entry, check=module.check_mode) for entry in module.params["files"]]
+    except ValueError as bad:
+        module.fail_json(msg=str(bad))
+    twice = [path for path, count in Counter(one.path for one in files).items() if count > 1]
+    if twice:
+        module.fail_json(msg=f"{', '.join(twice)}: named twice")
+    changed, diffs = [], []
+    for one in files:
         try:
-            info, before = _current(path)
+            info, held = _current(one.path)
+            if one.same(info, held):
+                continue
+            changed.append(one.path)
+            diffs.append(one.difference(info, held))
+            if not module.check_mode:
+                one.put()
         except OSError as bad:
-            module.fail_json(msg="%s: cannot be looked at: %s" % (path, bad))
-        uid, gid = _ids(module, entry)
-        mode = int(entry["mode"], 8)
-        wanted = b"" if state != "present" else entry["content"].encode("utf-8", "surrogateescape")
-        if entry["base64"]:
-            wanted = base64.b64decode(wanted)
-        if state == "absent":
-            same = info is None
-        elif state == "directory":
-            same = info is not None and stat.S_ISDIR(info.st_mode)
-        else:
-            same = before == wanted
-        if same and info is not None:
-            same = stat.S_IMODE(info.st_mode) == mode and (info.st_uid, info.st_gid) == (uid, gid)
-        if same:
-            continue
-        changed.append(path)
-        hide = entry["secret"]
-        diffs.append(
-            {
-                "before_header": "%s (%s)" % (path, _metadata(info)),
-                "after_header": "%s (%s %s %s:%s)"
-                % (path, state, entry["mode"], entry["owner"], entry["group"]),
-                "before": "" if hide or before is None else before.decode("utf-8", "replace"),
-                "after": "" if hide else wanted.decode("utf-8", "replace"),
-            }
-        )
-        if module.check_mode:
-            continue
-        try:
-            _put(path, state, wanted, mode, (uid, gid))
-        except OSError as bad:
-            module.fail_json(msg="%s: cannot be made %s: %s" % (path, state, bad))
+            module.fail_json(msg=f"{one.path}: cannot be made {one.state}: {bad}", paths=changed)
     module.exit_json(changed=bool(changed), paths=changed, diff=diffs)
 
 

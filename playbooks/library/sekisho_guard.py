@@ -40,7 +40,7 @@ options:
 """
 
 
-def main():
+def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
@@ -62,9 +62,9 @@ def main():
     try:
         answer = json.loads(out)
     except ValueError:
-        module.fail_json(msg="the guard gave no answer (status %d): %s" % (code, err or out))
+        module.fail_json(msg=f"the guard gave no answer (status {code}): {err or out}")
     if code != 0 or "error" in answer:
-        module.fail_json(msg="the guard refused: %s" % answer.get("error", err))
+        module.fail_json(msg="the guard refused: {}".format(answer.get("error", err)))
     diff = [
         {
             "before_header": entry["path"],

@@ -5,19 +5,19 @@
 from __future__ import annotations
 
 import fnmatch
-import glob
 import os
 import re
 import subprocess
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+from ansible.module_utils import sekisho_handles as handles
+from ansible.module_utils import sekisho_safe_files as safe
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.sekisho_text import lines_of, shown
 
-try:
-    from ansible.module_utils import sekisho_safe_files as safe
-    from ansible.module_utils.sekisho_text import lines_of, shown
-except ImportError:  # read without Ansible's finder, by a test: the same file by its own name
-    from sekisho.core import safe_files as safe
-    from sekisho.core.text import lines_of, shown
+Json = dict[str, Any]
 
 DOCUMENTATION = r"""
 module: sekisho_live
@@ -87,7 +87,9 @@ options:
     elements: dict
     default: []
   unmount:
-    description: Types of file systems that must not be mounted (vfat is left at the EFI partition).
+    description:
+      - Types of file systems that must not be mounted (vfat is left at the EFI partition). They are
+        detached with what is mounted on them; what has a file open keeps it until it ends.
     type: list
     elements: str
     default: []
@@ -108,43 +110,50 @@ ENVIRONMENT = dict(os.environ, LC_ALL="C", PATH="/usr/sbin:/usr/bin:/sbin:/bin")
 ETC = "/etc/systemd/system"
 QUARANTINE = "/var/lib/sekisho/quarantine"
 #: Stands while systemd has files to read again; gone with a boot, which reads them all.
+FSTAB = "/etc/fstab"
+NOTHING = Path("/dev/null")
 PUT_OFF = "/run/sekisho-reload-put-off"
 EFI = ("/boot/efi", "/efi", "/boot")
-FOREIGN = set(
-    "nfs nfs4 cifs smb3 9p ceph iso9660 udf hfs hfsplus exfat ntfs ntfs3 fuse fuseblk auto".split()
-)
+FOREIGN = {
+    "nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "iso9660", "udf", "hfs", "hfsplus", "exfat",
+    "ntfs", "ntfs3", "fuse", "fuseblk", "auto",
+}  # fmt: skip
+RUNNING = ("active", "activating", "reloading")
+TIME_LIMIT_S = 120
 
 
-class Trouble(Exception):
+class TroubleError(Exception):
     """What could not be done; the administrator reads it."""
 
 
 class Live:
     """Collects what differs, and mends it unless this is a check."""
 
-    def __init__(self, check, warn):
+    def __init__(self, *, check: bool, warn: Callable[[str], None]) -> None:
         self.check, self.warn = check, warn
-        self.before, self.after = [], []
+        self.before: list[str] = []
+        self.after: list[str] = []
         self.stale = False  # whether systemd has to read its files again
 
-    def differs(self, what, before, after):
-        self.before.append("%s: %s" % (what, before))
-        self.after.append("%s: %s" % (what, after))
+    def differs(self, what: str, before: str, after: str) -> bool:
+        """Record a difference; return whether to mend it."""
+        self.before.append(f"{what}: {before}")
+        self.after.append(f"{what}: {after}")
         return not self.check
 
-    def run(self, *argv):
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, env=ENVIRONMENT, timeout=120
-        )
+    def run(self, *argv: str) -> str:
+        """Run a command and return what it printed; `TroubleError` when it fails."""
+        done = _started(argv)
         if done.returncode != 0:
             said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
-            raise Trouble("%s failed (status %d): %s" % (" ".join(argv), done.returncode, said))
+            raise TroubleError(f"{' '.join(argv)} failed (status {done.returncode}): {said}")
         return done.stdout.decode("utf-8", "replace")
 
     # -- kernel ---------------------------------------------------------------------------------
 
-    def sysctl(self, text):
-        wanted = {}
+    def sysctl(self, text: str) -> None:
+        """Put settings in the form of sysctl.d(5) in force."""
+        wanted: dict[str, str] = {}
         for line in lines_of(text):
             key, sep, value = line.strip().partition("=")
             if not sep or key.startswith(("#", ";")):
@@ -152,9 +161,9 @@ class Live:
             key = key.strip()
             optional, key = key.startswith("-"), key.lstrip("-")
             pattern = "/proc/sys/" + key.replace(".", "/")
-            paths = sorted(glob.glob(pattern))
+            paths = handles.matching(pattern)
             if not paths and not optional:
-                self.warn("%s: this kernel has no such setting" % key)
+                self.warn(f"{key}: this kernel has no such setting")
             for path in paths:
                 wanted.pop(path, None)  # the last one counts, at its own place
                 wanted[path] = value.strip()
@@ -165,29 +174,31 @@ class Live:
             if self.differs(path[len("/proc/sys/") :].replace("/", "."), held, value):
                 _write(path, value)
 
-    def values(self, entries):
+    def values(self, entries: Iterable[Json]) -> None:
+        """Write values to files of /sys unless they hold an accepted one."""
         for entry in entries:
             path, value = entry["path"], entry["value"]
-            if not os.path.exists(path):
+            if not Path(path).exists():
                 if not entry.get("optional"):
-                    self.warn("%s: this kernel has no such file" % path)
+                    self.warn(f"{path}: this kernel has no such file")
                 continue
             held = _text(path)
-            if held in entry.get("accept", [value]):
+            if held in (entry.get("accept") or [value]):
                 continue
             if self.differs(path, held, value):
                 _write(path, value)
 
-    def unload(self, modules, tainted):
+    def unload(self, modules: Iterable[str], *, tainted: bool) -> None:
+        """Take modules out of the kernel, their users first."""
         names = {name.replace("-", "_") for name in modules}
-        if not os.path.exists("/proc/modules"):
-            raise Trouble("/proc/modules: this kernel has no modules, or hides them")
+        if not Path("/proc/modules").exists():
+            raise TroubleError("/proc/modules: this kernel has no modules, or hides them")
         loaded = {line.split()[0]: line.split()[3] for line in lines_of(_text("/proc/modules"))}
         there = {name for name in loaded if name in names}
         if tainted:
             there |= {
                 path.split("/")[3]
-                for path in glob.glob("/sys/module/*/taint")
+                for path in handles.matching("/sys/module/*/taint")
                 if set(_text(path)) & set("FOEP")
             }
         for name in sorted(there):
@@ -196,22 +207,26 @@ class Live:
             return
         left = set(there)
         while left:  # users first: go round until a round takes none away
-            gone = set()
-            for name in sorted(left):
-                done = subprocess.run(["rmmod", name], capture_output=True, env=ENVIRONMENT)
-                if done.returncode == 0:
-                    gone.add(name)
+            gone = {name for name in sorted(left) if _started(["rmmod", name]).returncode == 0}
             left -= gone
             if not gone:
                 users = {name: loaded[name] for name in sorted(left)}
-                raise Trouble(
-                    "modules that must not be loaded are in use: %s; stop what uses them, or "
-                    "restart the machine (they do not load again)" % users
+                raise TroubleError(
+                    f"modules that must not be loaded are in use: {users}; stop what uses them, or "
+                    "restart the machine (they do not load again)"
                 )
 
     # -- units ----------------------------------------------------------------------------------
 
-    def units(self, masked, enabled, at_boot, reload, restart):
+    def units(
+        self,
+        masked: Sequence[str],
+        enabled: Sequence[str],
+        at_boot: Sequence[str],
+        *,
+        reload: bool,
+        restart: Sequence[str],
+    ) -> None:
         """Mask, enable, start and restart; make systemd read its files again only when it must.
 
         A reload costs seconds on a small machine. That of an enabled unit can wait (it counts from
@@ -222,102 +237,111 @@ class Live:
         # A template has no state; those of its instances that run go on until they end.
         plain = {unit for unit in masked if "@." not in unit}
         states = self._states(plain | set(enabled) | set(at_boot) | set(restart))
-        reload = reload or self.stale
-        stop, enable, unmasked = [], [], False
-        for unit in masked:
-            path = os.path.join(ETC, unit)
-            link = os.readlink(path) if os.path.islink(path) else None
-            if link != "/dev/null":
-                was = "a file" if link is None and os.path.exists(path) else link or "not masked"
-                if self.differs(unit, was, "masked"):
-                    if os.path.lexists(path):
-                        os.unlink(path)
-                    os.symlink("/dev/null", path)
-                    kin = {name.partition("@")[0] + "@.service" for name in held if "@" in name}
-                    reload = reload or unit in held or unit in kin
-            if unit in plain and states[unit]["ActiveState"] in ("active", "activating", "reloading"):
-                if self.differs(unit, "running", "stopped"):
-                    stop.append(unit)
-        for unit in [*enabled, *at_boot]:
+        stale = [self._mask(unit, held) for unit in masked]
+        stop = [
+            unit
+            for unit in masked
+            if unit in plain
+            and states[unit]["ActiveState"] in RUNNING
+            and self.differs(unit, "running", "stopped")
+        ]
+        enable = [
+            unit
+            for unit in [*enabled, *at_boot]
             # Not systemctl's word for it: before the file is there (check mode) it has none.
-            if states[unit]["UnitFileState"] not in ("enabled", "static", "indirect"):
-                if self.differs(unit, states[unit]["UnitFileState"] or "absent", "enabled"):
-                    path = os.path.join(ETC, unit)
-                    if os.path.islink(path) and os.readlink(path) == "/dev/null":
-                        os.unlink(path)
-                        unmasked = True
-                    enable.append(unit)
+            if (was := states[unit]["UnitFileState"]) not in ("enabled", "static", "indirect")
+            and self.differs(unit, was or "absent", "enabled")
+        ]
+        unmasked = [unit for unit in enable if _unmask(unit)]
         if enable:
             # Past systemd: told of it, it would call every unit out of date until it has read all.
             self.run("systemctl", "--root=/", "enable", *enable)
         starting = [unit for unit in enabled if states[unit]["ActiveState"] != "active"]
-        differ = [unit for unit in [*starting, *restart] if states[unit]["NeedDaemonReload"] == "yes"]
-        self.read_again(reload or unmasked or bool(enable), now=unmasked or bool(differ))
+        differ = [
+            unit for unit in [*starting, *restart] if states[unit]["NeedDaemonReload"] == "yes"
+        ]
+        self.read_again(
+            wanted=reload or self.stale or any(stale) or bool(enable),
+            now=bool(unmasked or differ),
+        )
         if stop:
             self.run("systemctl", "stop", *stop)
-        for unit in enabled:
-            if unit not in restart and states[unit]["ActiveState"] != "active":
-                if self.differs(unit, states[unit]["ActiveState"], "active"):
-                    self.run("systemctl", "start", unit)
+        for unit in starting:
+            was = states[unit]["ActiveState"]
+            if unit not in restart and self.differs(unit, was, "active"):
+                self.run("systemctl", "start", unit)
         for unit in restart:
             if self.differs(unit, "started with the old files", "restarted"):
                 self.run("systemctl", "restart", unit)
 
-    def read_again(self, wanted, now):
+    def _mask(self, unit: str, held: Collection[str]) -> bool:
+        """Mask a unit; return whether systemd, which holds it, has to read its files again."""
+        path = Path(ETC, unit)
+        link = path.readlink() if path.is_symlink() else None
+        if link == NOTHING:
+            return False
+        was = "a file" if link is None and path.exists() else str(link or "not masked")
+        if not self.differs(unit, was, "masked"):
+            return False
+        with safe.beside(str(path)) as (folder, name):
+            folder.unlink(name, missing_ok=True)
+            folder.symlink(str(NOTHING), name)
+        return unit in held or unit in {
+            f"{name.partition('@')[0]}@.service" for name in held if "@" in name
+        }
+
+    def read_again(self, *, wanted: bool, now: bool) -> None:
         """Make systemd read its files again ``now``, or leave word that it has to."""
         if self.check or not (wanted or now):
             return
-        if not now:
-            with open(PUT_OFF, "w"):
-                pass
-            return
-        self.run("systemctl", "daemon-reload")
-        self.stale = False
-        if os.path.exists(PUT_OFF):
-            os.unlink(PUT_OFF)
+        with safe.beside(PUT_OFF) as (folder, name):
+            if not now:
+                folder.write(name, b"", 0o644)
+                return
+            self.run("systemctl", "daemon-reload")
+            self.stale = False
+            folder.unlink(name, missing_ok=True)
 
-    def settle(self):
+    def settle(self) -> None:
         """Make systemd read its files again if that was put off. No change: others told of it."""
-        if os.path.exists(PUT_OFF):
+        if Path(PUT_OFF).exists():
             self.read_again(wanted=True, now=True)
 
-    def _held(self):
+    def _held(self) -> set[str]:
         """Return the units systemd holds, started or not; asking about one makes it hold that."""
         text = self.run(
             "systemctl", "list-units", "--all", "--full", "--plain", "--no-legend", "--no-pager"
         )
         return {line.split()[0] for line in lines_of(text) if line.strip()}
 
-    def _states(self, units):
+    def _states(self, units: Collection[str]) -> dict[str, dict[str, str]]:
         if not units:
             return {}
         names = sorted(units)
         text = self.run(
-            "systemctl", "show", "--property=Id,ActiveState,UnitFileState,NeedDaemonReload",
-            "--", *names
+            "systemctl",
+            "show",
+            "--property=Id,ActiveState,UnitFileState,NeedDaemonReload",
+            "--",
+            *names,
         )
-        blocks = [dict(line.split("=", 1) for line in lines_of(block) if "=" in line)
-                  for block in text.strip("\n").split("\n\n")]
+        blocks = [
+            dict(line.split("=", 1) for line in lines_of(block) if "=" in line)
+            for block in text.strip("\n").split("\n\n")
+        ]
         if len(blocks) != len(names):
-            raise Trouble("systemctl show spoke of %d units, not %d" % (len(blocks), len(names)))
-        return dict(zip(names, blocks))
+            raise TroubleError(f"systemctl show spoke of {len(blocks)} units, not {len(names)}")
+        return dict(zip(names, blocks, strict=True))
 
     # -- mounts and swap --------------------------------------------------------------------------
 
-    def mounts(self, wanted):
-        held = {}
-        for line in lines_of(_text("/proc/self/mountinfo")):
-            left, _, right = line.partition(" - ")
-            fields = left.split(" ")
-            held[fields[4]] = set(fields[5].split(",")) | set(right.split(" ")[2].split(","))
+    def mounts(self, wanted: Mapping[str, Sequence[str]]) -> None:
+        """Mount what must be mounted, with the options it must have."""
+        held = {mount.point: mount.options for mount in handles.mounts()}
         for point, options in sorted(wanted.items()):
             if point not in held:
                 if self.differs(point, "not mounted", ",".join(options)):
-                    if _in_fstab(point):
-                        self.run("mount", point)
-                    else:
-                        self.settle()
-                        self.run("systemctl", "start", point.strip("/").replace("/", "-") + ".mount")
+                    self._mount(point)
                 continue
             missing = [option for option in options if option not in held[point]]
             if missing and self.differs(
@@ -325,48 +349,49 @@ class Live:
             ):
                 self.run("mount", "-o", "remount," + ",".join(options), point)
 
-    def fstab(self, entries, no_swap):
-        path = "/etc/fstab"
-        text = _text(path) if os.path.exists(path) else ""
-        lines, wanted = [], {entry["point"]: entry for entry in entries}
-        for line in lines_of(text):
-            words = line.split()
-            kept = line
-            if words and not words[0].startswith("#") and len(words) > 2:
-                if words[1] in wanted:
-                    kept = _fstab_line(wanted.pop(words[1]))
-                    kept = line if line.split() == kept.split() else kept
-                elif _removable(words):
-                    kept = "# removable media are not mounted here: " + line
-                elif no_swap and words[2] == "swap" and not words[0].startswith("/dev/mapper/"):
-                    kept = "# plain swap keeps what must be erasable: " + line
-            lines.append(kept)
+    def _mount(self, point: str) -> None:
+        if _in_fstab(point):
+            self.run("mount", point)
+        else:
+            self.settle()
+            self.run("systemctl", "start", f"{point.strip('/').replace('/', '-')}.mount")
+
+    def fstab(self, entries: Iterable[Json], *, no_swap: bool) -> None:
+        """Hold lines of /etc/fstab; comment out removable media and plain swap."""
+        text = _text(FSTAB) if Path(FSTAB).exists() else ""
+        wanted = {entry["point"]: entry for entry in entries}
+        lines = [_kept(line, wanted, no_swap=no_swap) for line in lines_of(text)]
         lines += [_fstab_line(entry) for entry in wanted.values()]
         new = "\n".join(lines) + "\n"
-        if new.rstrip("\n") != text.rstrip("\n") and self.differs(path, text, new):
-            temporary = path + ".sekisho"
-            with open(temporary, "w") as out:
-                os.fchmod(out.fileno(), 0o644)
-                out.write(new)
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(temporary, path)
+        if new.rstrip("\n") != text.rstrip("\n") and self.differs(FSTAB, text, new):
+            with safe.beside(FSTAB) as (folder, name):
+                folder.write(name, new.encode("utf-8", "surrogateescape"), 0o644)
             self.stale = True  # mount units are made from it when systemd reads its files again
 
-    def unmount(self, types):
-        for line in reversed(lines_of(_text("/proc/self/mountinfo"))):  # the topmost first
-            left, _, right = line.partition(" - ")
-            point, kind = _unescaped(left.split(" ")[4]), right.split(" ")[0]
-            if kind not in types or (kind == "vfat" and point in EFI):
-                continue
-            if self.differs(shown(point), "mounted (%s)" % kind, "not mounted"):
-                self.run("umount", point)
+    def unmount(self, types: Collection[str]) -> None:
+        """Take away what is mounted of some types; what is mounted on it goes with it."""
+        found = [
+            mount
+            for mount in handles.mounts()
+            if mount.kind in types and not (mount.kind == "vfat" and mount.point in EFI)
+        ]
+        # The outermost first, whose owner may let nobody see inside; of one point the topmost.
+        for _, mount in sorted(
+            enumerate(found), key=lambda one: (one[1].point.count("/"), -one[0])
+        ):
+            there = mount in handles.mounts()
+            if there and self.differs(shown(mount.point), f"mounted ({mount.kind})", "not mounted"):
+                handles.unmount(mount)
 
-    def set_aside(self, entries):
+    def set_aside(self, entries: Iterable[Json]) -> None:
+        """Move files away in which a line matches."""
         for entry in entries:
-            pattern = re.compile(entry["regex"])
-            for path in sorted(glob.glob(entry["glob"], include_hidden=True)):
-                if path == entry["but"] or not os.path.isfile(path):
+            try:
+                pattern = re.compile(entry["regex"])
+            except re.error as bad:
+                raise TroubleError(f"set_aside: {entry['regex']!r} is no pattern: {bad}") from None
+            for path in handles.matching(entry["glob"]):
+                if path == entry["but"] or not Path(path).is_file():
                     continue
                 text = _text(path).replace("\\\n", "")
                 lines = [line for line in lines_of(text) if not line.lstrip().startswith("#")]
@@ -375,10 +400,11 @@ class Live:
                 ):
                     safe.set_aside(path, QUARANTINE)
 
-    def no_swap(self):
+    def no_swap(self) -> None:
+        """Switch plain swap off."""
         crypt = {
             "/dev/" + path.split("/")[4]
-            for path in glob.glob("/sys/class/block/dm-*/dm/uuid")
+            for path in handles.matching("/sys/class/block/dm-*/dm/uuid")
             if _text(path).startswith("CRYPT-")
         }
         for line in lines_of(_text("/proc/swaps"))[1:]:
@@ -393,12 +419,12 @@ class Live:
 FOREIGN_CODE = sum(1 << bit for bit in (0, 1, 3, 8, 10, 12, 13, 15, 18))
 
 
-def _tainted():
+def _tainted() -> bool:
     text = _text("/proc/sys/kernel/tainted")
     return text.isascii() and text.isdecimal() and bool(int(text[:10]) & FOREIGN_CODE)
 
 
-def _removable(words):
+def _removable(words: Sequence[str]) -> bool:
     options = set(words[3].split(",")) if len(words) > 3 else set()
     return bool(
         options & {"user", "users", "owner", "group", "noauto", "x-systemd.automount"}
@@ -409,44 +435,76 @@ def _removable(words):
     )
 
 
-def _fstab_line(entry):
-    return "%s %s %s %s 0 0" % (entry["source"], entry["point"], entry["type"], entry["options"])
+def _kept(line: str, wanted: dict[str, Json], *, no_swap: bool) -> str:
+    """Return a line of fstab as it should be; takes what it holds out of ``wanted``."""
+    words = line.split()
+    if len(words) < 3 or words[0].startswith("#"):
+        return line
+    if words[1] in wanted:
+        new = _fstab_line(wanted.pop(words[1]))
+        return line if words == new.split() else new
+    if _removable(words):
+        return f"# removable media are not mounted here: {line}"
+    if no_swap and words[2] == "swap" and not words[0].startswith("/dev/mapper/"):
+        return f"# plain swap keeps what must be erasable: {line}"
+    return line
 
 
-def _in_fstab(point):
-    if not os.path.exists("/etc/fstab"):
+def _fstab_line(entry: Json) -> str:
+    return f"{entry['source']} {entry['point']} {entry['type']} {entry['options']} 0 0"
+
+
+def _in_fstab(point: str) -> bool:
+    if not Path(FSTAB).exists():
         return False
-    lines = (line.split() for line in lines_of(_text("/etc/fstab")))
+    lines = (line.split() for line in lines_of(_text(FSTAB)))
     return any(len(w) > 2 and w[1] == point and not w[0].startswith("#") for w in lines)
 
 
-def _unescaped(name):
-    """Return a name of the kernel's tables: blanks and backslashes stand there as octal digits."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), name)
+def _unmask(unit: str) -> bool:
+    """Take away what masks a unit; return whether it was masked."""
+    path = Path(ETC, unit)
+    if not path.is_symlink() or path.readlink() != NOTHING:
+        return False
+    with safe.beside(str(path)) as (folder, name):
+        folder.unlink(name)
+    return True
 
 
-def _text(path):
-    # A mount point's name may be anybody's, of any bytes.
-    with open(path, encoding="utf-8", errors="surrogateescape") as handle:
-        return handle.read().strip()
+def _started(argv: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        argv, stdin=subprocess.DEVNULL, capture_output=True, env=ENVIRONMENT,
+        timeout=TIME_LIMIT_S, check=False,
+    )  # fmt: skip
 
 
-def _write(path, value):
+def _text(path: str) -> str:
+    return handles.text_of(path).strip()
+
+
+def _write(path: str, value: str) -> None:
+    """Write to a file of the kernel's, in place."""
     try:
-        with open(path, "w") as handle:
-            handle.write(value)
-    except OSError as bad:
-        raise Trouble("%s: %s not accepted: %s" % (path, value, bad.strerror))
+        with Path(path).open("w", encoding="ascii") as out:
+            out.write(value)
+    except (OSError, UnicodeEncodeError) as bad:
+        raise TroubleError(f"{path}: {value!r} not accepted: {bad}") from None
 
 
-def main():
+def _dicts(**kinds: str) -> Json:
+    """Return the form of a list of dictionaries; keys whose values are texts must be there."""
+    options = {name: {"type": kind, "required": kind == "str"} for name, kind in kinds.items()}
+    return {"type": "list", "elements": "dict", "default": [], "options": options}
+
+
+def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "sysctl": {"type": "str", "default": ""},
             "unload": {"type": "list", "elements": "str", "default": []},
             "unload_tainted": {"type": "bool", "default": False},
-            "values": {"type": "list", "elements": "dict", "default": []},
+            "values": _dicts(path="str", value="str", accept="list", optional="bool"),
             "masked": {"type": "list", "elements": "str", "default": []},
             "enabled": {"type": "list", "elements": "str", "default": []},
             "at_boot": {"type": "list", "elements": "str", "default": []},
@@ -454,15 +512,15 @@ def main():
             "settle": {"type": "bool", "default": False},
             "restart": {"type": "list", "elements": "str", "default": []},
             "mounts": {"type": "dict", "default": {}},
-            "fstab": {"type": "list", "elements": "dict", "default": []},
+            "fstab": _dicts(source="str", point="str", type="str", options="str"),
             "unmount": {"type": "list", "elements": "str", "default": []},
-            "set_aside": {"type": "list", "elements": "dict", "default": []},
+            "set_aside": _dicts(glob="str", regex="str", but="str"),
             "no_swap": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
     asked = module.params
-    live = Live(module.check_mode, module.warn)
+    live = Live(check=module.check_mode, warn=module.warn)
     try:
         if asked["sysctl"]:
             live.sysctl(asked["sysctl"])
@@ -470,20 +528,26 @@ def main():
         live.set_aside(asked["set_aside"])
         live.unmount(asked["unmount"])
         if asked["unload"] or asked["unload_tainted"]:
-            live.unload(asked["unload"], asked["unload_tainted"])
+            live.unload(asked["unload"], tainted=asked["unload_tainted"])
         if asked["fstab"] or asked["no_swap"]:
-            live.fstab(asked["fstab"], asked["no_swap"])
+            live.fstab(asked["fstab"], no_swap=asked["no_swap"])
         if asked["no_swap"]:
             live.no_swap()
-        if live.stale or any(asked[name] for name in ("masked", "enabled", "at_boot", "reload", "restart")):
+        if live.stale or any(
+            asked[name] for name in ("masked", "enabled", "at_boot", "reload", "restart")
+        ):
             live.units(
-                asked["masked"], asked["enabled"], asked["at_boot"], asked["reload"], asked["restart"]
+                asked["masked"],
+                asked["enabled"],
+                asked["at_boot"],
+                reload=asked["reload"],
+                restart=asked["restart"],
             )
         if asked["mounts"]:
             live.mounts(asked["mounts"])
         if asked["settle"]:
             live.settle()
-    except (Trouble, OSError, subprocess.SubprocessError) as bad:
+    except (TroubleError, OSError, subprocess.SubprocessError) as bad:
         module.fail_json(msg=str(bad), done=live.after)
     module.exit_json(
         changed=bool(live.after),

@@ -4,18 +4,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import re
 import signal
 import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
+from ansible.module_utils import sekisho_handles as handles
 from ansible.module_utils.basic import AnsibleModule
-
-try:
-    from ansible.module_utils.sekisho_text import lines_of
-except ImportError:  # read without Ansible's finder, by a test: the same file by its own name
-    from sekisho.core.text import lines_of
+from ansible.module_utils.sekisho_text import lines_of, shown
 
 DOCUMENTATION = r"""
 module: sekisho_network
@@ -32,77 +32,85 @@ options:
   anew: {type: bool, default: false, description: Make every tunnel anew; its key is new.}
 """
 
-_KEPT = {"sshd", "systemd", "systemd-network", "systemd-networkd", "init"}
+#: Units whose sockets are the machine's own; a process may call itself as these programs do.
+_KEPT = {"ssh.service", "ssh.socket", "systemd-networkd.service", "init.scope"}
 _SOCKET = re.compile(r"(?P<address>.*):(?P<port>[0-9]+|\*)")
-_HOLDER = re.compile(r'\("([^"]*)",pid=([0-9]+)')
-_UNIT = re.compile(r"/([A-Za-z0-9:_.\\@-]+\.(?:service|socket))$")
+_INODE = re.compile(r" ino:([0-9]+)", re.ASCII)
+
+
+Policy = Mapping[str, Any]
 
 
 class Plan:
     """What is off, and the commands that mend it."""
 
-    def __init__(self, module):
+    def __init__(self, module: AnsibleModule) -> None:
         self.module = module
-        self.said = []
-        self.commands = []
-        self.ended = []
+        self.said: list[str] = []
+        self.commands: list[list[str]] = []
+        self.ended: list[handles.Process] = []
 
-    def json(self, *argv):
+    def ask(self, *argv: str) -> str:
+        """Return what a command prints; a failure ends the module."""
         code, out, err = self.module.run_command(list(argv))
         if code != 0:
-            self.module.fail_json(msg="%s: %s" % (" ".join(argv), err.strip() or code))
-        return [entry for entry in json.loads(out or "[]") if entry]
+            self.module.fail_json(msg=f"{' '.join(argv)}: {err.strip() or code}")
+        return out
 
-    def mend(self, said, *argv):
+    def json(self, *argv: str) -> list[dict[str, Any]]:
+        """Return the entries of a command's list in JSON."""
+        try:
+            return [entry for entry in json.loads(self.ask(*argv) or "[]") if entry]
+        except ValueError as bad:
+            self.module.fail_json(msg=f"{' '.join(argv)}: its answer is no JSON: {bad}")
+
+    def mend(self, said: str, *argv: str) -> None:
+        """Record what is off, and the command that mends it."""
         self.said.append(said)
         self.commands.append(list(argv))
 
 
-def shadowed(plan):
+def shadowed(plan: Plan) -> None:
     """Take away what is mounted over the machine's identity."""
-    with open("/proc/self/mountinfo") as lines:
-        for line in lines:
-            point = line.split()[4]
-            if re.match(r"/sys/(devices/virtual/dmi|class/dmi|class/net|devices/.*/net)/", point):
-                plan.mend("something is mounted over %s" % point, "umount", point)
+    for mount in handles.mounts():
+        point = mount.point
+        if re.match(r"/sys/(devices/virtual/dmi|class/dmi|class/net|devices/.*/net)/", point):
+            plan.mend(f"something is mounted over {shown(point)}", "umount", point)
 
 
-def name(plan, policy):
+def name(plan: Plan, policy: Policy) -> None:
     """Give the machine its name."""
-    with open("/proc/sys/kernel/hostname") as handle:
-        if handle.read().strip() != policy["host"]:
-            plan.mend("the machine bears another name", "hostname", policy["host"])
+    if handles.text_of("/proc/sys/kernel/hostname").strip() != policy["host"]:
+        plan.mend("the machine bears another name", "hostname", policy["host"])
 
 
-def links(plan, policy):
+def links(plan: Plan, policy: Policy) -> set[str]:
     """Take away cards that are none and addresses that are not declared; return what is missing."""
     missing = set()
     own = {(n, one["address"]) for n, one in policy["interfaces"].items()}
     seen = set()
-    tunnels = {"%s wireguard" % one["interface"] for one in policy["tunnels"]}
+    tunnels = {"{} wireguard".format(one["interface"]) for one in policy["tunnels"]}
     for entry in plan.json("ip", "-json", "-details", "address", "show"):
         card = entry["ifname"]
         declared = policy["interfaces"].get(card)
         kind = entry.get("linkinfo", {}).get("info_kind")
-        if kind and declared is None and "%s %s" % (card, kind) not in tunnels:
-            plan.mend("%s is no card of the site" % card, "ip", "link", "delete", card)
+        if kind and declared is None and f"{card} {kind}" not in tunnels:
+            plan.mend(f"{card} is no card of the site", "ip", "link", "delete", card)
             continue
         if "PROMISC" in entry.get("flags", []):
-            plan.mend("%s listens in" % card, "ip", "link", "set", card, "promisc", "off")
+            plan.mend(f"{card} listens in", "ip", "link", "set", card, "promisc", "off")
         for one in entry.get("addr_info", []):
             if one.get("family") != "inet" or one.get("local") == "127.0.0.1":
                 continue
-            address = "%s/%s" % (one["local"], one["prefixlen"])
+            address = "{}/{}".format(one["local"], one["prefixlen"])
             seen.add((card, address))
             if (card, address) not in own:
-                plan.mend(
-                    "%s has %s" % (card, address), "ip", "address", "delete", address, "dev", card
-                )
+                plan.mend(f"{card} has {address}", "ip", "address", "delete", address, "dev", card)
     missing |= {card for card, _ in own - seen}
     return missing
 
 
-def routes(plan, policy):
+def routes(plan: Plan, policy: Policy) -> set[str]:
     """Take away routes and rules that are not declared; return cards that lack theirs."""
     wanted = {(one["to"], one["via"], one["interface"]) for one in policy["routes"]}
     seen = set()
@@ -120,18 +128,20 @@ def routes(plan, policy):
             argv += ["via", entry["gateway"]]
         if card:
             argv += ["dev", card]
-        plan.mend("a route to %s" % target, *argv, "table", str(table))
+        plan.mend(f"a route to {target}", *argv, "table", str(table))
     for entry in plan.json("ip", "-json", "rule", "show"):
         if entry.get("table") not in ("local", "main", "default") or entry.get("src") != "all":
             plan.mend(
-                "a rule of priority %s" % entry["priority"],
+                "a rule of priority {}".format(entry["priority"]),
                 "ip", "rule", "delete", "priority", str(entry["priority"]),
             )  # fmt: skip
     # A tunnel comes up with its key, by the role wireguard: until then networkd has no such card.
-    return {card for _, _, card in wanted - seen if os.path.exists("/sys/class/net/%s" % card)}
+    return {card for _, _, card in wanted - seen if Path("/sys/class/net", card).exists()}
 
 
-def tunnels(plan, policy, anew, wait=time.sleep):
+def tunnels(
+    plan: Plan, policy: Policy, *, anew: bool, wait: Callable[[float], None] = time.sleep
+) -> None:
     """Have networkd make a tunnel anew that is not as declared; it changes none that is there."""
     left = {line.partition(" ")[0]: line for line in policy["tunnel_peers"]}
     for attempt in range(1 if anew else 20):
@@ -141,85 +151,84 @@ def tunnels(plan, policy, anew, wait=time.sleep):
         if attempt < 19 and not anew:
             wait(0.5)  # networkd may be at it
     for card in off:
-        if os.path.exists("/sys/class/net/%s" % card):
-            plan.mend("%s is not the declared tunnel" % card, "ip", "link", "delete", card)
+        if Path("/sys/class/net", card).exists():
+            plan.mend(f"{card} is not the declared tunnel", "ip", "link", "delete", card)
         else:
-            plan.said.append("no tunnel %s" % card)
+            plan.said.append(f"no tunnel {card}")
     # Its links stay up meanwhile; systemd gives it its credentials only when it starts.
     plan.commands.append(["systemctl", "restart", "systemd-networkd.service"])
 
 
-def _held(plan):
+def _held(plan: Plan) -> dict[str, list[str]]:
     """Return the kernel's tunnels as the policy writes them."""
-    shown = {}
+    told = {}
     for what in ("listen-port", "endpoints", "allowed-ips"):
-        code, out, err = plan.module.run_command(["wg", "show", "all", what])
-        if code != 0:
-            plan.module.fail_json(msg="wg: %s" % err.strip())
-        shown[what] = [line.split("\t") for line in lines_of(out)]
-    ports = dict(shown["listen-port"])
-    ends = {(card, key): end for card, key, end in shown["endpoints"]}
-    held = {}
-    for card, key, allowed in shown["allowed-ips"]:
-        line = (card, ports.get(card), key, ends.get((card, key)), allowed)
-        held.setdefault(card, []).append("%s %s %s %s %s" % line)
+        told[what] = [line.split("\t") for line in lines_of(plan.ask("wg", "show", "all", what))]
+    ports = {line[0]: line[1] for line in told["listen-port"]}
+    ends = {(card, key): end for card, key, end in told["endpoints"]}
+    held: dict[str, list[str]] = {}
+    for card, key, allowed in told["allowed-ips"]:
+        line = f"{card} {ports.get(card)} {key} {ends.get((card, key))} {allowed}"
+        held.setdefault(card, []).append(line)
     return held
 
 
-def tables(plan):
+def tables(plan: Plan) -> bool:
     """Take away packet filters that are not ours; return whether ours is loaded."""
-    code, out, err = plan.module.run_command(["nft", "-j", "list", "tables"])
-    if code != 0:
-        plan.module.fail_json(msg="nft: %s" % err.strip())
-    found = [entry["table"] for entry in json.loads(out)["nftables"] if "table" in entry]
-    loaded = False
-    for table in found:
-        if (table["family"], table["name"]) == ("inet", "sekisho"):
-            loaded = True
-        elif table["name"] != "sekisho_twin":  # the agent's, for a moment, while it compares
-            plan.mend(
-                "a table %s %s" % (table["family"], table["name"]),
-                "nft", "delete", "table", table["family"], table["name"],
-            )  # fmt: skip
-    return loaded
+    listed = json.loads(plan.ask("nft", "-j", "list", "tables"))["nftables"]
+    tables = [entry["table"] for entry in listed if "table" in entry]
+    found = {(table["family"], table["name"]) for table in tables}
+    # The second is the agent's, for a moment, while it compares.
+    for family, name in sorted(found - {("inet", "sekisho"), ("inet", "sekisho_twin")}):
+        plan.mend(f"a table {family} {name}", "nft", "delete", "table", family, name)
+    return ("inet", "sekisho") in found
 
 
-def listeners(plan, policy):
+def listeners(plan: Plan, policy: Policy) -> None:
     """End what listens, or sniffs, without being declared."""
     wanted = set(policy["sockets"])
-    _, out, _ = plan.module.run_command(["ss", "-H", "-l", "-n", "-t", "-u", "-p"])
-    for line in lines_of(out):
+    strays = {}
+    for line in _sockets(plan, "-l", "-t", "-u"):
         words = line.split()
         match = _SOCKET.fullmatch(words[4]) if len(words) > 5 else None
         if match is None:
             continue
         bare = match["address"].partition("%")[0]
-        said = "%s %s:%s" % (words[0], match["address"], match["port"])
-        if bare.startswith(("127.", "[::1]", "[::ffff:127.")) or said in wanted:
-            continue
-        _end(plan, line, "%s listens" % said)
-    _, out, _ = plan.module.run_command(["ss", "-H", "-n", "-0", "-w", "-p"])
-    for line in lines_of(out):
-        _end(plan, line, "a packet socket")
+        said = "{} {}:{}".format(words[0], match["address"], match["port"])
+        if not bare.startswith(("127.", "[::1]", "[::ffff:127.")) and said not in wanted:
+            strays[_inode(plan, line)] = f"{said} listens"
+    for line in _sockets(plan, "-0", "-w"):
+        strays[_inode(plan, line)] = "a packet socket"
+    if strays:
+        for process, has in handles.holders(strays):
+            _end(plan, process, strays[min(has)])
 
 
-def _end(plan, line, said):
-    for program, pid in _HOLDER.findall(line):
-        if program in _KEPT or int(pid) == 1:
-            continue
-        try:
-            with open("/proc/%s/cgroup" % pid) as handle:
-                unit = _UNIT.search(handle.read().strip())
-        except OSError:
-            continue
-        if unit and not unit[1].startswith(("user@", "ssh")):
-            plan.mend("%s (%s)" % (said, unit[1]), "systemctl", "stop", unit[1])
-        else:  # a login's own process
-            plan.said.append("%s (%s)" % (said, program))
-            plan.ended.append(int(pid))
+def _sockets(plan: Plan, *kinds: str) -> list[str]:
+    return lines_of(plan.ask("ss", "-H", "-n", "-e", *kinds))
 
 
-def main():
+def _inode(plan: Plan, line: str) -> int:
+    found = _INODE.search(line)  # the first: what follows may hold a control group's name
+    if found is None:
+        plan.module.fail_json(msg=f"ss does not tell a socket's inode: {line[:200]}")
+    return int(found[1])
+
+
+def _end(plan: Plan, process: handles.Process, said: str) -> None:
+    if process.number == 1 or process.unit in _KEPT:
+        process.close()
+    elif process.unit.endswith((".service", ".socket")) and not process.unit.startswith(
+        ("user@", "ssh")
+    ):
+        plan.mend(f"{said} ({process.unit})", "systemctl", "stop", process.unit)
+        process.close()
+    else:  # a login's own process
+        plan.said.append(f"{said} ({shown(process.name)})")
+        plan.ended.append(process)
+
+
+def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
@@ -243,20 +252,20 @@ def main():
     if loaded and module.params["reconfigure"]:
         plan.mend("networkd's files changed", "networkctl", "reload")
     elif loaded and up:
-        plan.mend("%s lack their address or route" % ", ".join(up), "networkctl", "reconfigure", *up)
+        plan.mend(
+            "{} lack their address or route".format(", ".join(up)), "networkctl", "reconfigure", *up
+        )
     # In check mode the package may be missing still; that the tunnels are, too, was said with it.
     if loaded and module.params["tunnels"] and module.get_bin_path("wg"):
-        tunnels(plan, policy, module.params["anew"])
+        tunnels(plan, policy, anew=module.params["anew"])
     if not module.check_mode:
         for argv in dict.fromkeys(map(tuple, plan.commands)):
             code, _, err = module.run_command(list(argv))
             if code != 0:
-                module.fail_json(msg="%s: %s" % (" ".join(argv), err.strip()), off=plan.said)
-        for pid in plan.ended:
-            try:
-                os.kill(pid, signal.SIGTERM)
-            except ProcessLookupError:
-                continue
+                module.fail_json(msg="{}: {}".format(" ".join(argv), err.strip()), off=plan.said)
+        for process in plan.ended:
+            with contextlib.suppress(ProcessLookupError):
+                process.signal(signal.SIGTERM)
     module.exit_json(
         changed=bool(plan.said),
         off=plan.said,

@@ -28,6 +28,7 @@ from sekisho.catalogue.render import traceability
 from sekisho.compile.policy import compile_host
 from sekisho.control.catalogue_files import load_catalogue, read_yaml
 from sekisho.control.inventory.read import read_inventory
+from sekisho.core.languages import cite
 from sekisho.devices.modules import GROUPS
 from sekisho.probes.registry import registry
 from sekisho.site.parse import parse_site
@@ -87,11 +88,6 @@ def report(problems: list[str]) -> None:
     assert not problems, f"{len(problems)} problems:\n" + "\n".join(f"  {p}" for p in problems)
 
 
-def citation_of(item: str) -> str:
-    article, *parts = item.split("-")
-    return article + "".join(part if part.isdecimal() else f"({part})" for part in parts)
-
-
 def test_every_item_of_our_reading_has_its_file_and_no_other(root: Path) -> None:
     assert sorted(ITEMS, key=order) == sorted(
         (file.stem for file in (root / "hardening/catalogue").iterdir()), key=order
@@ -136,8 +132,8 @@ def test_the_catalogue_points_at_things_that_exist(root: Path, catalogue: Catalo
         elif check.remedy not in roles:
             problems.append(f"{check.id}: remedy {check.remedy} has no role")
     for item in catalogue.items:
-        if item.citation != citation_of(item.id):
-            problems.append(f"{item.id}: citation {item.citation}, not {citation_of(item.id)}")
+        if item.citation != cite(item.id, "en"):
+            problems.append(f"{item.id}: citation {item.citation}, not {cite(item.id, 'en')}")
         problems += [
             f"{item.id}: no alert {a} in monitors/" for a in item.alerts if a not in alerts
         ]
@@ -368,7 +364,7 @@ def test_no_sentence_of_the_regulation_is_in_the_catalogue(
     theirs = _runs(law.read_text(encoding="utf-8"), 9)
     problems = []
     for item in catalogue.items:
-        ours = " . ".join((item.title["en"], item.reading["en"], *item.gaps))
+        ours = " . ".join((item.title["en"], item.reading["en"], *(gap["en"] for gap in item.gaps)))
         problems += [f"{item.id}: {' '.join(run)}" for run in sorted(_runs(ours, 9) & theirs)]
     for check in catalogue.checks:
         ours = f"{check.title['en']} . {check.rationale}"

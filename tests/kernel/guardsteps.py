@@ -146,15 +146,20 @@ def once(folder: Path, verb: str, fresh: str, step: tuple[str, int]) -> dict[str
     return seen
 
 
+def tools(folder: Path) -> Path:
+    """Return a folder of programs that note what they were asked."""
+    made = folder / "tools"
+    made.mkdir()
+    for tool in ("systemd-run", "systemctl", "sshd", "udevadm"):
+        (made / tool).write_text(NOTES.format(place=folder))
+        (made / tool).chmod(0o755)
+    return made
+
+
 def main(verb: str, fresh: str) -> None:
     with tempfile.TemporaryDirectory(prefix="sekisho-guard-", dir="/dev/shm") as name:
         folder = Path(name)
-        tools = folder / "tools"
-        tools.mkdir()
-        for tool in ("systemd-run", "systemctl", "sshd", "udevadm"):
-            (tools / tool).write_text(NOTES.format(place=folder))
-            (tools / tool).chmod(0o755)
-        os.environ["PATH"] = f"{tools}:{os.environ['PATH']}"
+        os.environ["PATH"] = f"{tools(folder)}:{os.environ['PATH']}"
         seen = []
         for call in CALLS:
             for count in range(1, 1000):

@@ -99,7 +99,10 @@ class Watched:
         self.loop = Loop(lambda part, error: self.failed.append(f"{part}: {error!r}"))
         self.part = NetworkPart(self.host.book, self.host.paths, lambda: True)
         self.part.policy(POLICY)
-        self.part.start(self.loop)
+        self.part.watch(self.loop)
+        for seconds, look in self.part.looks():
+            look()
+            self.loop.every("network", seconds, look)
         self.part.check()
         self.turn(0.3)
         self.host.now += 100

@@ -36,6 +36,8 @@ from stategrammar import BRIDGE, IFACES, KINDS, PLACES, PORT, REROUTE, TAG  # no
 STATES = ("invalid", "established", "related", "new", "untracked")
 PACKETS, CHUNK = 10, 50
 _WATCH = "statewatch"
+#: Messages that one packet may be good for.
+MOST = 2000
 _GROUP, _LAST = 7, 2_000_000_000
 
 
@@ -98,11 +100,14 @@ class Netlink:
         self.ask(0x102, 0)
 
     def read(self, seconds: float) -> list[dict[str, Any]]:
-        """Return what was logged; wait as long for the first message only."""
-        found = []
+        """Return what was logged; wait as long for the first message only.
+
+        A rule that sets the TTL anew can have a packet go round for ever: `MOST` messages are all.
+        """
+        found: list[dict[str, Any]] = []
         self.made.settimeout(seconds)
         with contextlib.suppress(OSError):
-            while True:
+            while len(found) < MOST:
                 data = self.made.recv(1 << 17)
                 self.made.settimeout(0)
                 at = 0
@@ -225,7 +230,8 @@ class World:
             self.log.read(0)
             self.send(packet)
             ways: list[dict[str, Any]] = []
-            for seen in self.log.read(1.0):
+            logged = self.log.read(1.0)
+            for seen in logged:
                 if number_of(seen["bytes"], short) != packet["number"]:
                     continue
                 if seen["prefix"] in ("come", "made"):
@@ -242,6 +248,8 @@ class World:
                     ways[-1]["reply"] = True
                 else:
                     ways[-1]["ct"] = seen["prefix"]
+            if len(logged) >= MOST:
+                break  # it goes round until these rules are gone; none of its ways is whole
             found += ways
         return found
 

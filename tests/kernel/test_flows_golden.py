@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -31,16 +32,25 @@ def listed(host: str) -> str:
     if done.returncode and "unshare" in done.stderr and not os.environ.get("CI"):
         pytest.skip(f"no namespaces here: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr
-    return _one_spelling(done.stdout)
+    return one_spelling(done.stdout)
 
 
-def _one_spelling(text: str) -> str:
-    """Return the text as nft 1.0 spells flags; 1.1 writes `tcp flags & (syn | ack) == syn`."""
-    text = text.replace(
-        "tcp flags & (fin | syn | rst | ack) != syn", "tcp flags != syn / fin,syn,rst,ack"
-    )
-    text = text.replace("ip frag-off & 0x3fff != 0x0", "ip frag-off & 16383 != 0")
-    return text.replace("tcp flags & (syn | ack) == syn", "tcp flags syn / syn,ack")
+def one_spelling(text: str) -> str:
+    """Return the text as nft 1.0 spells flags and fragments.
+
+    1.1 writes ``tcp flags & (syn | ack) == syn`` for ``tcp flags syn / syn,ack``, and offsets in
+    hexadecimal digits.
+    """
+
+    def flags(found: re.Match[str]) -> str:
+        unlike = "!= " if found[2] == "!=" else ""
+        return f"tcp flags {unlike}{found[3]} / {found[1].replace(' | ', ',')}"
+
+    def decimal(found: re.Match[str]) -> str:
+        return re.sub(r"0x[0-9a-f]+", lambda number: str(int(number[0], 16)), found[0])
+
+    text = re.sub(r"tcp flags & \(([a-z |]+)\) (==|!=) ([a-z]+)", flags, text)
+    return re.sub(r"ip frag-off (?:set|& 0x[0-9a-f]+ !=) 0x[0-9a-f]+", decimal, text)
 
 
 @pytest.mark.parametrize("host", HOSTS)

@@ -84,6 +84,7 @@ def play(tmp_path: Path, script: str) -> str:
         **os.environ,
         "RULES": str(rules),
         "ANSIBLE_LIBRARY": str(ROOT / "playbooks" / "library"),
+        "ANSIBLE_MODULE_UTILS": str(ROOT / "playbooks" / "module_utils"),
         "ANSIBLE_LOCAL_TEMP": str(tmp_path / "local"),
         "ANSIBLE_REMOTE_TEMP": str(tmp_path / "remote"),
         "ANSIBLE_STRATEGY": "linear",

@@ -130,7 +130,7 @@ KINDS: dict[str, Kind] = {
         ALERT,
         True,
         "The device rules were changed",
-        "機器の規則が変更された",
+        "デバイスの規則が変更された",
     ),
     "time-set": Kind(
         ALERT,

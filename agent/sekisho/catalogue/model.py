@@ -12,7 +12,6 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-ITEM_ID = re.compile(r"[0-9]{1,2}(-[ivx]{1,4}(-[a-f](-[1-9])?)?)?")
 SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 ROLES = ("inbound", "core", "outbound", "gateway", "monitor", "terminal")
 
@@ -119,7 +118,7 @@ class Item:
     reading: dict[str, str]
     evidence: tuple[str, ...]  # machine | exercise | attested
     status: str  # machine | partial | attested | planned
-    gaps: tuple[str, ...]
+    gaps: tuple[dict[str, str], ...]
     exercises: tuple[str, ...] = ()
     alerts: tuple[str, ...] = ()
     profiles: tuple[str, ...] = ("producer", "entrusted")

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from sekisho.catalogue.model import (
-    ITEM_ID,
     ROLES,
     SLUG,
     Assertion,
@@ -19,6 +18,7 @@ from sekisho.catalogue.model import (
 from sekisho.catalogue.patterns import bounded
 from sekisho.core.canonical import digest
 from sekisho.core.errors import Problem, SekishoError, printable
+from sekisho.core.languages import ITEM_ID
 from sekisho.core.text import is_number
 
 _CHECK_KEYS = {
@@ -82,6 +82,14 @@ class _Reader:
             return {"en": str(raw["en"]).strip(), "ja": str(raw["ja"]).strip()}
         self.wrong(key, raw, "a mapping with en and ja, both text")
         return {"en": "", "ja": ""}
+
+    def list_in_both(self, raw: Any, key: str) -> tuple[dict[str, str], ...]:
+        if not isinstance(raw, list):
+            self.wrong(key, raw, "a list of mappings with en and ja")
+            return ()
+        return tuple(
+            self.both_languages(entry, f"{key}[{index}]") for index, entry in enumerate(raw)
+        )
 
     def text(self, raw: Any, key: str) -> str:
         if isinstance(raw, str) and raw.strip():
@@ -215,7 +223,7 @@ def parse_item(name: str, raw: Any) -> tuple[Item | None, list[Problem]]:
             fields.get("evidence"), "evidence", ("machine", "exercise", "attested")
         ),
         status=reader.text(fields.get("status"), "status"),
-        gaps=reader.texts(fields.get("gaps"), "gaps"),
+        gaps=reader.list_in_both(fields.get("gaps"), "gaps"),
         exercises=reader.texts(fields.get("exercises", []), "exercises"),
         alerts=reader.texts(fields.get("alerts", []), "alerts"),
         profiles=reader.texts(

@@ -114,8 +114,8 @@ _COLUMNS = (
     "path 経路",
     "refused by the kernel カーネルの拒否",
     "watch: alerts 監視・警報",
-    "checks and scenarios 検査・シナリオ",
-    "stays open 残る穴",
+    "checks and scenarios 確認項目・シナリオ",
+    "stays open 残る課題",
 )
 _HEAD = """\
 # Device paths: every way data could leave on a device
@@ -129,8 +129,8 @@ what the kernel announces, audit records every module, guarded files are compare
 group are refused by `/etc/modprobe.d` (second layer); where the site shuts the module wall, from
 root and `insmod` too.
 
-6(iii)(c)の全経路。「カーネルの拒否」はエージェント停止中も有効。
-各検査には故障シナリオ(fail.sh)があり、赤になることを確認する。
+第六条第三号ハのすべての経路。「カーネルの拒否」はエージェント停止中も有効。
+各確認項目には故障シナリオ（fail.sh）があり、不適合になることを確認する。
 """
 
 

@@ -26,7 +26,7 @@ from sekisho.devices.policy_file import Listed, parse_listed
 HOST_POLICY = Path("/etc/sekisho/policy.json")
 HELP = (
     "Say what is attached, what the policy makes of it, and propose a rule for review. "
-    "接続された機器と、その判定・理由を示します。"
+    "接続されたデバイスと、その判定・理由を示します。"
 )
 #: Reads this machine's own devices: each judged by a list, and whether it works.
 Present = Callable[[Listed], list[tuple[Verdict, bool]]]
@@ -84,7 +84,7 @@ def add_commands(app: typer.Typer, present: Present | None = None) -> None:
         ] = False,
         as_json: Json = False,
     ) -> int:
-        """Say what would happen to a device, and by which rule (機器の扱いと理由).
+        """Say what would happen to a device, and by which rule (デバイスの扱いと理由).
 
         A device that is here, one described by options, or every device of a dump: all USB devices
         and all else that can carry files. Exit code for one device: 0 admitted, 1 denied, 2 denied

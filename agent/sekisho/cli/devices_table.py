@@ -28,7 +28,7 @@ def print_verdicts(
     """
     screen = console(color=True)
     table = Table(box=None, header_style="bold", pad_edge=False)
-    heads = ["verdict 判定", "device 機器", "id", "class 種類", "rule 規則", "reason 理由"]
+    heads = ["verdict 判定", "device デバイス", "id", "class 種類", "rule 規則", "reason 理由"]
     if working is not None:
         heads.insert(1, "works 動作")
     for head in heads:
@@ -45,7 +45,7 @@ def print_verdicts(
     hidden = len(verdicts) - len(shown)
     screen.print(
         Text(
-            f"{len(verdicts)} devices 機器: {admitted} admitted 許可, "
+            f"{len(verdicts)} devices デバイス: {admitted} admitted 許可, "
             f"{len(verdicts) - admitted} denied 拒否"
             + (f" ({hidden} of software not shown, see --all)" if hidden else "")
         )
@@ -72,4 +72,6 @@ def _behind(told: Verdict) -> str:
     """Return a word on a device that is admitted, but hangs on one that is not."""
     if not told.upstream or not told.decision.admit:
         return ""
-    return f"; behind {printable(told.upstream, 40)}, which is refused 手前の機器が拒否されています"
+    return (
+        f"; behind {printable(told.upstream, 40)}, which is refused 手前のデバイスを拒否しています"
+    )

@@ -26,7 +26,7 @@ def list_exceptions(
     ] = Path("/var/lib/sekisho/journal"),
     as_json: _Json = False,
 ) -> int:
-    """List the register of exceptions, from the journal: who, what, when, which files (例外簿).
+    """List the register of exceptions, from the journal: who, what, when, which files (例外の一覧).
 
     Exit code: 0 listed, 2 part of the journal cannot be read, 3 no journal.
     """

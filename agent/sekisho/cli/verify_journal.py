@@ -37,7 +37,7 @@ def _time(ms: int) -> str:
 
 def render(report: Report, path: Path) -> str:
     """Return the report for a terminal."""
-    lines = [f"Journal 記録簿  {path}"]
+    lines = [f"Journal 監査ジャーナル  {path}"]
     if report.records:
         lines.append(
             f"  host {report.host}: {report.records} records in {report.segments} segments, "

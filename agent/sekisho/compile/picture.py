@@ -22,7 +22,7 @@ _FILL = {
 }
 _COLUMNS = {
     "en": ("Providers", "Gateway in", "Inbound", "Core", "Outbound", "Gateway out", "Recipients"),
-    "ja": ("提供元", "関門(入)", "受信", "管理", "送信", "関門(出)", "提供先"),
+    "ja": ("提供元", "ゲートウェイ(入)", "受信", "管理", "送信", "ゲートウェイ(出)", "提供先"),
 }
 _MARKS = (("blue", "#2563eb", 4), ("black", "#18181b", 6), ("gold", "#a16207", 6))
 _WORDS = {
@@ -30,7 +30,7 @@ _WORDS = {
     "dedicated": ("dedicated line", "専用線"),
     "ssh": ("terminal session (SSH)", "端末操作 (SSH)"),
     "management": ("management: SSH, metrics, time", "管理網: SSH・監視・時刻"),
-    "note": ("replies carry no payload", "応答に中身なし"),
+    "note": ("replies carry no payload", "応答にペイロードなし"),
     "more": ("more", "他"),
 }
 

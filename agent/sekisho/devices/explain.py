@@ -39,14 +39,14 @@ REASONS_JA = {
     "unreadable": "インターフェースが分かりません",
     "no-serial": "製造番号がありません",
     "garbled": "記録が壊れています",
-    "marked": "ファイルを運べる機器です",
-    "behind": "その先にファイルを運べる機器があります",
-    "not-usb": "USB機器ではなく、一覧に書けません",
+    "marked": "ファイルを運べるデバイスです",
+    "behind": "その先にファイルを運べるデバイスがあります",
+    "not-usb": "USBデバイスではなく、一覧に書けません",
     "path": "機械自身のディスクですが、接続場所が一覧と違います",
     "wwn": "WWNが一覧と違います",
     "unknown": "製造番号かWWNが分かりません",
-    "controller": "機械自身のUSBコントローラーです",
-    "refused-parent": "つながる先のUSB機器が拒否されています",
+    "controller": "機械自身のUSBコントローラです",
+    "refused-parent": "つながる先のUSBデバイスが拒否されています",
 }
 #: Codes that mean "could not tell": denied because something is not known.
 UNKNOWN = frozenset({"unreadable", "garbled", "unknown"})

@@ -17,16 +17,16 @@ _SITE_SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/:+-]{0,62}", re.ASCII)
 _SITE_PORT = re.compile(r"[1-9][0-9]?(\.[1-9][0-9]?){0,5}", re.ASCII)
 
 _WHY = {
-    "storage": ("stores files", "ファイルを保存する機器です"),
-    "media": ("hands out files (MTP, PTP)", "ファイルを受け渡す機器です(MTP・PTP)"),
-    "network": ("is a network of its own", "ネットワーク機器です"),
+    "storage": ("stores files", "ファイルを保存するデバイスです"),
+    "media": ("hands out files (MTP, PTP)", "ファイルを受け渡すデバイスです(MTP・PTP)"),
+    "network": ("is a network of its own", "ネットワークデバイスです"),
     "serial": ("is a serial line or modem", "シリアル回線またはモデムです"),
-    "wireless": ("is a radio", "無線機器です"),
-    "printer": ("is a printer", "プリンターです"),
-    "vendor": ("speaks a protocol of its own", "独自の方式で通信する機器です"),
-    "audio": ("carries sound, and data in it", "音声機器です(音に情報を載せられます)"),
-    "video": ("carries pictures", "映像機器です"),
-    "hub": ("is a hub: more can be plugged into it", "ハブです(さらに機器をつなげます)"),
+    "wireless": ("is a radio", "無線デバイスです"),
+    "printer": ("is a printer", "プリンタです"),
+    "vendor": ("speaks a protocol of its own", "独自の方式で通信するデバイスです"),
+    "audio": ("carries sound, and data in it", "音声デバイスです(音に情報を載せられます)"),
+    "video": ("carries pictures", "映像デバイスです"),
+    "hub": ("is a hub: more can be plugged into it", "ハブです(さらにデバイスをつなげます)"),
 }
 
 
@@ -71,7 +71,7 @@ def propose(  # noqa: PLR0913 - the options of a command
     """
     if device is None:
         raise RefusedError(
-            "it is no USB device: no rule can name it", "USB機器ではなく、一覧に書けません"
+            "it is no USB device: no rule can name it", "USBデバイスではなく、一覧に書けません"
         )
     kind = _kind(device, label)
     serial, port = device.serial or "", device.port or ""
@@ -117,7 +117,7 @@ def _kind(device: Device, label: str | None) -> str:
         labels.append(label)
     bad = worst([one for one in labels if one not in PROPOSABLE])
     if any(one not in PROPOSABLE for one in labels):
-        english, japanese = _WHY.get(bad, ("is of an unknown kind", "種類の分からない機器です"))
+        english, japanese = _WHY.get(bad, ("is of an unknown kind", "種類の分からないデバイスです"))
         codes = ", ".join(sorted(device.interfaces))
         raise RefusedError(f"it {english} ({codes})", japanese)
     reason = decide(device, ())
@@ -126,7 +126,7 @@ def _kind(device: Device, label: str | None) -> str:
     if not device.serial:
         raise RefusedError(
             "it has no serial number: it cannot be told apart from another of its kind",
-            "製造番号がなく、同じ機種の別の機器と見分けられません",
+            "製造番号がなく、同じ機種の別のデバイスと見分けられません",
         )
     if device.port is None or not _SITE_PORT.fullmatch(device.port):
         raise RefusedError("its port is not known", "差込口が分かりません", unknown=True)
@@ -138,9 +138,9 @@ def _text(entry: dict[str, Any], device: Device, title: str, *, certain: bool) -
     notes = [
         "# A proposal: nothing is admitted before it stands in the machine's site file",
         "# (sekisho_machine: devices:) and is applied. Reviewed by: ________  on: ________",
-        "# 提案です。拠点のファイルに書かれ、適用されるまで何も許可されません。",
+        "# 提案です。サイトのファイルに書かれ、適用されるまで何も許可されません。",
         "# 確認者: ________ 日付: ________",
-        f"# The device says it is 機器の名乗り: {tame(title) or '-'}",
+        f"# The device says it is デバイスの名乗り: {tame(title) or '-'}",
     ]
     if "03:00:00" in (device.interfaces or ()):
         notes.append(
@@ -149,7 +149,8 @@ def _text(entry: dict[str, Any], device: Device, title: str, *, certain: bool) -
         )
     if _NOT_UNIQUE.fullmatch(device.serial or ""):
         notes.append(
-            "# Look 確認: a serial number that many devices share. 多くの機器に共通の製造番号です。"
+            "# Look 確認: a serial number that many devices share. "
+            "多くのデバイスに共通の製造番号です。"
         )
     if not certain:
         notes.append(

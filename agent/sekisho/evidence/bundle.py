@@ -28,6 +28,7 @@ from typing import Any
 from sekisho.catalogue.model import Catalogue
 from sekisho.core.canonical import canonical, digest, speaks
 from sekisho.core.errors import SekishoError
+from sekisho.core.languages import LANGUAGES
 from sekisho.core.strict_json import strict_json
 from sekisho.evidence.html import render
 from sekisho.evidence.report import AuditRun, HostRecord, Judged, as_json, judge_run
@@ -42,7 +43,8 @@ KIND = "sekisho-evidence"
 MANIFEST = "MANIFEST.json"
 SIGNATURE = "MANIFEST.sig"
 SIGNER = "signer.pub.pem"
-FIXED = ("catalogue.json", "findings.json", "report.html", "run.json")
+REPORT = "report.html"
+FIXED = ("catalogue.json", "findings.json", REPORT, "run.json")
 HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 _FACTS_HEAD, _FACTS_HOST = b'{"answer":', b',"host":%s,"raw":'
 _FACTS_TAIL = b',"schema":%d}' % SCHEMA
@@ -59,13 +61,14 @@ class Bundle:
     manifest: bytes
 
 
-def make_bundle(
+def make_bundle(  # noqa: PLR0913 - a bundle has these inputs
     catalogue: Catalogue,
     compiled: bytes,
     run: AuditRun,
     judged: Judged,
     *,
     signer: bytes | None = None,
+    language: str = "en",
 ) -> Bundle:
     """Return the bundle of an audit.
 
@@ -75,22 +78,39 @@ def make_bundle(
         run: the hosts with their raw facts and policies.
         judged: what `judge_run(catalogue, run)` gave.
         signer: the signer's public key (PEM) when the manifest is going to be signed.
+        language: the language the report shows first, ``en`` or ``ja``; it holds both.
 
     """
     files: dict[str, bytes] = {
         "run.json": canonical(run_as_json(run)),
         "catalogue.json": compiled,
         "findings.json": canonical(as_json(catalogue, run, judged)),
-        "report.html": render(catalogue, run, judged).encode(),
     }
     for host in run.hosts:
         if host.raw is not None:
             files[f"facts/{host.name}.json"] = facts_file(host)
         if host.policy is not None:
             files[f"policies/{host.name}.json"] = host.policy.as_bytes()
+    evidence = evidence_digest(files)
+    files[REPORT] = render(catalogue, run, judged, evidence=evidence, first=language).encode()
     if signer is not None:
         files[SIGNER] = signer
     return Bundle(name=bundle_name(run), files=files, manifest=manifest_of(run, files))
+
+
+def evidence_digest(files: Mapping[str, bytes]) -> str:
+    """Return the SHA-256 over a bundle's evidence: every file but report, manifest and signature.
+
+    It stands on every sheet of a printed report. Anybody can make it by hand: it is the digest of
+    what ``sha256sum`` prints for these files in byte order of their names
+    (`sekisho.evidence.page.BY_HAND`).
+    """
+    lines = [
+        f"{hashlib.sha256(data).hexdigest()}  {name}\n"
+        for name, data in sorted(files.items())
+        if name not in (REPORT, SIGNER, SIGNATURE, MANIFEST)
+    ]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def facts_file(host: HostRecord) -> bytes:
@@ -309,11 +329,23 @@ def _host(
     )
 
 
-def rejudge(catalogue: Catalogue, run: AuditRun) -> tuple[Judged, bytes, bytes]:
-    """Judge a bundle's run again; return the judgement, ``findings.json`` and ``report.html``."""
+def rejudge(
+    catalogue: Catalogue, run: AuditRun, files: Mapping[str, bytes]
+) -> tuple[Judged, bytes, tuple[bytes, ...]]:
+    """Judge a bundle's run again; ``files`` are the bundle's.
+
+    Returns:
+        the judgement, ``findings.json``, and ``report.html`` as it is with each language first.
+
+    """
     judged = judge_run(catalogue, run)
-    report = as_json(catalogue, run, judged)
-    return judged, canonical(report), render(catalogue, run, judged).encode()
+    findings = canonical(as_json(catalogue, run, judged))
+    evidence = evidence_digest({**files, "findings.json": findings})
+    reports = tuple(
+        render(catalogue, run, judged, evidence=evidence, first=language).encode()
+        for language in LANGUAGES
+    )
+    return judged, findings, reports
 
 
 def _mapping(value: Any, what: str) -> dict[str, Any]:

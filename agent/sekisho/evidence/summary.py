@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sekisho.catalogue.judge import UNKNOWN
 from sekisho.catalogue.model import SEVERITY, Catalogue, Finding, Item, Verdict
 from sekisho.evidence.words import MISSING_WORDS
 
@@ -52,7 +53,7 @@ class Row:
             "evidence": {kind: verdict.value for kind, verdict in self.kinds.items()},
             "missing": list(self.missing),
             "counts": {verdict.value: self.counts.get(verdict, 0) for verdict in Verdict},
-            "gaps": list(self.item.gaps),
+            "gaps": [dict(gap) for gap in self.item.gaps],
         }
 
 
@@ -132,7 +133,7 @@ def unknown_by_reason(
     by_host: dict[tuple[str, str], list[str]] = {}
     for finding in findings:
         if finding.verdict is Verdict.ERROR:
-            reason = finding.observed.replace("could not tell: ", "")
+            reason = finding.observed.replace(UNKNOWN, "")
             by_host.setdefault((reason, finding.host), []).append(finding.check)
     alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (reason, host), checks in by_host.items():

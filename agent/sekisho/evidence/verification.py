@@ -41,6 +41,7 @@ from sekisho.evidence.bundle import (
     SIGNER,
     BadBundleError,
     catalogue_digest,
+    evidence_digest,
     rejudge,
     run_from_json,
 )
@@ -79,6 +80,7 @@ class Verdicts(Problems):
         signed_by: fingerprint of the key that signed; by itself it vouches for nothing.
         vouched: whether that is the key the reader gave.
         digest: of the bundle's catalogue.
+        evidence: digest of its files but the report, which stands on every sheet of that.
         difference: how the two differ; None when they could not be compared.
         accepted: whether the reader accepts the bundle's catalogue by its digest.
         catalogue, run, judged: the audit, judged again, when it could be.
@@ -89,6 +91,7 @@ class Verdicts(Problems):
     signed_by: str | None = None
     vouched: bool = False
     digest: str | None = None
+    evidence: str | None = None
     difference: Difference | None = None
     accepted: bool = False
     catalogue: Catalogue | None = None
@@ -165,6 +168,7 @@ def _open(stored: Stored, trust: Trust, found: Verdicts) -> Sources | None:
     if manifest is None:
         return None
     _files(stored, manifest, found)
+    found.evidence = evidence_digest(stored.files)
     _signature(stored, trust.key, found)
     return None if found.broken else _content(stored, manifest, trust, found)
 
@@ -358,7 +362,7 @@ def _judge_again(  # noqa: PLR0913, PLR0917 - a judgement has these inputs
         return
     try:
         run = host_by_host(catalogue, run, stored.files["catalogue.json"], judging)
-        judged, findings, report = rejudge(catalogue, run)
+        judged, findings, reports = rejudge(catalogue, run, stored.files)
     except BadBundleError as bad:
         found.broken.append(printable(str(bad), 300))
         return
@@ -374,7 +378,7 @@ def _judge_again(  # noqa: PLR0913, PLR0917 - a judgement has these inputs
     found.left_out = left_out_of(catalogue, run, judged)
     if findings != stored.files["findings.json"]:
         found.broken += differences(findings, stored.files["findings.json"], run.tool, tool)
-    elif report != stored.files["report.html"]:
+    elif stored.files["report.html"] not in reports:
         if run.tool == tool:
             found.broken.append("report.html: does not say what the findings say")
         else:

@@ -1,7 +1,7 @@
 """Modules that Debian ships for Debian's own Python, loaded under another Python as well.
 
 On the servers they are simply there. A checkout's environment has another path; the packages used
-here (nftables, pyudev, prometheus_client) are plain Python, so they load all the same.
+here (nftables, prometheus_client) are plain Python, so they load all the same.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ _IP_FREEBIND = 15  # bind before the address is there: the network may come afte
 class Metrics:
     """All metrics of `METRICS`; every label value is there from the start, at 0."""
 
-    def __init__(self, checks: Iterable[str], version: str) -> None:
+    def __init__(self, labels: Mapping[str, Iterable[str]]) -> None:
+        """Make the series; ``labels`` has the values of those labels the table leaves open."""
         # Before the import: without it each counter brings a second series, ``…_created``.
         os.environ.setdefault("PROMETHEUS_DISABLE_CREATED_SERIES", "True")
         prometheus = load("prometheus_client", "python3-prometheus-client")
@@ -45,13 +46,13 @@ class Metrics:
         # Our own copy of the values: asking the library for one walks through all of them.
         self._now: dict[tuple[str, tuple[str, ...]], float] = {}
         self._lock = threading.Lock()
-        known = tuple(checks)
+        known = {label: tuple(values) for label, values in labels.items()}
         for metric in METRICS:
             kind = prometheus.Counter if metric.kind == "counter" else prometheus.Gauge
             names = tuple(label for label, _ in metric.labels)
             self._held[metric.name] = kind(metric.name, metric.text, names, registry=self.registry)
             self._labels[metric.name] = names
-            for values in _combinations(metric, known, version):
+            for values in _combinations(metric, known):
                 self._held[metric.name].labels(*values)
 
     def _child(self, name: str, labels: tuple[str, ...]) -> Any:
@@ -81,25 +82,15 @@ class Metrics:
             raise ValueError(f"{name} has labels {self._labels[name]}, got {labels}")
         return self._now.get((name, labels), 0.0)
 
-    def by_label(self, name: str) -> dict[str, float]:
-        """Return the values of a metric of one label, those ever set, by its value."""
-        return {
-            labels[0]: value
-            for (held, labels), value in sorted(self._now.items())
-            if held == name and len(labels) == 1
-        }
-
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return bytes(self._render(self.registry))
 
 
-def _combinations(metric: Metric, checks: tuple[str, ...], version: str) -> list[tuple[str, ...]]:
-    if metric.name == "sekisho_agent_info":
-        return [(version,)]
+def _combinations(metric: Metric, known: Mapping[str, tuple[str, ...]]) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = [()] if metric.labels else []
-    for _, values in metric.labels:
-        found = [(*head, value) for head in found for value in (values or checks)]
+    for label, values in metric.labels:
+        found = [(*head, value) for head in found for value in (values or known[label])]
     return found
 
 
@@ -162,6 +153,11 @@ class MetricsServer:
             ) from None
         self._thread = threading.Thread(target=self._accept, name="metrics", daemon=True)
         self._thread.start()
+
+    @property
+    def serving(self) -> bool:
+        """Tell whether connections are taken."""
+        return self._thread.is_alive()
 
     @property
     def port(self) -> int:

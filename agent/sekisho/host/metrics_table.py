@@ -5,6 +5,7 @@ No value of a label comes from outside: a device or a command cannot make new ti
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +18,7 @@ PORT = 9723
 class Metric:
     """One metric: full name, kind, what it tells, and its labels with the values they take.
 
-    A label without values (an empty tuple) takes the ids of checks.
+    The values of a label without any (an empty tuple) come from who makes the metrics.
     """
 
     name: str
@@ -26,23 +27,6 @@ class Metric:
     labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
-#: Parts of the agent, as they stand in ``sekisho_agent_errors_total``.
-PARTS = (
-    "policy",
-    "journal",
-    "intake",
-    "devices",
-    "exceptions",
-    "modules",
-    "nft",
-    "network",
-    "files",
-    "listeners",
-    "lines",
-    "activity",
-    "metrics",
-    "loop",
-)
 #: What the part `network` compares with the site.
 NETWORK_KINDS = ("address", "route", "rule", "forwarding", "link", "xfrm")
 QUEUES = ("devices", "events", "clients", "rate", "event")
@@ -60,13 +44,13 @@ METRICS = (
         "sekisho_agent_errors_total",
         "counter",
         "Failures of a part of the agent; it went on.",
-        (("part", PARTS),),
+        (("part", ()),),
     ),
     Metric(
         "sekisho_agent_part_up",
         "gauge",
-        "1 while a part of the agent does its work, 0 while it cannot.",
-        (("part", PARTS),),
+        "1 while a part of the agent does its work, 0 while it cannot, or has not looked in time.",
+        (("part", ()),),
     ),
     Metric(
         "sekisho_agent_dropped_total",
@@ -81,7 +65,7 @@ METRICS = (
         "sekisho_agent_info",
         "gauge",
         "1, with the agent's version.",
-        (("version", ("of the package",)),),
+        (("version", ()),),
     ),
     Metric("sekisho_policy_serial", "gauge", "Serial of the site policy in force; 0 without one."),
     Metric(
@@ -270,20 +254,20 @@ METRICS = (
 )
 
 
-def reference() -> str:
-    """Return the reference page of the metrics, in Markdown."""
+def reference(parts: Iterable[str]) -> str:
+    """Return the reference page of the metrics, in Markdown; ``parts``: those of the agent."""
+    open_ = {"check": "id of a check", "part": ", ".join(parts), "version": "of the package"}
     rows = []
     for metric in METRICS:
         labels = "; ".join(
-            f"`{label}`: {', '.join(values) if values else 'id of a check'}"
-            for label, values in metric.labels
+            f"`{label}`: {', '.join(values) or open_[label]}" for label, values in metric.labels
         )
         rows.append(f"| `{metric.name}` | {metric.kind} | {metric.text} | {labels} |")
     head = f"""\
 # Metrics of the agent
 
-Made from `agent/sekisho/host/metrics_table.py` by `python -m sekisho.host.metrics_table`; a test
-compares.
+Made from `agent/sekisho/host/metrics_table.py` and the table of the agent's parts by
+`python -m sekisho.host.agent.table`; a test compares.
 
 Served as `https://<management address>:{PORT}/metrics`, TLS 1.3, only to a client that the policy
 names as monitor, with a certificate of the site's CA for that address.
@@ -292,9 +276,3 @@ names as monitor, with a certificate of the site's CA for that address.
 |---|---|---|---|
 """
     return head + "\n".join(rows) + "\n"
-
-
-if __name__ == "__main__":
-    import sys
-
-    sys.stdout.write(reference())

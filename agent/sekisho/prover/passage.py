@@ -167,16 +167,19 @@ def _tracked(rules: Rules, packet: Packet, track: Track) -> Bool:
         z3.Implies(z3.Or(icmp, icmp6), packet.readable(64)),
     )
     error = z3.Or(z3.And(icmp, one_of(kind, _ERRORS4)), z3.And(icmp6, one_of(kind, _ERRORS6)))
-    return z3.And(
-        one_of(state, tuple(CT_STATES.values())),
+    looked_at = z3.And(
         z3.Implies(track.known, whole),
-        z3.Implies(state == NEW, z3.Not(track.reply)),
         z3.Implies(z3.And(state == NEW, icmp), one_of(kind, _BEGIN4)),
         z3.Implies(z3.And(state == NEW, icmp6), one_of(kind, _BEGIN6)),
-        z3.Implies(
-            state == 64, z3.Or(z3.And(icmp6, one_of(kind, _UNTRACKED6)), packet.get("iif") == _LO)
-        ),
+        z3.Implies(state == 64, z3.And(icmp6, one_of(kind, _UNTRACKED6))),
         z3.Implies(state == RELATED, TRUE if rules.expects else error),
+    )
+    return z3.And(
+        one_of(state, tuple(CT_STATES.values())),
+        z3.Implies(state == NEW, z3.Not(track.reply)),
+        # What comes by the loopback is not looked at again: it keeps what it was before a rule
+        # after tracking (postrouting) rewrote it (nf_conntrack_in).
+        z3.Or(packet.get("iif") == _LO, looked_at),
     )
 
 

@@ -18,6 +18,7 @@ from sekisho.control.catalogue_files import load_sources, parse_sources
 from sekisho.core.build import tool_name
 from sekisho.core.canonical import digest
 from sekisho.core.errors import Problem, SekishoError, printable
+from sekisho.core.languages import LANGUAGES, language_of
 from sekisho.evidence.report import (
     AuditRun,
     HostRecord,
@@ -78,6 +79,10 @@ def audit(  # noqa: PLR0913 - the options of a command
         Path | None, typer.Option(help="Sign the bundle with this P-384 key (see keygen).")
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    lang: Annotated[
+        str | None,
+        typer.Option(help="Language of the table and of the report at first: ja or en."),
+    ] = None,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours.")] = False,
 ) -> int:
     """Judge machines against Article 6 and print the gap table.
@@ -89,6 +94,7 @@ def audit(  # noqa: PLR0913 - the options of a command
     if local == (inventory is not None):
         raise SekishoError("say either --local or -i INVENTORY")
     kinds = _kinds(evidence)
+    language = language_told(lang)
     whole = load_sources()
     items, checks = (tuple(dict.fromkeys(named or ())) for named in (item, check))
     sources = whole.only(items, checks) if items or checks else whole
@@ -142,15 +148,15 @@ def audit(  # noqa: PLR0913 - the options of a command
         from sekisho.cli.output import console  # noqa: PLC0415 - rich is slow
         from sekisho.control.cli.audit_table import print_report  # noqa: PLC0415 - rich is slow
 
-        print_report(console(color=not no_color), catalogue, run, judged)
+        print_report(console(color=not no_color), catalogue, run, judged, language)
     if out is not None:
-        where = write_evidence(sources, run, judged, out=out, signer=signer)
+        where = write_evidence(sources, run, judged, out=out, signer=signer, language=language)
         unsigned = (
             ""
             if signer is not None
             else " (unsigned 署名なし: `sekisho verify` cannot tell who made it; --sign-key)"
         )
-        sys.stderr.write(f"evidence bundle 証拠: {where}{unsigned}\n")
+        sys.stderr.write(f"evidence bundle 証拠一式: {where}{unsigned}\n")
     return judged.exit_code
 
 
@@ -167,13 +173,14 @@ def keygen(
     return 0
 
 
-def write_evidence(
+def write_evidence(  # noqa: PLR0913 - a bundle has these inputs
     sources: Sources,
     run: AuditRun,
     judged: Judged,
     *,
     out: Path,
     signer: EllipticCurvePrivateKey | None,
+    language: str = "en",
 ) -> Path:
     """Write the audit's evidence bundle below ``out`` and return its folder."""
     from sekisho.control.bundle.files import public_key_of, write_bundle  # noqa: PLC0415
@@ -185,6 +192,7 @@ def write_evidence(
         run,
         judged,
         signer=public_key_of(signer) if signer is not None else None,
+        language=language,
     )
     return write_bundle(bundle, out, signer)
 
@@ -197,6 +205,17 @@ def _signer(sign_key: Path | None, out: Path | None) -> EllipticCurvePrivateKey 
     from sekisho.control.bundle.files import read_signing_key  # noqa: PLC0415
 
     return read_signing_key(sign_key)
+
+
+def language_told(told: str | None) -> str:
+    """Return the language of ``--lang``, or that of the terminal."""
+    if told is None:
+        names = (os.environ.get(name, "") for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
+        return language_of(next(filter(None, names), ""))
+    if told not in LANGUAGES:
+        problem = Problem("--lang", "", printable(told), f"one of {', '.join(LANGUAGES)}")
+        raise SekishoError("no such language", (problem,))
+    return told
 
 
 def _kinds(evidence: list[str] | None) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from sekisho.orders.sealing import seal
 
 app = typer.Typer(
     help="One device, one machine, one window, three people. "
-    "機器の例外: 一台の機器・一台の機械・期限・三人の署名。",
+    "デバイスの例外: 一台のデバイス・一台の機械・期限・三人の署名。",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -110,7 +110,7 @@ def show(
     ] = None,
     as_json: _Json = False,
 ) -> int:
-    """Show an order; with a site, say whether it would hold on its machine now (命令書の表示).
+    """Show an order; with a site, say whether it would hold on its machine now (承認書の表示).
 
     Exit code: 0 shown (and holds), 1 it does not hold, 3 not an order.
     """

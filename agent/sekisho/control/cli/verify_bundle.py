@@ -6,6 +6,7 @@ import datetime as dt
 import json as jsonlib
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from sekisho.catalogue.compiled import Sources
@@ -14,11 +15,22 @@ from sekisho.control.catalogue_files import load_sources
 from sekisho.control.judging.hosts import bundle_judge
 from sekisho.core.build import tool_name
 from sekisho.core.errors import Problem, SekishoError, printable
+from sekisho.core.files import write_atomic
 from sekisho.evidence.bundle import MANIFEST
+from sekisho.evidence.law_text import MAX_BYTES, LawText, read_law_text
 from sekisho.evidence.verification import MIN_DIGEST, Trust, Verdicts, verify
 
 _DIGEST = re.compile(rf"[0-9a-f]{{{MIN_DIGEST},64}}", re.ASCII)
 _NAMED = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A report to write: where, which language at first, and the official text to set in it."""
+
+    path: Path
+    language: str
+    law_text: Path | None = None
 
 
 def is_bundle(path: Path) -> bool:
@@ -26,13 +38,14 @@ def is_bundle(path: Path) -> bool:
     return path.is_dir() and ((path / MANIFEST).exists() or (path / "findings.json").exists())
 
 
-def verify_bundle(
+def verify_bundle(  # noqa: PLR0913 - the options of a command
     path: Path,
     key: Path | None = None,
     *,
     json: bool = False,
     accept: str | None = None,
     host_keys: Path | None = None,
+    wish: Wish | None = None,
 ) -> int:
     """Verify the bundle in folder ``path`` and print what was found.
 
@@ -42,6 +55,7 @@ def verify_bundle(
         json: print JSON instead of text.
         accept: digest of a catalogue to accept although it is not this tool's own.
         host_keys: folder of the hosts' public keys, ``HOST.pub.pem``.
+        wish: the report to write of what was evaluated again, if any.
 
     Returns:
         0 whole, signed by ``key`` and judged alike, 1 changed, 2 could not tell. What the audit
@@ -64,12 +78,65 @@ def verify_bundle(
         host_keys=read_host_keys(host_keys) if host_keys is not None else None,
         now=dt.datetime.now(dt.UTC),
     )
+    law = _law_text(wish.law_text) if wish is not None and wish.law_text is not None else None
     found = verify(read_bundle(path), trust=trust, tool=tool_name(), judging=bundle_judge)
+    if wish is not None:
+        _write_report(found, wish, law)
     if json:
         sys.stdout.write(jsonlib.dumps(as_json(found)) + "\n")
     else:
         sys.stdout.write(render(found, path) + "\n")
     return found.exit_code
+
+
+def _law_text(path: Path) -> LawText:
+    """Return the official text a reader brings; a `SekishoError` says what is wrong with it."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except OSError as bad:
+        raise SekishoError(
+            "cannot read the official text",
+            (Problem(str(path), "", bad.strerror or "unreadable", "a file of UTF-8 text"),),
+        ) from None
+    return read_law_text(path.name, data, load_sources().items)
+
+
+def _write_report(found: Verdicts, wish: Wish, law: LawText | None) -> None:
+    """Write the report of a bundle that holds; of one that does not, say that there is none."""
+    if found.broken or found.catalogue is None or found.run is None or found.judged is None:
+        sys.stderr.write(f"no report is written to {wish.path}: the bundle does not hold, or ")
+        sys.stderr.write("could not be evaluated again\n")
+        return
+    from sekisho.evidence.html import render as render_report  # noqa: PLC0415 - Jinja2
+
+    page = render_report(
+        found.catalogue,
+        found.run,
+        found.judged,
+        evidence=found.evidence or "",
+        first=wish.language,
+        law=law,
+        checked=_checked(found),
+    )
+    try:
+        write_atomic(wish.path, page.encode(), mode=0o644)
+    except OSError as bad:
+        raise SekishoError(
+            "cannot write the report",
+            (Problem(str(wish.path), "", bad.strerror or str(bad), "a file that can be written"),),
+        ) from None
+    sys.stderr.write(f"report 報告書: {wish.path}\n")
+
+
+def _checked(found: Verdicts) -> dict[str, str]:
+    if not found.vouched:
+        return {"en": "the signature is not verified", "ja": "署名は検証していない"}
+    words = ("whole", "完全") if found.exit_code == 0 else ("could not tell", "判定不能")
+    return {
+        "en": f"{words[0]}, signed by {found.signed_by}",
+        "ja": f"{words[1]}（署名者の鍵：{found.signed_by}）",
+    }
 
 
 def _own_catalogue() -> Sources | None:
@@ -88,6 +155,7 @@ def as_json(found: Verdicts) -> dict[str, object]:
         "broken": found.broken,
         "unknown": found.unknown,
         "notes": found.notes,
+        "evidence": found.evidence,
         "signed_by": found.signed_by,
         "signed_by_given_key": found.vouched,
         "catalogue": {
@@ -120,7 +188,7 @@ def as_json(found: Verdicts) -> dict[str, object]:
 
 def render(found: Verdicts, path: Path) -> str:
     """Return the result for a terminal."""
-    lines = [f"Evidence bundle 証拠  {printable(str(path), 200)}"]
+    lines = [f"Evidence bundle 証拠一式  {printable(str(path), 200)}"]
     run = found.run
     if run is not None:
         answered = sum(1 for host in run.hosts if host.reason is None)
@@ -139,10 +207,12 @@ def render(found: Verdicts, path: Path) -> str:
     lines.extend(f"  CHANGED 改変  {line}" for line in found.broken)
     lines.extend(f"  could not tell 判定不能  {line}" for line in found.unknown)
     if found.signed_by is None:
-        lines.append("  signature 署名: none 無し")
+        lines.append("  signature 署名: none なし")
     else:
         whose = "the key given" if found.vouched else "not vouched for"
         lines.append(f"  signature 署名: {found.signed_by} ({whose})")
+    if found.evidence is not None:
+        lines.append(f"  evidence 証拠一式 (SHA-256): {found.evidence}")
     lines.extend(f"  note 注意: {line}" for line in found.notes)
     if found.judged is not None and not found.broken:
         counts = sorted({row.verdict.value for row in found.judged.rows})

@@ -50,6 +50,23 @@ class Loop:
         """Call once, ``seconds`` from now."""
         self._at(self._clock() + seconds, part, 0.0, call)
 
+    def once(self, part: str, seconds: float, call: Callable[[], None]) -> Callable[[], None]:
+        """Return what has ``call`` made ``seconds`` later, once for all who ask until then."""
+        due = False
+
+        def make() -> None:
+            nonlocal due
+            due = False
+            call()
+
+        def ask() -> None:
+            nonlocal due
+            if not due:
+                due = True
+                self.after(part, seconds, make)
+
+        return ask
+
     def _at(self, when: float, part: str, period: float, call: Callable[[], None]) -> None:
         heapq.heappush(self._timers, (when, next(self._order), part, period, call))
 

@@ -14,6 +14,8 @@ from sekisho.host.metrics import Metrics
 from sekisho.policy.host_policy import HostPolicy
 
 RATE, BURST = 50.0, 500.0  # events of one kind a second; what may come at once
+HEALTH_EVERY_S = 5.0  # so often is shown which parts work
+STALE = 3  # periods without a good look, and a part does not work
 ERROR_EVERY_S = 60.0  # the same part's failures are journalled this often, counted always
 
 
@@ -69,6 +71,8 @@ class Book:
     wall: Callable[[], float] = time.time
     _allowances: dict[str, _Allowance] = field(default_factory=dict)
     _errors: dict[str, float] = field(default_factory=dict)
+    _works: dict[str, bool] = field(default_factory=dict)
+    _good_until: dict[str, dict[int, float]] = field(default_factory=dict)
 
     def tell(self, kind: str, data: dict[str, Any], *, about: str = "") -> int | None:
         """Journal an event and return its number; None when it was dropped or lost (counted).
@@ -138,8 +142,26 @@ class Book:
         self.tell("agent.error", {"part": part, "error": printable(text, 600)})
 
     def up(self, part: str, *, works: bool) -> None:
-        """Say whether a part of the agent does its work."""
-        self.metrics.set("sekisho_agent_part_up", int(works), part)
+        """Say whether a part of the agent does its work; it holds as long as its looks do."""
+        self._works[part] = works
+        self.parts()
+
+    def looked(self, part: str, number: int, every_s: float) -> None:
+        """Note that one of a part's looks went well; it is repeated ``every_s`` seconds."""
+        until = self.clock() + STALE * max(every_s, HEALTH_EVERY_S)
+        self._good_until[part] = {**self._good_until.get(part, {}), number: until}
+
+    def parts(self) -> dict[str, bool]:
+        """Return and show which parts work: what a part said is true until a look of it is missed.
+
+        Called from the metrics server's threads too.
+        """
+        now, found = self.clock(), {}
+        for part, works in sorted(self._works.copy().items()):
+            late = any(now > until for until in self._good_until.get(part, {}).values())
+            found[part] = works and not late
+            self.metrics.set("sekisho_agent_part_up", int(found[part]), part)
+        return found
 
 
 def say(text: str) -> None:

@@ -46,7 +46,7 @@ add_commands(app, _present)
     "sekisho devices list --policy inventory/lab/host_vars/core-1.yml",
 )
 def list_(*, policy: Policy = None, as_json: Json = False) -> int:
-    """List the USB devices of this machine, each with verdict and rule (機器の一覧と判定).
+    """List the USB devices of this machine, each with verdict and rule (デバイスの一覧と判定).
 
     Exit code: 0 done, 1 a device works although the policy denies it, 2 no policy here, 3 usage.
     """
@@ -75,7 +75,7 @@ def list_(*, policy: Policy = None, as_json: Json = False) -> int:
     "ssh core-1 sekisho devices pci >>inventory/SITE/host_vars/core-1.yml",
 )
 def pci(*, as_json: Json = False) -> int:
-    """Write what this machine is made of on PCI, for review and its site file (PCI 機器の一覧の案).
+    """Write what this machine is made of on PCI, for review and its site file (PCIの一覧の案).
 
     Read it before it is put into the site file: whatever is in the machine now becomes its own.
     Exit code: 0 written, 2 this machine shows no PCI, 3 usage.

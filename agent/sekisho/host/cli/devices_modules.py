@@ -80,7 +80,7 @@ def propose_(  # noqa: PLR0913 - the options of a command
     epilog="Examples:  sekisho devices modules status  ·  sekisho devices modules status --json",
 )
 def status(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> int:
-    """Say whether the kernel takes modules, and what the wall would refuse (壁の状態).
+    """Say whether the kernel takes modules, and what the wall would refuse (追加読み込みの可否).
 
     Exit code: 0 as the site says, 1 open although it says enforce, or a listed module is missing,
     2 no boot has told yet.
@@ -116,7 +116,7 @@ def maintain(
     check: Annotated[bool, typer.Option("--check", help="Prove it, put nothing in place.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
-    """Prove a signed maintenance order and put it where the next boot finds it (保守命令).
+    """Prove a signed maintenance order and put it where the next boot finds it (保守の承認書).
 
     It opens that one boot within its window, then never again. Exit code: 0 in place, 3 refused.
     """

@@ -16,7 +16,7 @@ from sekisho.core.files import write_atomic
 
 app = typer.Typer(
     help="One device, one machine, one window, three people. "
-    "機器の例外: 一台の機器・一台の機械・期限・三人の署名。",
+    "デバイスの例外: 一台のデバイス・一台の機械・期限・三人の署名。",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

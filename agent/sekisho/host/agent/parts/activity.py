@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from sekisho.activity.pipeline import DETECTION, Activity, Entry
+from sekisho.activity.watched import KINDS
 from sekisho.core.errors import SekishoError
+from sekisho.host.agent.part import Common, Look, Part
 from sekisho.host.agent.reporter import Book, Paths
 from sekisho.host.kernel.audit_tail import ActivityTail, AuditFollower, kernel_status
 from sekisho.policy.host_policy import HostPolicy
@@ -21,8 +23,11 @@ STOPPED = "6-iv-b.audit-stopped"  # the log itself cannot tell that nobody write
 LINES_PER_TURN = 1000  # so that a flood of audit records cannot hold the loop up
 
 
-class ActivityPart:
+class ActivityPart(Part):
     """Polls the log, journals what it says, moves the cursor once that is on the disk."""
+
+    NAME = "activity"
+    CHECKS = tuple(f"6-iv-b.{slug}" for slug in KINDS)
 
     def __init__(
         self, book: Book, paths: Paths, journal: JournalWriter, soon: Callable[[], None]
@@ -36,6 +41,17 @@ class ActivityPart:
         self._taken = True  # so that an audit that is off at the start is told
         self._people: dict[int, str] = {}
         self._administrators: set[str] = set()
+
+    @classmethod
+    def of(cls, common: Common) -> Self:
+        """Make it for a host."""
+        # What is left goes on at once, when the others had their turn.
+        poll, after = lambda: common.part(cls).poll(), common.after(cls)
+        return cls(common.book, common.paths, common.journal, lambda: after(0.0, poll))
+
+    def looks(self) -> tuple[Look, ...]:
+        """Return the look at the log, and the question to the kernel."""
+        return ((POLL_EVERY_S, self.poll), (ASK_KERNEL_EVERY_S, self.ask_kernel))
 
     def policy(self, policy: HostPolicy) -> None:
         """Take the people of a new policy; the log goes on where it was."""

@@ -10,27 +10,38 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from sekisho.devices.attempts import CLASSES, DECISIONS, Attempt, tame
 from sekisho.devices.disks import Disk, judge_disk
 from sekisho.devices.exception import DeviceException, decide_excepted
 from sekisho.devices.policy import Decision, Rule
+from sekisho.devices.uevent import Uevent
+from sekisho.host.agent.loop import HasFileno, Loop
+from sekisho.host.agent.part import Common, Part
+from sekisho.host.agent.parts.exceptions import ExceptionsPart
 from sekisho.host.agent.reporter import Book, Paths
 from sekisho.host.devices.admit import held_by, judge
 from sekisho.host.kernel.disks import disk_of, disks_present
 from sekisho.host.kernel.udev import (
+    AnnouncementsLostError,
+    DeviceMonitor,
     Outcome,
+    attached,
     describe,
     device_value,
     driver_of,
     function_at,
+    identity,
     outcome,
+    place,
     present,
+    read_attribute,
 )
 from sekisho.policy.host_policy import HostPolicy
 
-LOOK_EVERY_S = 30.0
+AGAIN_S = 1.0  # until another monitor is tried
+RETRY_S = 30.0  # until what was attached before is recorded again
 SETTLE_S = 2.0  # udev's answer has come by then, on an emulated machine too
 MAX_WAITING = 256
 REFUSED = "6-iii-c.device-refused"
@@ -39,11 +50,14 @@ LET_IN = "6-iii-c.device-let-in"
 UNLISTED = "6-iii-c.disk-not-listed"
 
 
-class Monitor(Protocol):
+class Monitor(HasFileno, Protocol):
     """Announcements of added devices."""
 
-    def added(self) -> Iterator[tuple[str, str, Path]]:
-        """Yield what is waiting."""
+    def added(self) -> Iterator[Uevent]:
+        """Yield what is waiting; raise `AnnouncementsLostError` after a loss, when nothing is."""
+
+    def close(self) -> None:
+        """Stop listening."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +75,21 @@ class _Judged:
         return self.attempt.as_json() | {key: value for key, value in known.items() if value}
 
 
-class DevicesPart:
+class DevicesPart(Part):
     """Decides, records and counts; looks again after udev has acted."""
+
+    NAME = "devices"
+    CHECKS = (REFUSED, APPEARED, LET_IN, UNLISTED)
+    EVERY_S = 30.0
 
     def __init__(
         self,
         book: Book,
         paths: Paths,
-        monitor: Monitor,
         after: Callable[[float, Callable[[], None]], None],
         excepted: Callable[[], DeviceException | None] = lambda: None,
     ) -> None:
-        self._book, self._sys, self._monitor, self._after = book, paths.sys, monitor, after
+        self._book, self._sys, self._after = book, paths.sys, after
         self._excepted = excepted
         self._dry = False
         self._rules: tuple[Rule, ...] = ()
@@ -81,6 +98,26 @@ class DevicesPart:
         self._disks: tuple[Disk, ...] = ()
         self._own: frozenset[str] = frozenset()
         self._unlisted: set[tuple[str, str]] = set()
+        self._monitor: Monitor | None = None
+        self._listen: Callable[[], None] = lambda: None
+        #: Place → `identity` of what was attached before the agent, and of what is judged already.
+        self._before: dict[str, int | None] | None = None
+        self._told: dict[str, int | None] = {}
+
+    @classmethod
+    def of(cls, common: Common) -> Self:
+        """Make it for a host."""
+        return cls(
+            common.book,
+            common.paths,
+            common.after(cls),
+            lambda: common.part(ExceptionsPart).excepted(),
+        )
+
+    def watch(self, loop: Loop) -> None:
+        """Hear of every device, and tell of those attached when the policy is known."""
+        self.hear(loop, DeviceMonitor)
+        self._after(0.0, self.record)
 
     def policy(self, policy: HostPolicy) -> None:
         """Take the lists of a new policy."""
@@ -88,24 +125,102 @@ class DevicesPart:
         self._book.metrics.set("sekisho_devices_dry_run", int(self._dry))
         self._rules, self._disks, self._own = policy.devices, policy.disks, frozenset(policy.pci)
 
-    def start(self) -> None:
+    def record(self) -> None:
         """Record what is attached already: plugged in before the boot, or before the agent."""
+        try:
+            self._attached()
+        except Exception:
+            self._after(RETRY_S, self.record)
+            raise
+
+    def _attached(self) -> None:
+        # First: what comes between the two walks is announced, and then judged.
+        before = {path: identity(folder) for _, path, folder in attached(self._sys)}
+        self._told = {}
         for attempt, folder in present(self._sys, self._own):
+            self._told[place(folder, self._sys)] = identity(folder)
             self._record(self._judge(attempt, folder), folder, "start")
+        self._before = {at: seen for at, seen in before.items() if at not in self._told}
         self.look()
 
-    def announced(self) -> None:
-        """Take the kernel's announcements; after a loss of some, look at everything."""
+    def hear(self, loop: Loop, opened: Callable[[], Monitor]) -> None:
+        """Take announcements from now on, from a new monitor when one is of no use any more."""
+
+        def listen() -> None:
+            monitor = opened()
+            loop.reader(self.NAME, monitor, lambda: heard(monitor))
+            self._monitor = monitor
+
+        def heard(monitor: Monitor) -> None:
+            try:
+                self.announced(monitor)
+            except OSError:
+                loop.forget(monitor)
+                monitor.close()
+                self._monitor = None
+                self._after(AGAIN_S, self.look)
+                raise
+
+        self._listen = listen
+        listen()
+
+    def announced(self, monitor: Monitor) -> None:
+        """Take the kernel's announcements; after a loss of some, look at everything.
+
+        Raises:
+            OSError: the monitor is of no use any more.
+
+        """
         try:
-            for subsystem, path, folder in self._monitor.added():
-                attempt = describe(subsystem, folder, path)
-                self._record(self._judge(attempt, folder), folder, "plugged")
-        except OSError as error:
-            self._book.failed("devices", error)
-            self._book.metrics.add("sekisho_agent_dropped_total", "devices")
-            self._after(0.0, self.start)
+            for event in monitor.added():
+                self._announced(event)
+        except AnnouncementsLostError as error:
+            self._book.metrics.add("sekisho_agent_dropped_total", "devices", by=error.count)
+            found = self._look()
+            self._book.tell("devices.announcements-lost", {"lost": error.count, "found": found})
+
+    def _announced(self, event: Uevent) -> None:
+        folder = self._sys / event.path[1:]
+        seen = identity(folder)
+        if seen is not None and self._told.get(event.path) == seen:
+            return
+        attempt = describe(event.subsystem, folder, event.path)
+        judged = self._judge(attempt, folder)
+        if seen is None or identity(folder) != seen or _another(event, folder):
+            # Whatever is at that place by now is announced itself.
+            attempt = event.attempt()
+            judged = _Judged(attempt, "unknown", "it was gone before it could be read")
+        else:
+            self._told[event.path] = seen
+        self._record(judged, folder, "plugged")
+
+    def _find(self) -> int:
+        """Judge what is attached and was never announced to us; return how many.
+
+        What is gone is forgotten.
+        """
+        if self._before is None:  # `start` will look
+            return 0
+        here: dict[str, int | None] = {}
+        found = 0
+        for subsystem, path, folder in attached(self._sys):
+            seen = here[path] = identity(folder)
+            if seen is None or seen in (self._told.get(path), self._before.get(path)):
+                continue
+            found += 1
+            self._record(self._judge(describe(subsystem, folder, path), folder), folder, "found")
+        self._before = {at: seen for at, seen in self._before.items() if here.get(at) == seen}
+        self._told = {at: seen for at, seen in here.items() if at not in self._before}
+        return found
 
     def _judge(self, attempt: Attempt, folder: Path) -> _Judged:
+        try:
+            return self._decide(attempt, folder)
+        except Exception as error:  # noqa: BLE001 - one device must not hide the others
+            self._book.failed("devices", error)
+            return _Judged(attempt, "unknown", f"it could not be judged: {type(error).__name__}")
+
+    def _decide(self, attempt: Attempt, folder: Path) -> _Judged:
         exception = self._excepted()
         if attempt.subsystem == "block":
             told = judge_disk(disk_of(folder), self._disks)
@@ -153,7 +268,8 @@ class DevicesPart:
         data = judged.as_json(when)
         self._book.tell("device.attempt", data)
         if judged.decision != "admitted":
-            check = APPEARED if judged.decision == "appeared" else REFUSED
+            gate = judged.attempt.subsystem == "usb" or judged.decision == "refused"
+            check = REFUSED if gate else APPEARED
             what = f"{judged.attempt.label} {judged.attempt.name}: {judged.reason}"
             self._book.detect(check, "alert", what, data)
         if judged.attempt.subsystem != "usb":
@@ -178,7 +294,15 @@ class DevicesPart:
         self.look()
 
     def look(self) -> None:
-        """Count what is attached now, and tell of what works although it is not listed."""
+        """Count what is attached now, and tell of what works although it is not listed.
+
+        What was not announced, because there was no monitor or no room, is judged first.
+        """
+        self._look()
+
+    def _look(self) -> int:
+        hears = self._hears()  # first: what comes after the walk is announced
+        found = self._find()
         counts = {(decision, label): 0 for decision in DECISIONS for label in CLASSES}
         let_in: set[tuple[str, str]] = set()
         for attempt, folder in present(self._sys, self._own):
@@ -198,7 +322,18 @@ class DevicesPart:
             self._book.metrics.set("sekisho_devices_present", count, decision, label)
         self._book.metrics.set("sekisho_device_let_in", len(let_in))
         self._look_at_disks()
-        self._book.up("devices", works=True)
+        self._book.up("devices", works=hears)
+        return found
+
+    def _hears(self) -> bool:
+        """Open another monitor where there is none; tell whether one is open."""
+        if self._monitor is None:
+            try:
+                self._listen()
+            except OSError as error:
+                self._book.failed("devices", error)
+                return False
+        return True
 
     def _look_at_disks(self) -> None:
         """Count the disks that are not the machine's own, and tell of each once."""
@@ -219,3 +354,11 @@ class DevicesPart:
 def works(became: Outcome) -> bool:
     """Tell whether the kernel lets a device do anything: authorized, with a live interface."""
     return became.authorized and bool(became.live)
+
+
+def _another(event: Uevent, folder: Path) -> bool:
+    """Tell whether a later device than the one announced is at its place by now."""
+    if event.number is None:
+        return False
+    name, number = event.number
+    return read_attribute(folder, name) not in {str(number), None}

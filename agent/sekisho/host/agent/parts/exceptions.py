@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sekisho.core.errors import SekishoError, printable
 from sekisho.devices.exception import DeviceException
 from sekisho.host import boot_clock
+from sekisho.host.agent.part import Common, Part
 from sekisho.host.agent.reporter import Book
 from sekisho.host.devices import exception_state as state
 from sekisho.orders.judge import problems_of, signers_of
@@ -22,7 +23,6 @@ from sekisho.orders.model import write_time
 from sekisho.orders.parse import parse_order
 from sekisho.policy.host_policy import HostPolicy
 
-LOOK_EVERY_S = 10.0
 #: A closing needs this long; later than this it is overdue.
 GRACE_S = 60
 UNPROVEN = "6-iii-c.exception-unproven"
@@ -30,8 +30,12 @@ OVERDUE = "6-iii-c.exception-overdue"
 STATES = ("proven", "unproven", "overdue")
 
 
-class ExceptionsPart:
+class ExceptionsPart(Part):
     """Looks at the open exception; ``excepted`` is what the devices part may take as listed."""
+
+    NAME = "exceptions"
+    CHECKS = (UNPROVEN, OVERDUE)
+    EVERY_S = 10.0
 
     def __init__(
         self,
@@ -46,6 +50,11 @@ class ExceptionsPart:
         self._proven: dict[tuple[str, str], str] = {}
         self._excepted: DeviceException | None = None
         self._stamp: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, common: Common) -> Self:
+        """Make it for a host."""
+        return cls(common.book, *common.paths.exceptions)
 
     def excepted(self) -> DeviceException | None:
         """Return what the devices part may take as listed now; what just changed is looked at."""

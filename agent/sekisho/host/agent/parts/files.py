@@ -12,14 +12,14 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sekisho.core.canonical import canonical
 from sekisho.core.errors import SekishoError, printable
 from sekisho.core.files import read_bounded, write_atomic
+from sekisho.host.agent.part import Common, Part
 from sekisho.host.agent.reporter import Book, Paths
 
-LOOK_EVERY_S = 15.0
 MAX_FILE = 4 * 1024 * 1024
 MAX_FILES = 2000
 #: Group (a metric's label) → what belongs to it, below the root.
@@ -41,8 +41,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
 CHECK = "6-iv-a.guarded-file-changed"
 
 
-class FilesPart:
+class FilesPart(Part):
     """Watches guarded files by their stamps, reads those that changed."""
+
+    NAME = "files"
+    CHECKS = (CHECK,)
+    EVERY_S = 15.0
 
     def __init__(self, book: Book, paths: Paths) -> None:
         self._book, self._root = book, paths.root
@@ -50,6 +54,11 @@ class FilesPart:
         self._agreed: dict[str, str] | None = None
         self._stamps: dict[str, tuple[tuple[int, ...], str]] = {}
         self._told: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, common: Common) -> Self:
+        """Make it for a host."""
+        return cls(common.book, common.paths)
 
     def start(self) -> None:
         """Read what was agreed before; the first start agrees on what stands there."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import grp
 import pwd
 import socket
-import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from sekisho.core.errors import SekishoError, printable
 from sekisho.host.agent.loop import Loop
+from sekisho.host.agent.part import Common, Part
+from sekisho.host.agent.parts.files import FilesPart
+from sekisho.host.agent.parts.policy import PolicyPart
 from sekisho.host.agent.reporter import Book, Paths
 from sekisho.host.journal.socket import JournalSocket, Peer, Rights
 from sekisho.journal.intake import Submission
@@ -24,11 +26,13 @@ WRITERS = {"sekisho-receive": ("transfer.",)}
 #: Kinds that are the agent's own words, whoever asks.
 OWN = ("agent.", "policy.", "rules.", "network.", "files.", "activity.")
 AGREE = "agent.agree"
-IDLE_EVERY_S = 5.0
 
 
-class IntakePart:
+class IntakePart(Part):
     """Owns the socket; ``agree`` is called with root's reason and returns how many files differ."""
+
+    NAME = "intake"
+    EVERY_S = 5.0
 
     def __init__(
         self, book: Book, paths: Paths, journal: JournalWriter, agree: Callable[[str], int]
@@ -36,7 +40,17 @@ class IntakePart:
         self._book, self._paths, self._journal, self._agree = book, paths, journal, agree
         self._socket: JournalSocket | None = None
 
-    def start(self, loop: Loop) -> None:
+    @classmethod
+    def of(cls, common: Common) -> Self:
+        """Make it for a host."""
+
+        def agree(why: str) -> int:
+            common.part(PolicyPart).look()  # a play has just written it
+            return common.part(FilesPart).agree(why)
+
+        return cls(common.book, common.paths, common.journal, agree)
+
+    def watch(self, loop: Loop) -> None:
         """Open the socket and have ``loop`` serve it."""
         self._paths.run.mkdir(mode=0o755, exist_ok=True)
         rights = {uid: kinds for name, kinds in WRITERS.items() if (uid := _uid(name)) is not None}
@@ -48,21 +62,25 @@ class IntakePart:
             count_refused=lambda why: self._book.metrics.add("sekisho_agent_dropped_total", why),
             forget=loop.forget,
         )
-        self._socket = intake
+        self._socket, clock = intake, self._book.clock
 
         def welcome() -> None:
-            client = intake.accept(time.monotonic())
+            client = intake.accept(clock())
             if client is not None:
-                loop.reader("intake", client, lambda: serve(client))
+                loop.reader(self.NAME, client, lambda: serve(client))
 
         def serve(client: socket.socket) -> None:
             # Dropped meanwhile, in the same turn of the loop: for its user's next client.
-            if client in intake.clients and not intake.serve(client, time.monotonic()):
+            if client in intake.clients and not intake.serve(client, clock()):
                 intake.drop(client)
 
-        loop.reader("intake", intake, welcome)
-        loop.every("intake", IDLE_EVERY_S, lambda: intake.drop_idle(time.monotonic()))
-        self._book.up("intake", works=True)
+        loop.reader(self.NAME, intake, welcome)
+
+    def look(self) -> None:
+        """Let clients go that have said nothing for too long."""
+        if self._socket is not None:
+            self._socket.drop_idle(self._book.clock())
+        self._book.up(self.NAME, works=self._socket is not None)
 
     def take(self, asked: Submission, peer: Peer) -> int:
         """Keep one event with the kernel's word on its sender; SekishoError when it may not be."""

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 from sekisho.core.errors import SekishoError
 from sekisho.core.files import read_bounded
+from sekisho.host.agent.part import Common, Part
 from sekisho.host.agent.reporter import Book, Paths
 from sekisho.network.strongswan import CERTIFICATE, REVOKED
 from sekisho.policy.host_policy import HostPolicy
 
-LOOK_EVERY_S = 60.0
 UNREADABLE = 1  # long over: the alert fires
 _LIMIT = 16 * 1024 * 1024
 
 
-class LinesPart:
+class LinesPart(Part):
     """Reads both files again when they changed, and shows their ends."""
+
+    NAME = "lines"
+    EVERY_S = 60.0
 
     def __init__(self, book: Book, paths: Paths) -> None:
         self._book = book
@@ -27,6 +31,11 @@ class LinesPart:
         }
         self._wanted = False
         self._held: dict[str, tuple[tuple[int, int], int]] = {}
+
+    @classmethod
+    def of(cls, common: Common) -> Self:
+        """Make it for a host."""
+        return cls(common.book, common.paths)
 
     def policy(self, policy: HostPolicy) -> None:
         """Take a new policy: whether this host has an encrypted line."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from sekisho.host.agent.parts.probe_socket import ProbeSocket
+from sekisho.host.agent.part import Common, Part
+from sekisho.host.agent.parts.probe_socket import MISSING, ProbeSocket
 from sekisho.host.agent.reporter import Book, Paths
 from sekisho.host.listeners import Listener, listening, owners
 from sekisho.policy.host_policy import HostPolicy
 
-LOOK_EVERY_S = 5.0
 OPENED = "6-iv-b.listener-opened"
 
 
@@ -25,8 +25,12 @@ def is_local(listener: Listener) -> bool:
     return ipaddress.ip_address(listener.address).is_loopback
 
 
-class ListenersPart:
+class ListenersPart(Part):
     """Compares the waiting sockets with the policy's; tells of each new one once."""
+
+    NAME = "listeners"
+    CHECKS = (OPENED, MISSING)
+    EVERY_S = 5.0
 
     def __init__(self, book: Book, paths: Paths) -> None:
         self._book, self._proc = book, paths.proc
@@ -35,6 +39,11 @@ class ListenersPart:
         self._known = False
         self._told: set[str] = set()
         self._maybe: set[str] = set()
+
+    @classmethod
+    def of(cls, common: Common) -> Self:
+        """Make it for a host."""
+        return cls(common.book, common.paths)
 
     def policy(self, policy: HostPolicy) -> None:
         """Take the listeners of a new policy."""

@@ -6,25 +6,34 @@ It shuts nothing: ``/usr/lib/sekisho/modules-wall`` does, without the agent.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Self
 
 from sekisho.core.errors import SekishoError, printable
 from sekisho.core.files import read_bounded
+from sekisho.host.agent.part import Common, Part
 from sekisho.host.agent.reporter import Book, Paths
 
-LOOK_EVERY_S = 30.0
 MAX_STATE = 1024 * 1024
 OPEN = "6-iii-c.modules-open"
 
 
-class ModulesPart:
+class ModulesPart(Part):
     """Compares the kernel's word with the policy's, and tells of every change once."""
+
+    NAME = "modules"
+    CHECKS = (OPEN,)
+    EVERY_S = 30.0
 
     def __init__(self, book: Book, paths: Paths) -> None:
         self._book = book
         self._switch = paths.proc / "sys/kernel/modules_disabled"
         self._state = paths.root / "run/sekisho-modules.json"
         self._told: tuple[Any, ...] = ()
+
+    @classmethod
+    def of(cls, common: Common) -> Self:
+        """Make it for a host."""
+        return cls(common.book, common.paths)
 
     def look(self) -> None:
         """Show how the wall stands now; SekishoError when it cannot be told."""

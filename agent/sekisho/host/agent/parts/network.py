@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Protocol, Self
 
 from sekisho.core.errors import SekishoError, printable
 from sekisho.host.agent.loop import Loop
+from sekisho.host.agent.part import Common, Part
+from sekisho.host.agent.parts.policy import PolicyPart
 from sekisho.host.agent.reporter import Book, Paths
 from sekisho.host.kernel.netlink import ROUTE, XFRM, KernelNetwork, NetworkChanges, spoken
 from sekisho.host.metrics_table import NETWORK_KINDS
@@ -22,11 +24,10 @@ from sekisho.network.netlink import Change, Fact
 from sekisho.policy.host_policy import HostPolicy
 
 CHECK = "6-iv-a.network-drift"
-CHECK_EVERY_S = 30.0
 SETTLE_S = 0.2  # one command of `ip` is often several changes
 #: The network comes up after the agent; a play brings a new policy's network minutes after it.
 START_S, PLAY_S = 60.0, 900.0
-#: Tries for one thing within `CHECK_EVERY_S`: somebody may be putting it back all the time.
+#: Tries for one thing between two looks: somebody may be putting it back all the time.
 TRIES = 5
 SHOWN = 20  # lines of a list in the journal
 MOST = 1000  # announcements against the policy that are kept between two readings
@@ -47,8 +48,12 @@ class Kernel(Protocol):
         """Change one thing."""
 
 
-class NetworkPart:
+class NetworkPart(Part):
     """Compares, tells, repairs; ``settled`` says whether the policy's files are at rest."""
+
+    NAME = "network"
+    CHECKS = (CHECK,)
+    EVERY_S = 30.0
 
     def __init__(
         self, book: Book, paths: Paths, settled: Callable[[], bool], kernel: Kernel | None = None
@@ -64,43 +69,37 @@ class NetworkPart:
         self._told: set[tuple[str, Fact]] = set()
         self._passing: dict[str, None] = {}
         self._more = 0
-        self._listening = False
+        self._listen: Callable[[int], None] | None = None
+        self._hears_ipsec = False
         self._tries: Counter[Fact] = Counter()
 
-    def start(self, loop: Loop) -> None:
-        """Listen to the kernel and have ``loop`` look after every change, and now and then."""
-        route = NetworkChanges(ROUTE)
-        due = False
+    @classmethod
+    def of(cls, common: Common) -> Self:
+        """Make it for a host."""
+        return cls(common.book, common.paths, lambda: common.part(PolicyPart).settled())
 
-        def settled() -> None:
-            nonlocal due
-            due = False
-            self.check()
+    def watch(self, loop: Loop) -> None:
+        """Listen to the kernel and have ``loop`` look after every change."""
+        look_soon = loop.once(self.NAME, SETTLE_S, self.check)
 
         def changed(source: NetworkChanges) -> None:
-            nonlocal due
-            if not due:  # first: what cannot be parsed is a change as well
-                due = True
-                loop.after("network", SETTLE_S, settled)
+            look_soon()  # first: what cannot be parsed is a change as well
             self.announced(source.take(self._kernel.names))
 
-        def listen(source: NetworkChanges) -> None:
-            loop.reader("network", source, lambda: changed(source))
+        def listen(protocol: int) -> None:
+            source = NetworkChanges(protocol)
+            loop.reader(self.NAME, source, lambda: changed(source))
 
-        heard = False
+        listen(ROUTE)
+        self._listen = listen
 
-        def look() -> None:
-            nonlocal heard
-            if not heard and spoken(XFRM):  # IPsec may begin after us
-                listen(NetworkChanges(XFRM))
-                heard = True
-            self._tries.clear()
-            self.check()
-
-        listen(route)
-        look()
-        loop.every("network", CHECK_EVERY_S, look)
-        self._listening = True
+    def look(self) -> None:
+        """Look at everything, with tries for all of it again."""
+        if self._listen is not None and not self._hears_ipsec and spoken(XFRM):
+            self._listen(XFRM)  # IPsec may begin after us
+            self._hears_ipsec = True
+        self._tries.clear()
+        self.check()
 
     def policy(self, policy: HostPolicy) -> None:
         """Take a new policy: what it declares anew is awaited, what it no longer does is let be."""
@@ -167,7 +166,7 @@ class NetworkPart:
         counts = Counter(fact.kind for _, fact in found)
         for kind in NETWORK_KINDS:
             self._book.metrics.set("sekisho_network_off", counts[kind], kind)
-        self._book.up("network", works=self._listening)
+        self._book.up("network", works=self._listen is not None)
 
     def _tell(self, facts: set[Fact], found: set[tuple[str, Fact]]) -> None:
         """Journal what is newly off, with what was and what is."""

@@ -6,31 +6,38 @@ The last good policy stays in force, over restarts too.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Self
 
 from sekisho.core.errors import SekishoError, printable
+from sekisho.host.agent.part import Common, Part
 from sekisho.host.agent.reporter import Book, say
 from sekisho.host.policy_store import Policy, PolicyStore
-from sekisho.policy.host_policy import HostPolicy
 
-LOOK_EVERY_S = 10.0
 CHECK = "6-iv-a.policy-refused"
 
 
-class PolicyPart:
+class PolicyPart(Part):
     """Holds the policy in force; ``changed`` hears of every new one."""
 
-    def __init__(
-        self, book: Book, store: PolicyStore, changed: Callable[[HostPolicy], None]
-    ) -> None:
+    NAME = "policy"
+    CHECKS = (CHECK,)
+    EVERY_S = 10.0
+
+    def __init__(self, book: Book, store: PolicyStore, changed: Callable[[Policy], None]) -> None:
         self._book, self._store, self._changed = book, store, changed
-        self.policy: Policy | None = None
+        self.current: Policy | None = None
         self._seen: tuple[int, ...] | None = None
         self._moving: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, common: Common) -> Self:
+        """Make it for a host."""
+        return cls(common.book, common.store, common.give)
 
     def start(self) -> None:
         """Put the policy in /etc in force; when it is refused, the last good one."""
         self.reload()
-        if self.policy is None:
+        if self.current is None:
             try:
                 self._enforce(self._store.load_copy("good"), "the last good one")
             except SekishoError as error:
@@ -67,7 +74,7 @@ class PolicyPart:
         self._seen = self._stamp()
         try:
             policy = self._store.load()
-            if self.policy is None or policy.digest != self.policy.digest:
+            if self.current is None or policy.digest != self.current.digest:
                 self._store.accept(policy)
                 self._enforce(policy, "accepted")
         except SekishoError as error:
@@ -77,19 +84,19 @@ class PolicyPart:
         self._book.up("policy", works=True)
 
     def _enforce(self, policy: Policy, why: str) -> None:
-        self.policy = policy
+        self.current = policy
         self._book.policy = policy.value
         self._book.metrics.set("sekisho_policy_serial", policy.serial)
         self._book.tell(
             "policy.in-force",
             {"serial": policy.serial, "sha256": policy.digest, "why": why},
         )
-        self._changed(policy.value)
+        self._changed(policy)
 
     def _refused(self, error: SekishoError) -> None:
         self._book.metrics.add("sekisho_policy_refused_total")
         self._book.metrics.set("sekisho_policy_fallback", 1)
-        serial = self.policy.serial if self.policy is not None else 0
+        serial = self.current.serial if self.current is not None else 0
         why = printable(error.diagnostics(), 600)
         self._book.detect(
             CHECK, "alert", "the policy was refused", {"why": why, "in_force": serial}

@@ -14,18 +14,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from sekisho.core.canonical import canonical, digest
 from sekisho.core.errors import SekishoError, printable
 from sekisho.core.files import read_bounded, write_atomic
+from sekisho.host.agent.loop import Loop
+from sekisho.host.agent.part import Common, Part
 from sekisho.host.agent.reporter import Book, Paths
+from sekisho.host.kernel.nft import Nft, NftChanges
 from sekisho.host.kernel.quarantine import kept
 from sekisho.host.policy_store import Floor, Policy, PolicyStore
 from sekisho.nft.quarantine import is_on, switched
 from sekisho.nft.readback import differences, normalise
 
-CHECK_EVERY_S = 30.0
 SETTLE_S = 0.2  # a rule set is often changed in many small steps
 MAX_FILE = 8 * 1024 * 1024
 MOST = 40  # differences in the journal
@@ -58,8 +60,12 @@ class Table(Protocol):
         """Take a table away."""
 
 
-class RulesPart:
+class RulesPart(Part):
     """Compares what is loaded with what was agreed; repairs and reports."""
+
+    NAME = "nft"
+    CHECKS = (DRIFT, FILE)
+    EVERY_S = 30.0
 
     def __init__(self, book: Book, paths: Paths, table: Table, store: PolicyStore) -> None:
         self._book, self._table, self._store = book, table, store
@@ -75,6 +81,11 @@ class RulesPart:
         self._read: tuple[bytes, str] = b"", ""  # the file, and the digest of its rules
         self._digests: dict[str, str] = {}
 
+    @classmethod
+    def of(cls, common: Common) -> Self:
+        """Make it for a host."""
+        return cls(common.book, common.paths, Nft(), common.store)
+
     def start(self) -> None:
         """Remember what was enforced before this start."""
         try:
@@ -83,7 +94,22 @@ class RulesPart:
         except SekishoError:
             self._enforced = None
 
-    def policy(self, policy: Policy | None) -> None:
+    def watch(self, loop: Loop) -> None:
+        """Look as soon as the kernel says that something of the rules changed, and has settled."""
+        changes, look_soon = NftChanges(), loop.once(self.NAME, SETTLE_S, self.look)
+
+        def changed() -> None:
+            changes.drain()
+            look_soon()
+
+        loop.reader(self.NAME, changes, changed)
+
+    def apply(self, policy: Policy) -> None:
+        """Take a new policy, and look at once."""
+        self.take(policy)
+        self.look()
+
+    def take(self, policy: Policy) -> None:
         """Take a new policy; its rules are enforced once the file says that they were confirmed."""
         self._current = policy
 
@@ -120,7 +146,7 @@ class RulesPart:
             self._digests[policy.digest] = policy.value.nftables.digest
         return self._digests[policy.digest]
 
-    def check(self) -> None:
+    def look(self) -> None:
         """Compare, report, repair."""
         if self._pending.exists():
             return  # a change waits for its confirmation; the guard's timer is running

@@ -1,0 +1,1 @@
+from playbooks.module_utils.sekisho_handles import *

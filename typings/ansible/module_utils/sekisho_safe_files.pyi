@@ -1,0 +1,1 @@
+from sekisho.core.safe_files import *

@@ -1,0 +1,1 @@
+from sekisho.core.text import *
