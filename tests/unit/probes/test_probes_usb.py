@@ -117,10 +117,10 @@ def test_a_forged_policy_on_the_host_admits_nothing_at_the_auditor() -> None:
     stick = KEYBOARD | {"serial": "STICK", "interfaces": ["08:06:50"]}
     told = usb(
         bus(1) | device("1-2", serial="STICK", interfaces="08:06:50", devpath="2"),
-        listed=[KEYBOARD, stick | {"port": "2"}],
+        listed=[KEYBOARD, stick | {"name": "stick", "port": "2"}],
     )
     assert not admitted_is_listed(told, [KEYBOARD])
-    other = KEYBOARD | {"serial": "OTHER", "port": "2"}
+    other = KEYBOARD | {"name": "other-keyboard", "serial": "OTHER", "port": "2"}
     told = usb(bus(1) | device("1-2", serial="OTHER", devpath="2"), listed=[KEYBOARD, other])
     assert told["admitted"] == [other]
     assert not admitted_is_listed(told, [KEYBOARD])
