@@ -100,6 +100,7 @@ class Rung(Bell):
     def __init__(self, world: World, kind: str) -> None:
         super().__init__()
         self.waiting: list[Any] = []
+        assert kind not in world.bells, f"{kind} is heard already"
         world.bells[kind] = self
 
     def ring_with(self, *news: Any) -> None:
@@ -265,6 +266,11 @@ class World:
         assert len(kept) == len(loop._timers) - 1, f"{part} has one look every {seconds} s"
         loop._timers[:] = sorted(kept)
 
+    def mute(self) -> None:
+        for bell in self.bells.values():
+            bell.close()
+        self.bells.clear()
+
     def ring(self, kind: str) -> None:
         self.bells[kind].ring()
 
@@ -353,7 +359,7 @@ class World:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 stack.callback(signal.signal, number, signal.signal(number, _unheard))
             stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(-1))
-            stack.callback(lambda: [bell.close() for bell in self.bells.values()])
+            stack.callback(self.mute)
             yield
 
     def ends(self) -> Iterator[tuple[Any, str, Any]]:

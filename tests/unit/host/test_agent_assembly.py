@@ -23,7 +23,7 @@ from test_devices_attempts import plug
 
 import sekisho.host.agent
 from agentworld import STRANGER, policy, rules
-from assemblyworld import AUTHORITY, EPOCH, NEW_CRT, OTHER, SSHD, STRANGE, World, expect
+from assemblyworld import AUTHORITY, EPOCH, NEW_CRT, OTHER, SSHD, STRANGE, Table, World, expect
 from sekisho.activity.watched import KINDS
 from sekisho.devices.uevent import Uevent
 from sekisho.host.kernel.udev import place
@@ -406,6 +406,7 @@ def test_without_a_policy_the_parts_wait_and_say_so(world: World) -> None:
     world.at(96.0, lambda: expect(down(world) == [], f"down: {down(world)}"))
     world.run(100.0)
     assert sorted(part for part, _ in world.given) == TAKERS
+    assert not world.state()["policy_refused"]
     assert "agent.error" not in world.kinds(), "to have no policy is no defect of a part"
 
 
@@ -552,6 +553,7 @@ def test_without_its_own_looks_the_monitor_still_learns_that_the_loop_is_dead(
 
 
 def test_everything_that_can_be_detected_has_its_series_from_the_start(world: World) -> None:
+    world.table = Table(world).expected(rules())  # nothing is detected at the start
     folder = Path(sekisho.host.agent.__file__).parent
     known = {f"6-iv-b.{slug}" for slug in KINDS}
     for path in folder.rglob("*.py"):
