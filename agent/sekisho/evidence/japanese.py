@@ -76,6 +76,7 @@ _EXPECTED = (
 #: Why something could not be told; what the machine's own tools said stays as they said it.
 _REASONS = (
     ("this machine has no site policy to compare with", "比較すべきサイトの方針がこの機械にない"),
+    ("the policy: {}", "方針：{}"),
     ("the site policy has no {}", "サイトの方針に{}がない"),
     ("the site policy has {}", "サイトの方針には{}がある"),
     ("this machine has no role", "この機械の役割が定まっていない"),

@@ -94,7 +94,7 @@ BY_PATH: dict[str, tuple[str, set[str]]] = {
     ),
     "agent/sekisho/host/devices/admit.py": (f"{_KERNEL}; {_STATE}", {".write_text", "os.open"}),
     "agent/sekisho/host/devices/usb_policy.py": (_STATE, {".write_text"}),
-    "agent/sekisho/host/agent/main.py": (_STATE, {".chmod", ".mkdir", ".replace", ".write_bytes"}),
+    "agent/sekisho/host/agent/main.py": (_STATE, {".mkdir"}),
     "agent/sekisho/host/enrol.py": (_ETC, {".chmod", ".mkdir"}),
     "agent/sekisho/host/agent/parts/exceptions.py": (_STATE, {".unlink"}),
     "agent/sekisho/host/agent/parts/intake.py": (_STATE, {".mkdir"}),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from sekisho import __version__
 from sekisho.core.canonical import canonical, digest
+from sekisho.core.files import write_atomic
 from sekisho.host.agent.loop import Loop
 from sekisho.host.agent.part import Common, Look, Part
 from sekisho.host.agent.reporter import HEALTH_EVERY_S, Book, Paths
@@ -91,11 +92,7 @@ class HealthPart(Part):
             "journal": {"last": stats.last_n, "sealed": stats.sealed_n, "lost": stats.lost},
             "resident_bytes": int(metrics.get("sekisho_agent_resident_bytes")),
         }
-        path = self._paths.run / "agent.json"
-        temporary = path.with_name(".agent.json")
-        temporary.write_bytes(canonical(state) + b"\n")
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        write_atomic(self._paths.run / "agent.json", canonical(state) + b"\n", 0o644)
         policy = f"policy {serial}" if serial else "NO POLICY"
         self._notifier.send(STATUS=f"{policy}, journal at {stats.last_n}")
 
