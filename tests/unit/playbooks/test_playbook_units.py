@@ -151,3 +151,24 @@ def test_a_tunnel_as_declared_is_left_alone_and_any_other_is_made_anew() -> None
         assert mended(shown).commands[-1] == ["systemctl", "restart", "systemd-networkd.service"]
         assert mended(shown).said != []
     assert mended(SHOWN, anew=True).said != []
+
+
+@pytest.mark.process
+def test_whoever_sniffs_is_found_by_the_kernels_own_lists(tmp_path: Path) -> None:
+    """`ss -e` writes a second line for each packet socket, and no inode for a raw one."""
+    for name, text in (
+        ("packet", "sk RefCnt Type Proto Iface R Rmem User Inode\n00 3 3 0003 0 1 0 0 91\n"),
+        (
+            "raw",
+            "  sl  local rem st\n   1: 00000000:0001 00000000:0000 07 0:0 0:0 0 0 0 92 2 00 0\n",
+        ),
+    ):
+        (tmp_path / name).write_text(text)
+    network = module("sekisho_network")
+    assert network.sniffers(tmp_path) == {91, 92}
+
+    class Plan:
+        def ask(self, *_: str) -> str:
+            return "p_raw UNCONN 0 0 [768]:* * ino:91 sk:46\n\tver:0 cpy_thresh:0\n"
+
+    assert len(network._sockets(Plan(), "-0")) == 1
