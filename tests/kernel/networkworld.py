@@ -73,10 +73,10 @@ def build() -> None:
     run("ip link set lo up")
     # The far ends live in a namespace of their own: here they would be links nobody declares.
     run("mount -t tmpfs none /run && ip netns add far")
-    for number, (name, one) in enumerate(POLICY["interfaces"].items()):
+    for number, (name, one) in enumerate(POLICY.interfaces.items()):
         run(f"ip link add {name} type veth peer name far{number} netns far")
         run(f"ip -n far link set far{number} up")
-        run(f"ip addr add {one['address']} dev {name} && ip link set {name} up")
+        run(f"ip addr add {one.address} dev {name} && ip link set {name} up")
     run("ip route add 10.9.0.0/16 via 10.77.3.1")
     run("sysctl -qw net.ipv4.ip_forward=0")
     run(LINE)
