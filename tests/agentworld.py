@@ -96,6 +96,14 @@ def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
+def _usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True, content_commitment=False, key_encipherment=False,
+        data_encipherment=False, key_agreement=False, key_cert_sign=signs, crl_sign=signs,
+        encipher_only=False, decipher_only=False,
+    )  # fmt: skip
+
+
 @dataclass
 class Authority:
     """A certificate authority and what it signs."""
@@ -121,6 +129,11 @@ class Authority:
             .not_valid_after(now + dt.timedelta(days=30))
             .add_extension(x509.BasicConstraints(ca=key is None, path_length=None), critical=True)
         )
+        # As the site's own authority has them; Python 3.13 takes no certificate without.
+        own = x509.SubjectKeyIdentifier.from_public_key((key or self.key).public_key())
+        by = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+        builder = builder.add_extension(own, critical=False).add_extension(by, critical=False)
+        builder = builder.add_extension(_usage(signs=key is None), critical=True)
         if address:
             names = [x509.DNSName(name), x509.IPAddress(ipaddress.ip_address(address))]
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)

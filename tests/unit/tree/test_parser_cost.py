@@ -53,6 +53,7 @@ from sekisho.devices.module_list import parse_loaded
 from sekisho.devices.policy_file import parse_listed, parse_values
 from sekisho.devices.udev_rules import _HEAD, _TAIL
 from sekisho.devices.udev_rules import parse as parse_udev_rules
+from sekisho.devices.uevent import parse_uevent
 from sekisho.evidence.bundle import MANIFEST
 from sekisho.evidence.verification import Stored, verify
 from sekisho.facts.wire import Request, decode_request, decode_response
@@ -166,6 +167,10 @@ READERS: dict[str, tuple[Callable[[str], Any], str]] = {
     ),
     "devices.policy_file.parse_values": (_encoded(lambda b: parse_values(b, "x")), "a: [b]\n"),
     "devices.module_list.parse_loaded": (parse_loaded, "usbhid 65536 0 - Live 0x0"),
+    "devices.uevent.parse_uevent": (
+        _encoded(parse_uevent),
+        "add@/devices/a\0ACTION=add\0DEVPATH=/devices/a\0SUBSYSTEM=usb\0",
+    ),
     "devices.udev_rules.parse": (
         lambda text: parse_udev_rules(_HEAD + text + _TAIL),
         '# a: 03:01:01\nATTR{idVendor}=="1234", ATTR{idProduct}=="1234"',
