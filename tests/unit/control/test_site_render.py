@@ -52,7 +52,7 @@ def keyed(inventory: Path) -> Path:
 def write(inventory: Path, out: Path, *hosts: str, now: datetime = NOW) -> dict[str, int]:
     site = parse_site(read_inventory(inventory))
     signed = render(site, inventory, hosts, out, now=now)
-    return {str(entry.value["host"]): entry.serial for entry in signed}
+    return {str(entry.value.host): entry.serial for entry in signed}
 
 
 def test_keys_are_made_once_and_are_the_owners_alone(inventory: Path) -> None:

@@ -32,6 +32,7 @@ from sekisho.evidence.report import AuditRun, HostRecord, Judged, judge_run
 from sekisho.evidence.summary import rows
 from sekisho.evidence.verification import Stored, Trust, verify
 from sekisho.evidence.words import VERDICT_WORDS, WORDS
+from siteworld import host_policy
 
 JAPANESE = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]")
 EVIDENCE = "ab" * 32
@@ -78,7 +79,7 @@ def sources(repository: Path) -> Sources:
 @pytest.fixture(scope="module")
 def site(sources: Sources) -> tuple[AuditRun, Judged]:
     """Return a run of the whole catalogue: nothing could be read, and one host is silent."""
-    policy = {"host": "core-1", "role": "core", "serial": 1}
+    policy = host_policy("core-1")
     raw = {"schema": 1, "milliseconds": 3, "probes": {}}
     run = AuditRun(
         mode="ssh",
@@ -218,7 +219,6 @@ def _hostile(site: tuple[AuditRun, Judged], evil: str) -> tuple[AuditRun, Judged
             dataclasses.replace(
                 host,
                 name=evil,
-                policy={"role": evil, "tunnels": [{"name": evil, "ciphers": evil}]},
                 fingerprint=evil,
                 collector=evil,
                 reason=None if host.reason is None else evil,
@@ -378,7 +378,7 @@ def test_the_digest_on_each_sheet_is_made_by_hand_as_the_page_says(tmp_path: Pat
         mode="ssh", site="lab", profile=None, started="2026-11-22T02:00:00Z",
         finished="2026-11-22T02:00:05Z", tool=TOOL,
         hosts=tuple(
-            HostRecord(name, raw, {"host": name, "role": "core"}) for name in ("b-1", "A-1", "a.b")
+            HostRecord(name, raw, host_policy("core-1")) for name in ("b-1", "A-1", "a.b")
         ),
     )  # fmt: skip
     run = whole(run, sources)

@@ -73,7 +73,7 @@ BAD = {
     "JSON twice": (b'{"12": "x", "12": "y"}', "JSON"),
     "JSON number": (b'{"12": 1}', "int"),
     "JSON nested": (b'{"12": {"x": "y"}}', "dict"),
-    "JSON lone surrogate": (b'{"12": "\\ud800"}', "U+D800"),
+    "JSON lone surrogate": (b'{"12": "\\ud800"}', "lone surrogate"),
 }
 
 

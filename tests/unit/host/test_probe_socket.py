@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agentworld import Host, policy
+from agentworld import Host, parsed
 from sekisho.core.errors import SekishoError
 from sekisho.host.agent.parts.listeners import ListenersPart
 from sekisho.host.agent.parts.probe_socket import GRACE_S, MISSING, ProbeSocket, listened
@@ -102,7 +102,7 @@ def test_it_is_looked_at_whatever_the_other_listeners_say(host: Host) -> None:
     part.look()  # without a policy
     assert host.metrics.get("sekisho_probe_socket_missing") == 1
     host.metrics.set("sekisho_probe_socket_missing", 0)
-    part.policy(policy())
+    part.policy(parsed())
     (host.paths.proc / "net").mkdir(parents=True)
     (host.paths.proc / "net/tcp").write_text("garbled\n")
     with pytest.raises(SekishoError):
