@@ -61,7 +61,7 @@ test-spine: ## of these, six attacks, the lock-out, and that nothing is left beh
 test-time: dev needs-check ## on a quiet machine: no wrong packet at boot, reloads, new cards, full tables, under thousands a second (six minutes)
 	@$(BIN)/pytest --quiet-machine tests/kernel/test_time_kernel.py
 
-FRESH ?= "make dev" "make check" "make deb && apt-get install -qq --yes ./dist/*sekisho*.deb && sekisho --version && sekisho audit --help >/dev/null"
+FRESH ?= "make dev" "make check" "make deb && apt-get install -qq --yes ./dist/{python3-sekisho,sekisho-agent,sekisho}_*.deb && sekisho --version && sekisho audit --help >/dev/null"
 SUITE ?= trixie
 test-fresh: needs-fresh ## as root: run commands, each from a clean clone in a fresh Debian root (SUITE=bookworm|trixie FRESH='"make dev" …')
 	@tests/fresh-root $(SUITE) $(FRESH)
