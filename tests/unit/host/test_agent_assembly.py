@@ -23,7 +23,18 @@ from test_devices_attempts import plug
 
 import sekisho.host.agent
 from agentworld import STRANGER, policy, rules
-from assemblyworld import AUTHORITY, EPOCH, NEW_CRT, OTHER, SSHD, STRANGE, Table, World, expect
+from assemblyworld import (
+    AUTHORITY,
+    EPOCH,
+    NEW_CRT,
+    OTHER,
+    SSHD,
+    STRANGE,
+    Table,
+    World,
+    expect,
+    free_port,
+)
 from sekisho.activity.watched import KINDS
 from sekisho.devices.uevent import Uevent
 from sekisho.host.kernel.udev import place
@@ -285,6 +296,7 @@ def test_what_the_kernel_announces_is_looked_at_at_once(world: World) -> None:
     world.at(95.4, lambda: expect(world.readings >= 1, "IPsec began after us, and is heard"))
     world.run(200.0)
     assert world.notifier.count("READY") == 1
+    assert world.metric("agent_errors_total", "network") == 0
 
 
 def test_other_services_events_are_kept_and_root_may_agree(world: World) -> None:
@@ -331,8 +343,10 @@ def test_without_a_watchdog_no_sign_of_life_is_sent(world: World) -> None:
 @pytest.mark.parametrize("how", ["look", "hangup"])
 def test_a_changed_policy_goes_to_every_part(world: World, how: str) -> None:
     taken: list[str] = []
+    former = world.port
 
     def change() -> None:
+        world.port = free_port()
         world.write_policy(
             serial=6,
             listeners=[],
@@ -354,6 +368,8 @@ def test_a_changed_policy_goes_to_every_part(world: World, how: str) -> None:
     def listened() -> None:
         assert world.detected("6-iv-b.listener-opened", ":22") == 1
         assert "sekisho_policy_serial 6.0" in world.scrape()
+        with pytest.raises(OSError, match="refused"):
+            world.scrape(port=former)
         assert world.state()["policy_serial"] == 6
         taken.append(world.state()["rules_digest"])
 
