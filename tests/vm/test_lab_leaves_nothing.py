@@ -94,7 +94,7 @@ def test_the_end_of_the_lab_leaves_nothing_behind(tmp_path: Path, end: str) -> N
         os.kill(inner, signal.SIGKILL)
     else:
         pid = say(*inside, "cat", "/run/libvirt/libvirtd.pid").strip()
-        subprocess.run([*inside, "kill", "-9", pid], check=True)
+        subprocess.run([*inside, "kill", "-9", pid], check=False)  # it may end with them
     deadline = time.monotonic() + 20
     while of_this_lab(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.1)
