@@ -203,8 +203,8 @@ class Confirmation:
                 ("Look at the rules for port 22 from the controllers (`sekisho site show`)"),
             )
         return (
-            f"{host}: {what}, so nothing was confirmed, and {back}; it answers again now. Seen "
-            f"from the controller, in seconds from the apply's answer: {seen or 'no failed login'}. "
+            f"{host}: {what}, so nothing was confirmed, and {back}; it answers again now. "
+            f"Seen from the controller, in seconds from the apply's answer: {seen or 'nothing'}. "
             f"{look}, correct the site, and run the play again."
         )
 
